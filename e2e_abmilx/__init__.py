@@ -1,0 +1,63 @@
+"""Whole slides and slide-level labels in, trained and tested models out: ResNet + ABMILX, end to end.
+
+Importing the package is cheap: each public name brings its module, and what that needs, when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from e2e_abmilx.cache import cache_slides
+    from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule, SyntheticDataModule
+    from e2e_abmilx.encoders import Precomputed, ResNetEncoder
+    from e2e_abmilx.heads import ABMIL, ABMILX, GatedABMIL, MaxPool, MeanPool
+    from e2e_abmilx.store import PatchStore, write_store
+    from e2e_abmilx.tasks import ClassificationTask, SurvivalTask
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ABMIL": "heads",
+    "ABMILX": "heads",
+    "ClassificationTask": "tasks",
+    "FeatureDataModule": "datamodules",
+    "GatedABMIL": "heads",
+    "MaxPool": "heads",
+    "MeanPool": "heads",
+    "PatchStore": "store",
+    "Precomputed": "encoders",
+    "ResNetEncoder": "encoders",
+    "SlideDataModule": "datamodules",
+    "SurvivalTask": "tasks",
+    "SyntheticDataModule": "datamodules",
+    "cache_slides": "cache",
+    "write_store": "store",
+}
+
+__all__ = [
+    "ABMIL",
+    "ABMILX",
+    "ClassificationTask",
+    "FeatureDataModule",
+    "GatedABMIL",
+    "MaxPool",
+    "MeanPool",
+    "PatchStore",
+    "Precomputed",
+    "ResNetEncoder",
+    "SlideDataModule",
+    "SurvivalTask",
+    "SyntheticDataModule",
+    "cache_slides",
+    "write_store",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,68 @@
+"""One row a case, in a CSV of the run's folder."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch.distributed
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from e2e_abmilx.tasks.base import BagTask, Prediction
+
+
+class PredictionTable(Callback):
+    """Write ``predictions.csv`` after a test, and ``predict.csv`` after a prediction.
+
+    Columns: case, label (as the label table spells it), time and event of a survival model, and the scores.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[Prediction] = []
+
+    def on_test_batch_end(self, *args: object, **kwargs: object) -> None:
+        """Keep the prediction that the last part of a case brings."""
+        self._keep(args[2])
+
+    def on_predict_batch_end(self, *args: object, **kwargs: object) -> None:
+        """Keep the prediction that the last part of a case brings."""
+        self._keep(args[2])
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the table of the test split."""
+        self._write(trainer, pl_module, "predictions.csv")
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the table of all cases."""
+        self._write(trainer, pl_module, "predict.csv")
+
+    def _keep(self, prediction: object) -> None:
+        if isinstance(prediction, Prediction):
+            # attention and coordinates of every patch would fill the memory
+            self._rows.append(prediction._replace(output=None, coords=None, scale=None))  # type: ignore[arg-type]
+
+    def _write(self, trainer: Trainer, task: LightningModule, name: str) -> None:
+        rows, self._rows = _of_all_processes(self._rows), []
+        if not trainer.is_global_zero or not isinstance(task, BagTask):
+            return
+        survival = any(not math.isnan(row.time) for row in rows) and task.score_names() == ["risk"]
+        path = Path(trainer.default_root_dir) / name
+        partial = path.with_suffix(".partial")
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["case", *(["time", "event"] if survival else ["label"]), *task.score_names()])
+            for row in rows:
+                known = (
+                    [row.time, row.event] if survival else [task.classes[row.label] if row.label >= 0 else ""]
+                )
+                table.writerow([row.case, *known, *(f"{score:.6g}" for score in row.scores)])
+        partial.replace(path)
+
+
+def _of_all_processes(rows: Sequence[Prediction]) -> list[Prediction]:
+    if not torch.distributed.is_initialized():
+        return list(rows)
+    gathered: list[list[Prediction]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(gathered, list(rows))
+    unique = {row.case: row for part in gathered for row in part}
+    return list(unique.values())

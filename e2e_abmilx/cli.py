@@ -1,0 +1,135 @@
+"""LightningCLI for bag tasks: where a run's files go, which precision, and a test at the end of a fit."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+import e2e_abmilx.heads
+import e2e_abmilx.schedules  # noqa: F401 - with these imported a config names classes without their modules
+from e2e_abmilx.callbacks import BestAndLast, PredictionTable
+from e2e_abmilx.datamodules import SlideDataModule
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.tasks import BagTask
+
+logger = logging.getLogger(__name__)
+
+_RUN_FILES = ("fit.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "predictions.csv")
+
+
+class BagCLI(LightningCLI):
+    """LightningCLI whose run lives in one folder, ``trainer.default_root_dir``."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the two callbacks that every run has."""
+        parser.add_lightning_class_args(BestAndLast, "checkpoint")
+        parser.add_lightning_class_args(PredictionTable, "predictions")
+
+    def before_instantiate_classes(self) -> None:
+        """Keep one config a verb, so that a test does not overwrite the config of the training."""
+        self.save_config_kwargs = {"config_filename": f"{self.subcommand}.yaml", "overwrite": True}
+
+    def instantiate_classes(self) -> None:
+        """Build everything; a refused argument is the user's to mend."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
+        """Fill in the run folder, its logger and the device's best precision where the config leaves them open."""
+        settings = self._get(self.config_init, "trainer")
+        run = Path(settings.default_root_dir or f"runs/{self.subcommand}")
+        _make_folder(run)
+        if self.subcommand == "fit" and not self._get(self.config, "ckpt_path"):
+            set_aside(run)
+        kwargs["default_root_dir"] = str(run)
+        if settings.logger in (None, True):
+            kwargs["logger"] = CSVLogger(
+                run, name="", version="" if self.subcommand == "fit" else self.subcommand
+            )
+        if settings.precision is None:
+            kwargs["precision"] = best_precision(settings.accelerator)
+            logger.info("precision %s: the fastest that this device trains well in", kwargs["precision"])
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint where there is a test split."""
+        if self.trainer.fast_dev_run or self.trainer.interrupted:
+            return
+        data = self.datamodule
+        if isinstance(data, SlideDataModule) and not data.cases["test"]:
+            logger.info("no test split: the run ends without a test")
+            return
+        best = self.trainer.checkpoint_callback.best_model_path
+        self.trainer.test(self.model, datamodule=data, ckpt_path=best or None)
+        logger.info("%s holds %s", self.trainer.default_root_dir, ", ".join(_RUN_FILES))
+
+
+def run(args: list[str], *, epilog: str) -> None:
+    """Run one of Lightning's verbs.
+
+    Args:
+        args: Verb and options.
+        epilog: Last line of the help.
+    """
+    torch.set_float32_matmul_precision("high")
+    BagCLI(
+        BagTask,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        args=args,
+        parser_kwargs={"prog": "e2e-abmilx", "epilog": epilog},
+    )
+
+
+def best_precision(accelerator: str) -> str:
+    """The precision that trains fastest without harm on this machine.
+
+    bf16 on GPUs that have it and fp16 on older ones; on a CPU bf16 only where its matrix unit (AMX) has it,
+    float32 elsewhere.
+
+    Args:
+        accelerator: As the trainer's argument.
+    """
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if accelerator in ("auto", "cpu") and torch.cpu._is_amx_tile_supported():
+        return "bf16-mixed"
+    return "32-true"
+
+
+@rank_zero_only
+def set_aside(run: Path) -> None:
+    """Move the files of an earlier run into ``earlier-1``, ``earlier-2``, … so that nothing finished is lost."""
+    old = [run / name for name in _RUN_FILES if (run / name).exists()]
+    if not any(path.suffix == ".ckpt" for path in old) or list(run.glob("hpc_ckpt_*.ckpt")):
+        return
+    number = 1
+    while (run / f"earlier-{number}").exists():
+        number += 1
+    (run / f"earlier-{number}").mkdir()
+    for path in old:
+        shutil.move(path, run / f"earlier-{number}" / path.name)
+    logger.info("%s held a run already; its files are in %s", run, run / f"earlier-{number}")
+
+
+def _make_folder(run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{run} cannot be made ({error.strerror}); set trainer.default_root_dir") from error
+    if not os.access(run, os.W_OK):
+        raise InputError(
+            f"{run} cannot be written; set trainer.default_root_dir to a folder that you may write to"
+        )

@@ -1,0 +1,167 @@
+"""Patch encoders, and running one over a bag in bounded memory.
+
+Letters: M patches of any number of bags, S patch side, D features.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint as recompute
+
+from e2e_abmilx.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ResNetEncoder(nn.Module):
+    """A timm ResNet cut after its third stage, with global average pooling.
+
+    The last stage is left out as in App. B.3 of arXiv:2506.02408: 2,782,784 parameters and D = 256 for
+    ``resnet18``, 8,543,296 and D = 1024 for ``resnet50``.
+
+    Attributes:
+        num_features: D, what a head must accept.
+        mean: Channel means that its input is normalised by, for pixels in [0, 1].
+        std: Channel standard deviations, likewise.
+
+    Args:
+        name: A timm ResNet, such as ``resnet18`` or ``resnet50.tv2_in1k``.
+        pretrained: Start from timm's ImageNet weights, fetched from the model hub or its local cache.
+        weights: A local weight file to start from instead; keys that do not match are an error.
+
+    Raises:
+        InputError: Weights cannot be fetched, or do not fit.
+    """
+
+    def __init__(
+        self, name: str = "resnet18", *, pretrained: bool = True, weights: Path | None = None
+    ) -> None:
+        super().__init__()
+        try:
+            self.model = timm.create_model(
+                name, pretrained=pretrained and weights is None, features_only=True, out_indices=(3,)
+            )
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"the weights of {name!r} cannot be fetched ({type(error).__name__}); start from random ones"
+                " (pretrained: false), from a file (weights: FILE), or fill the hub's cache on a machine with a network"
+            ) from error
+        self.num_features: int = self.model.feature_info.channels()[-1]
+        known = timm.get_pretrained_cfg(name)
+        self.mean: tuple[float, ...] = tuple(known.mean) if known else IMAGENET_MEAN
+        self.std: tuple[float, ...] = tuple(known.std) if known else IMAGENET_STD
+        if weights is not None:
+            _load_file(self.model, weights)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Encode patches.
+
+        Args:
+            patches: Normalised pixels, shape ``(M, 3, S, S)``.
+
+        Returns:
+            Features, shape ``(M, D)``.
+        """
+        features: Tensor = self.model(patches)[-1]
+        return features.mean(dim=(2, 3))
+
+
+class Precomputed(nn.Module):
+    """The encoder of two-stage training: bags hold features already, and pass through.
+
+    Attributes:
+        num_features: D.
+
+    Args:
+        num_features: D of the features on disk, such as 1024 for UNI.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the features, shape ``(M, D)``, as they are."""
+        return features
+
+
+def encode_in_chunks(
+    encoder: Callable[[Tensor], Tensor], patches: Tensor, chunk_size: int, *, checkpoint: bool = False
+) -> Tensor:
+    """Encode any number of patches with the memory of one chunk.
+
+    In training, BatchNorm takes its statistics from each chunk. With ``checkpoint``, activations are computed
+    again in the backward pass instead of kept: gradients and BatchNorm buffers are exactly those of the same
+    chunks without it, because the second pass leaves the running statistics alone.
+
+    Args:
+        encoder: The encoder; a module whose BatchNorm layers are to be found, or any function.
+        patches: Pixels, shape ``(M, 3, S, S)``.
+        chunk_size: Patches in a chunk, at most; the last one may be smaller.
+        checkpoint: Trade one more forward pass for the activation memory.
+
+    Returns:
+        Features, shape ``(M, D)``.
+
+    Raises:
+        ValueError: The chunk size is below 1.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}; it counts patches and must be at least 1")
+    chunks = patches.split(chunk_size)
+    if not (checkpoint and torch.is_grad_enabled()):
+        return torch.cat([encoder(chunk) for chunk in chunks])
+    norms = [layer for layer in _modules(encoder) if isinstance(layer, _BatchNorm)]
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _running_statistics_kept(norms)
+
+    return torch.cat(
+        [recompute(encoder, chunk, use_reentrant=False, context_fn=contexts) for chunk in chunks]
+    )
+
+
+def _modules(encoder: Callable[[Tensor], Tensor]) -> Iterator[nn.Module]:
+    return encoder.modules() if isinstance(encoder, nn.Module) else iter(())
+
+
+@contextlib.contextmanager
+def _running_statistics_kept(norms: list[_BatchNorm]) -> Iterator[None]:
+    """BatchNorm layers normalise by the batch, as in training, but do not update their running statistics."""
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
+
+
+def _load_file(model: nn.Module, path: Path) -> None:
+    """Load a state dict from a file that holds nothing but tensors; its classifier may be left over."""
+    if not Path(path).is_file():
+        raise InputError(f"weights {path}: there is no such file; check the path")
+    if Path(path).suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state.get("model", state))
+    own = model.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    missing = sorted(set(own) - set(fitting))
+    if missing:
+        raise InputError(
+            f"weights {path} do not fit: {len(missing)} of {len(own)} tensors are missing or of another shape,"
+            f" first {missing[:3]}; the file has {sorted(state)[:3]} …"
+        )
+    model.load_state_dict(fitting)

@@ -1,0 +1,76 @@
+"""Attention-based MIL: one attention over the bag (arXiv:1802.04712)."""
+
+import torch
+from torch import Tensor, nn
+
+from e2e_abmilx.heads.base import BagHead, HeadOutput, attention_pool, softmax_over_patches
+
+
+class ABMIL(BagHead):
+    r"""Attention-based MIL of Ilse et al., Eq. 8 of arXiv:1802.04712, with one attention (H = 1).
+
+    .. math:: a = \mathrm{softmax}\bigl(w^\top \tanh(V h)\bigr), \qquad z = \sum_n a_n h_n
+
+    h is ``embed``, V is ``tanh_units``, w is ``weigh``; w needs no bias, the softmax would cancel it.
+
+    Args:
+        in_features: D, features of a patch.
+        num_outputs: K, classes or survival bins.
+        hidden_features: C, width after the input projection; 512 as usual for slides.
+        attention_features: rows of V; 128 as in the paper.
+        dropout: probability after the input projection; 0.25 as in the ABMILX authors' comparisons.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_outputs: int,
+        *,
+        hidden_features: int = 512,
+        attention_features: int = 128,
+        dropout: float = 0.25,
+    ) -> None:
+        super().__init__(in_features, num_outputs)
+        self.embed = nn.Sequential(nn.Linear(in_features, hidden_features), nn.ReLU(), nn.Dropout(dropout))
+        self.tanh_units = nn.Linear(hidden_features, attention_features)
+        self.weigh = nn.Linear(attention_features, 1, bias=False)
+        self.classifier = nn.Linear(hidden_features, num_outputs)
+
+    def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
+        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
+        hidden = self.embed(self._blank_padding(features, mask))
+        scores = self.weigh(self._units(hidden)).transpose(1, 2)
+        attention = softmax_over_patches(scores, mask)
+        embedding = attention_pool(attention, hidden)
+        return HeadOutput(self.classifier(embedding), attention, embedding)
+
+    def _units(self, hidden: Tensor) -> Tensor:
+        return torch.tanh(self.tanh_units(hidden))
+
+
+class GatedABMIL(ABMIL):
+    r"""Gated attention of Ilse et al., Eq. 9: :math:`\tanh(V h) \odot \sigma(U h)` in place of :math:`\tanh(V h)`.
+
+    U is ``gate``. The arguments are those of :class:`ABMIL`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_outputs: int,
+        *,
+        hidden_features: int = 512,
+        attention_features: int = 128,
+        dropout: float = 0.25,
+    ) -> None:
+        super().__init__(
+            in_features,
+            num_outputs,
+            hidden_features=hidden_features,
+            attention_features=attention_features,
+            dropout=dropout,
+        )
+        self.gate = nn.Linear(hidden_features, attention_features)
+
+    def _units(self, hidden: Tensor) -> Tensor:
+        return super()._units(hidden) * torch.sigmoid(self.gate(hidden))

@@ -1,0 +1,55 @@
+"""Pooling without attention: the controls that every attention should beat."""
+
+import torch
+from torch import Tensor, nn
+
+from e2e_abmilx.heads.base import BagHead, HeadOutput, attention_pool, softmax_over_patches
+
+
+class MeanPool(BagHead):
+    """Mean of the patch features, then a linear classifier.
+
+    Its attention is the same for all real patches (H = 1).
+
+    Args:
+        in_features: D, features of a patch.
+        num_outputs: K, classes or survival bins.
+    """
+
+    def __init__(self, in_features: int, num_outputs: int) -> None:
+        super().__init__(in_features, num_outputs)
+        self.classifier = nn.Linear(in_features, num_outputs)
+
+    def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
+        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
+        features = self._blank_padding(features, mask)
+        indifferent = features.new_zeros(features.shape[0], 1, features.shape[1])
+        attention = softmax_over_patches(indifferent, mask)
+        embedding = attention_pool(attention, features)
+        return HeadOutput(self.classifier(embedding), attention, embedding)
+
+
+class MaxPool(BagHead):
+    """Largest value of every feature over the patches, then a linear classifier.
+
+    Its attention is the share of the D features that a patch won (H = 1); it carries no gradient.
+
+    Args:
+        in_features: D, features of a patch.
+        num_outputs: K, classes or survival bins.
+    """
+
+    def __init__(self, in_features: int, num_outputs: int) -> None:
+        super().__init__(in_features, num_outputs)
+        self.classifier = nn.Linear(in_features, num_outputs)
+
+    def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
+        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
+        features = self._blank_padding(features, mask)
+        if mask is not None:
+            features = features.masked_fill(~mask.unsqueeze(-1), float("-inf"))
+        embedding, winners = features.max(dim=1)
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        won = torch.full_like(embedding, 1 / self.in_features, dtype=dtype)
+        attention = features.new_zeros(features.shape[:2], dtype=dtype).scatter_add(1, winners, won)
+        return HeadOutput(self.classifier(embedding), attention.unsqueeze(1), embedding)

@@ -1,0 +1,57 @@
+"""The command line: LightningCLI's verbs on tasks and data modules, and a table of plain commands."""
+
+import logging
+import sys
+
+from jsonargparse import auto_cli
+
+from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.errors import InputError
+
+#: Commands that need neither model nor data: name → typed function with a docstring.
+TOOLS = {"cache": cache_slides}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run ``e2e-abmilx``.
+
+    Args:
+        args: Command and options; by default those of the process.
+    """
+    _show_log()
+    words = sys.argv[1:] if args is None else args
+    try:
+        if words and words[0] in TOOLS:
+            _run_tool(words)
+        else:
+            _run_lightning(words)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        sys.exit(f"error: {error.filename or 'disk'}: {error.strerror}")
+
+
+def _show_log() -> None:
+    """Print what the package logs, and nobody else's messages twice."""
+    log = logging.getLogger("e2e_abmilx")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def _run_tool(words: list[str]) -> None:
+    rows = auto_cli(TOOLS, args=words, as_positional=False, prog="e2e-abmilx")
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        sys.exit(f"error: {len(failed)} of {len(rows)} slides were set aside; manifest.csv says why")
+
+
+def _run_lightning(words: list[str]) -> None:
+    from e2e_abmilx.cli import run  # Lightning takes seconds to import, and `cache --help` does not need it
+
+    run(words, epilog=f"Also: {', '.join(TOOLS)}; each has its own --help.")

@@ -1,0 +1,54 @@
+"""Metrics that torchmetrics does not have."""
+
+import math
+
+import torch
+from lifelines.utils import concordance_index as _harrell
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+def concordance_index(risk: Tensor, time: Tensor, event: Tensor) -> float:
+    """Harrell's C-index: the share of comparable pairs in which the higher risk meets the earlier event.
+
+    Args:
+        risk: Higher means an earlier event, shape ``(B,)``.
+        time: Months until the event or the censoring, shape ``(B,)``.
+        event: 1 where the event happened, 0 where it was censored, shape ``(B,)``.
+
+    Returns:
+        A number in [0, 1], 0.5 for random risks; NaN where no pair can be compared.
+    """
+    try:
+        return float(_harrell(time.double().numpy(), -risk.double().numpy(), event.long().numpy()))
+    except ZeroDivisionError:
+        return math.nan
+
+
+class ConcordanceIndex(Metric):
+    """:func:`concordance_index` (Harrell's C, lifelines' estimator) over all batches and processes."""
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+
+    risk: list[Tensor]
+    time: list[Tensor]
+    event: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("risk", "time", "event"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, risk: Tensor, time: Tensor, event: Tensor) -> None:
+        """Add a batch: risk, months and events, each of shape ``(B,)``."""
+        self.risk.append(risk.detach().float())
+        self.time.append(time.float())
+        self.event.append(event.long())
+
+    def compute(self) -> Tensor:
+        """Return the C-index of everything added, a scalar."""
+        columns = [dim_zero_cat(state).cpu() for state in (self.risk, self.time, self.event)]
+        return torch.tensor(concordance_index(*columns), device=self.device)

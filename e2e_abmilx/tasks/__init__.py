@@ -1,0 +1,7 @@
+"""Lightning modules: one a kind of label."""
+
+from e2e_abmilx.tasks.base import BagTask, Prediction
+from e2e_abmilx.tasks.classification import ClassificationTask
+from e2e_abmilx.tasks.survival import SurvivalTask
+
+__all__ = ["BagTask", "ClassificationTask", "Prediction", "SurvivalTask"]

@@ -1,0 +1,256 @@
+"""What every head must do. A new head gets all of it by one subclass of ``HeadTests`` at the end of this file."""
+
+import copy
+import pickle
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from e2e_abmilx.heads import ABMIL, ABMILX, BagHead, GatedABMIL, HeadOutput, MaxPool, MeanPool
+
+D, K = 24, 3
+
+
+def batch_of(bags: list[Tensor], padding: float, *, first: bool = False) -> tuple[Tensor, Tensor]:
+    """Bags of different length as one padded batch and its mask; padding comes last unless ``first``."""
+    length = max(len(bag) for bag in bags)
+    features = torch.full((len(bags), length, D), padding, dtype=bags[0].dtype)
+    mask = torch.zeros(len(bags), length, dtype=torch.bool)
+    for row, bag in enumerate(bags):
+        place = slice(length - len(bag), length) if first else slice(0, len(bag))
+        features[row, place] = bag.detach()
+        mask[row, place] = True
+    return features, mask
+
+
+def shaken(head: BagHead) -> BagHead:
+    """The head with every parameter moved off its initial value, ready to evaluate."""
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return head.eval()
+
+
+class HeadTests:
+    """Contract of a head."""
+
+    make: ClassVar[Callable[[int, int], BagHead]]
+    dead: ClassVar[frozenset[str]] = frozenset()  # parameters without influence, kept for foreign weights
+
+    @pytest.fixture
+    def head(self) -> BagHead:
+        torch.manual_seed(0)
+        return shaken(type(self).make(D, K))
+
+    def test_shapes(self, head: BagHead) -> None:
+        features = torch.randn(2, 7, D)
+        output = head.attend(features)
+        assert isinstance(output, HeadOutput)
+        assert output.logits.shape == (2, K)
+        assert output.attention.shape[::2] == (2, 7)
+        assert output.embedding.shape[0] == 2
+        assert torch.equal(head(features), output.logits)
+
+    def test_attention_is_a_distribution(self, head: BagHead) -> None:
+        attention = head.attend(torch.randn(2, 7, D)).attention
+        assert (attention >= 0).all()
+        torch.testing.assert_close(attention.sum(dim=-1), torch.ones(attention.shape[:2]))
+
+    @settings(max_examples=20, deadline=None)
+    @given(seed=st.integers(0, 10**6), num_patches=st.integers(1, 40))
+    def test_patch_order_permutes_attention_only(self, seed: int, num_patches: int) -> None:
+        torch.manual_seed(seed)
+        head = shaken(type(self).make(D, K)).double()
+        features, order = torch.randn(2, num_patches, D).double(), torch.randperm(num_patches)
+        before, after = head.attend(features), head.attend(features[:, order])
+        torch.testing.assert_close(after.logits, before.logits, atol=1e-10, rtol=0)
+        torch.testing.assert_close(after.attention, before.attention[..., order], atol=1e-10, rtol=0)
+
+    def test_duplicating_the_whole_bag_changes_nothing(self, head: BagHead) -> None:
+        features = torch.randn(2, 37, D).double()
+        head = head.double()
+        torch.testing.assert_close(head(features.repeat(1, 2, 1)), head(features), atol=1e-10, rtol=0)
+
+    def test_bags_of_a_batch_are_independent(self, head: BagHead) -> None:
+        features = torch.randn(3, 11, D, requires_grad=True)
+        logits = head(features)
+        torch.testing.assert_close(logits[1], head(features[1:2])[0], atol=1e-6, rtol=0)
+        logits[1].sum().backward()
+        assert features.grad is not None
+        assert features.grad[1].abs().sum() > 0
+        assert not features.grad[[0, 2]].any()
+
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-10)])
+    @pytest.mark.parametrize(("padding", "first"), [(0.0, False), (1e4, True), (float("nan"), True)])
+    def test_padded_batch_equals_its_single_bags(
+        self, head: BagHead, padding: float, first: bool, dtype: torch.dtype, tolerance: float
+    ) -> None:
+        def close(actual: Tensor | None, expected: Tensor | None) -> None:
+            torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+
+        head = head.to(dtype)
+        bags = [torch.randn(n, D, dtype=dtype, requires_grad=True) for n in (1, 700, 23)]
+        features, mask = batch_of(bags, padding, first=first)
+        features.requires_grad_()
+        output = head.attend(features, mask)
+        output.logits.mean().backward()
+        of_batch = {name: parameter.grad for name, parameter in head.named_parameters()}
+        head.zero_grad()
+        singles = [head.attend(bag.unsqueeze(0)) for bag in bags]
+        torch.stack([single.logits.mean() for single in singles]).mean().backward()
+
+        assert features.grad is not None
+        assert not features.grad[~mask].any()
+        assert not output.attention.transpose(1, 2)[~mask].any()
+        for row, (bag, single) in enumerate(zip(bags, singles, strict=True)):
+            close(output.logits[row], single.logits[0])
+            close(output.embedding[row], single.embedding[0])
+            close(output.attention[row][:, mask[row]], single.attention[0])
+            close(features.grad[row, mask[row]], bag.grad)
+        for name, parameter in head.named_parameters():
+            close(of_batch[name], parameter.grad)
+
+    def test_all_true_mask_equals_no_mask(self, head: BagHead) -> None:
+        features = torch.randn(2, 9, D)
+        mask = torch.ones(2, 9, dtype=torch.bool)
+        torch.testing.assert_close(head(features, mask), head(features), atol=1e-6, rtol=0)
+
+    def test_one_patch_takes_all_attention(self, head: BagHead) -> None:
+        attention = head.attend(torch.randn(2, 1, D)).attention
+        torch.testing.assert_close(attention, torch.ones_like(attention))
+
+    def test_gradient_reaches_every_parameter(self, head: BagHead) -> None:
+        head(torch.randn(2, 17, D)).square().sum().backward()
+        unreached = {name for name, p in head.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-6}
+        assert unreached == self.dead
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_autocast_is_close_to_float32(self, head: BagHead, dtype: torch.dtype, masked: bool) -> None:
+        features = torch.randn(2, 300, D)
+        mask = torch.rand(2, 300) < 0.8 if masked else None
+        expected = head.attend(features, mask)
+        with torch.autocast("cpu", dtype=dtype):
+            output = head.attend(features, mask)
+            loss = output.logits.float().square().sum()
+        loss.backward()
+        assert output.attention.dtype == torch.float32
+        torch.testing.assert_close(output.attention.sum(-1), torch.ones(output.attention.shape[:2]))
+        tolerance = 0.05 if dtype == torch.bfloat16 else 0.01
+        torch.testing.assert_close(output.logits.float(), expected.logits, atol=tolerance, rtol=tolerance)
+        assert all(p.grad.isfinite().all() for p in head.parameters() if p.grad is not None)
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+    def test_a_head_of_another_dtype_returns_it(self, head: BagHead, dtype: torch.dtype) -> None:
+        output = head.to(dtype).attend(torch.randn(2, 9, D, dtype=dtype), torch.ones(2, 9, dtype=torch.bool))
+        assert output.logits.dtype == output.embedding.dtype == dtype
+        assert output.attention.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+    def test_the_callers_tensors_stay_as_they_are(self, head: BagHead) -> None:
+        features, mask = torch.randn(2, 9, D), torch.rand(2, 9) < 0.7
+        mask[:, 0] = True
+        before = features.clone(), mask.clone()
+        head.train()(features, mask)
+        assert torch.equal(features, before[0])
+        assert torch.equal(mask, before[1])
+        head(torch.randn(1, 9, D, requires_grad=True)).sum().backward()  # in-place work on a leaf would raise
+
+    def test_single_bag_without_batch_is_refused_with_the_cure(self, head: BagHead) -> None:
+        with pytest.raises(ValueError, match=re.escape("(37, 24): pass one bag as features.unsqueeze(0)")):
+            head(torch.randn(37, D))
+
+    def test_features_of_another_width_are_refused(self, head: BagHead) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"(B, N, {D}), not (2, 5, 7): build the head with in_features=7")):
+            head(torch.randn(2, 5, 7))
+
+    def test_float_or_misshapen_mask_is_refused(self, head: BagHead) -> None:
+        with pytest.raises(ValueError, match=r"bool of shape \(2, 5\), not torch.float32"):
+            head(torch.randn(2, 5, D), torch.ones(2, 5))
+        with pytest.raises(ValueError, match=r"bool of shape \(2, 5\), not torch.bool of shape \(5,\)"):
+            head(torch.randn(2, 5, D), torch.ones(5, dtype=torch.bool))
+
+    def test_copies_and_pickles(self, head: BagHead) -> None:
+        features = torch.randn(2, 5, D)
+        assert torch.equal(copy.deepcopy(head)(features), head(features))
+        assert torch.equal(pickle.loads(pickle.dumps(head))(features), head(features))
+
+    def test_state_dict_round_trip(self, head: BagHead) -> None:
+        features = torch.randn(2, 5, D)
+        twin: nn.Module = type(self).make(D, K).eval()
+        twin.load_state_dict(head.state_dict())
+        assert torch.equal(twin(features), head(features))
+
+    def test_without_dropout_training_equals_evaluation(self, head: BagHead) -> None:
+        features = torch.randn(2, 5, D)
+        for module in head.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        assert torch.equal(head.train()(features), head.eval()(features))
+
+    def test_whole_graph_is_captured(self, head: BagHead) -> None:
+        torch._dynamo.reset()
+        compiled = torch.compile(head, fullgraph=True, dynamic=True, backend="aot_eager")
+        for num_patches in (5, 9):
+            features, mask = torch.randn(2, num_patches, D), torch.rand(2, num_patches) < 0.7
+            mask[:, 0] = True
+            torch.testing.assert_close(compiled(features), head(features))
+            torch.testing.assert_close(compiled(features, mask), head(features, mask))
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_exports_for_bags_of_any_size(self, head: BagHead, masked: bool) -> None:
+        bags, patches = torch.export.Dim("bags"), torch.export.Dim("patches")
+        axes = {0: bags, 1: patches}
+        mask = torch.ones(2, 5, dtype=torch.bool)
+        example = (torch.randn(2, 5, D), mask) if masked else (torch.randn(2, 5, D),)
+        exported = torch.export.export(head, example, dynamic_shapes=(axes,) * len(example)).module()
+        for num_bags, num_patches in ((1, 1), (3, 8), (2, 301)):
+            real = torch.rand(num_bags, num_patches) < 0.7
+            real[:, 0] = True
+            inputs = (torch.randn(num_bags, num_patches, D), real)[: len(example)]
+            torch.testing.assert_close(exported(*inputs), head(*inputs))
+
+
+class TestABMILX(HeadTests):
+    make = partial(ABMILX, hidden_features=32, num_heads=4)
+
+
+class TestABMILXOddHeads(HeadTests):
+    """Three features a head: not what fused kernels take."""
+
+    make = partial(ABMILX, hidden_features=15, num_heads=5, score_features=7)
+
+
+class TestABMILXGrading(HeadTests):
+    make = partial(ABMILX, hidden_features=32, num_heads=2, ffn=True, activation="relu")
+
+
+class TestABMILXTwoStage(HeadTests):
+    make = partial(ABMILX, hidden_features=32, norm=False, ffn=True, bias=True, score_bias=True)
+    dead = frozenset({"score.2.bias"})
+
+
+class TestABMILXUnrefined(HeadTests):
+    make = partial(ABMILX, hidden_features=32, refine=False)
+
+
+class TestABMIL(HeadTests):
+    make = partial(ABMIL, hidden_features=32, attention_features=8)
+
+
+class TestGatedABMIL(HeadTests):
+    make = partial(GatedABMIL, hidden_features=32, attention_features=8)
+
+
+class TestMeanPool(HeadTests):
+    make = MeanPool
+
+
+class TestMaxPool(HeadTests):
+    make = MaxPool
