@@ -8,6 +8,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import numpy as np
@@ -69,11 +70,11 @@ class Draw(NamedTuple):
 
     Attributes:
         epoch: From 0.
-        index: Position of the case in the data set.
+        case: Position of the case in the data set.
     """
 
     epoch: int
-    index: int
+    case: int
 
 
 class Part(NamedTuple):
@@ -124,7 +125,7 @@ class RandomBags(Dataset[Bag]):
 
     def __getitem__(self, draw: Draw) -> Bag:
         """Return a single bag without the dimension B."""
-        case, target = self.cases[draw.index], self.targets[draw.index]
+        case, target = self.cases[draw.case], self.targets[draw.case]
         rng = np.random.default_rng([self.seed, draw.epoch, zlib.crc32(case.id.encode())])
         stores = [PatchStore(self.cache / f"{slide}.zarr") for slide in case.slides]
         parts = []
@@ -137,7 +138,7 @@ class RandomBags(Dataset[Bag]):
                 first += size
                 if len(own):
                     parts.append(_read(store, own, scale))
-        return _make_bag(case, target, parts, last=True)
+        return _patch_bag(case, target, parts, last=True)
 
     def _counts(self, scales: int) -> list[int]:
         """Patches of each scale, finest first."""
@@ -172,7 +173,7 @@ class WholeSlides(Dataset[Bag]):
         part = self.parts[index]
         store = PatchStore(self.cache / f"{part.slide}.zarr")
         patches = _read(store, np.arange(part.start, part.stop), part.scale)
-        return _make_bag(self.cases[part.case], self.targets[part.case], [patches], last=part.last)
+        return _patch_bag(self.cases[part.case], self.targets[part.case], [patches], last=part.last)
 
     def _split(self, index: int, chunk_size: int) -> list[Part]:
         parts = []
@@ -184,6 +185,71 @@ class WholeSlides(Dataset[Bag]):
             ]
         parts[-1] = parts[-1]._replace(last=True)
         return parts
+
+
+class FeatureBags(Dataset[Bag]):
+    """All features of every case, for two-stage training: one ``<slide>.pt`` tensor ``(N, D)`` a slide.
+
+    Args:
+        cases: The cases.
+        targets: Their targets, in the same order.
+        folder: Folder of the feature files.
+    """
+
+    def __init__(self, cases: Sequence[Case], targets: Sequence[Target], folder: Path) -> None:
+        self.cases = cases
+        self.targets = targets
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, which: Draw | int) -> Bag:
+        """Return a single bag without the dimension B; its coordinates are unknown and zero."""
+        index = which.case if isinstance(which, Draw) else which
+        case = self.cases[index]
+        features = torch.cat([load_features(self.folder / f"{slide}.pt") for slide in case.slides]).float()
+        coords = torch.zeros(len(features), 2, dtype=torch.int64)
+        return _make_bag(
+            case, self.targets[index], features, torch.zeros(len(features)).long(), coords, last=True
+        )
+
+
+def load_features(path: Path) -> Tensor:
+    """Map a file of features into memory, shape ``(N, D)``; nothing but tensors is unpickled.
+
+    Raises:
+        BagError: The file is no tensor of that shape.
+    """
+    try:
+        features = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, UnpicklingError) as error:
+        raise BagError(
+            f"{path} cannot be read as a tensor ({error}); write features with torch.save"
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim != 2 or not len(features):
+        raise BagError(f"{path} must hold one tensor (patches, features), with at least one patch")
+    return features
+
+
+def check_features(cases: Sequence[Case], folder: Path) -> int:
+    """Refuse feature files that cannot make bags together.
+
+    Returns:
+        D, the features of a patch.
+
+    Raises:
+        BagError: Files differ in their number of features, or are none.
+    """
+    paths = [folder / f"{slide}.pt" for case in cases for slide in case.slides]
+    width = load_features(paths[0]).shape[1]
+    for path in paths:
+        other = load_features(path).shape[1]
+        if other != width:
+            raise BagError(
+                f"{path} has {other} features a patch, {paths[0]} {width}; extract all with one encoder"
+            )
+    return width
 
 
 class EpochSampler(Sampler[Draw]):
@@ -260,15 +326,23 @@ def _read(store: PatchStore, indices: np.ndarray, scale: int) -> tuple[np.ndarra
     return store.read(indices, scale), store.coords(scale)[indices], scale
 
 
-def _make_bag(
+def _patch_bag(
     case: Case, target: Target, parts: Sequence[tuple[np.ndarray, np.ndarray, int]], *, last: bool
 ) -> Bag:
     patches = torch.from_numpy(np.concatenate([pixels for pixels, _, _ in parts]))
+    coords = torch.from_numpy(np.concatenate([coords for _, coords, _ in parts]))
+    scale = torch.cat([torch.full((len(pixels),), number) for pixels, _, number in parts])
+    return _make_bag(case, target, patches, scale, coords, last=last)
+
+
+def _make_bag(
+    case: Case, target: Target, patches: Tensor, scale: Tensor, coords: Tensor, *, last: bool
+) -> Bag:
     return Bag(
         patches=patches,
         mask=torch.ones(len(patches), dtype=torch.bool),
-        scale=torch.cat([torch.full((len(pixels),), scale) for pixels, _, scale in parts]),
-        coords=torch.from_numpy(np.concatenate([coords for _, coords, _ in parts])),
+        scale=scale,
+        coords=coords,
         label=torch.tensor(target.label),
         time=torch.tensor(target.time, dtype=torch.float32),
         event=torch.tensor(target.event),
@@ -279,4 +353,4 @@ def _make_bag(
 
 def _channels_first(patches: Tensor) -> Tensor:
     """(B, N, S, S, 3) → (B, N, 3, S, S) without moving a byte: the memory stays channels last."""
-    return patches.permute(0, 1, 4, 2, 3)
+    return patches.permute(0, 1, 4, 2, 3) if patches.ndim == 5 else patches

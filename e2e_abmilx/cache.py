@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.slides import ReadPlan, Slide, SlideError, list_slides, refuse_same_names
+from e2e_abmilx.slides import ReadPlan, Slide, SlideError, find_slides
 from e2e_abmilx.store import PatchStore, StoreError, StoreWriter
 from e2e_abmilx.tissue import coarse_grid, patch_grid, tissue_mask
 
@@ -131,26 +131,6 @@ def cache_slides(
     return rows
 
 
-def find_slides(slides: Path | Sequence[Path]) -> list[Path]:
-    """The slide files that a folder, a list or a CSV names.
-
-    Raises:
-        SlideError: There is none, or two have one name.
-    """
-    if not isinstance(slides, str | Path):
-        paths = [Path(path) for path in slides]
-    elif Path(slides).suffix.lower() == ".csv":
-        paths = _read_paths(Path(slides))
-    elif Path(slides).is_dir():
-        paths = list_slides(Path(slides))
-    else:
-        paths = [Path(slides)]
-    if not paths:
-        raise SlideError("the list of slides is empty; name at least one file or a folder")
-    refuse_same_names(paths)
-    return paths
-
-
 def is_cached(slide: Path, out: Path) -> bool:
     """Whether a slide's store is there and was made from this very file.
 
@@ -231,6 +211,8 @@ def _cut_block(slide: Slide, plan: ReadPlan, coords: np.ndarray, patch_size: int
     right, bottom = np.minimum(np.ceil(corners.max(axis=0) + side - 1e-6).astype(int), (width, height))
     region = slide.read_level(plan.level, left, top, right - left, bottom - top)
     patches = np.empty((len(coords), patch_size, patch_size, 3), np.uint8)
+    # area means: a whole number of pixels has equal weights, and a fractional one needs a tapered filter
+    shrink = Image.Resampling.BOX if (side / patch_size).is_integer() else Image.Resampling.HAMMING
     image = None
     for patch, (x, y) in zip(patches, corners - (left, top), strict=True):
         column, row = round(x), round(y)
@@ -240,7 +222,7 @@ def _cut_block(slide: Slide, plan: ReadPlan, coords: np.ndarray, patch_size: int
             continue
         image = Image.fromarray(region) if image is None else image
         box = (x, y, min(x + side, image.width), min(y + side, image.height))
-        patch[:] = image.resize((patch_size, patch_size), Image.Resampling.BOX, box=box)
+        patch[:] = np.asarray(image.resize((patch_size, patch_size), shrink, box=box))
     return patches
 
 
@@ -290,10 +272,12 @@ def _build(path: Path, target: Path, tiling: Tiling) -> None:
         thumbnail = slide.thumbnail()
         mask = tissue_mask(thumbnail, mpp=resolution.mpp * slide.size[0] / thumbnail.shape[1])
         grids = _grids(mask, slide.size, plans, tiling)
-        if not len(grids[0]):
-            raise SlideError(
-                f"{path} has no patch with at least {tiling.min_tissue:.0%} tissue; if there is tissue, lower min_tissue"
-            )
+        for scale, coords in zip(tiling.mpp, grids, strict=True):
+            if not len(coords):
+                raise SlideError(
+                    f"{path} has no patch of {tiling.patch_size} px at {scale:g} µm/px with at least"
+                    f" {tiling.min_tissue:.0%} tissue; if there is tissue, lower min_tissue, mpp or patch_size"
+                )
         facts = {
             "tiling": _as_json(tiling),
             "fingerprint": fingerprint(path),
@@ -365,17 +349,6 @@ def _make_folder(out: Path) -> None:
         raise CacheError(
             f"{out} cannot be written ({error.strerror}); choose a folder that you may write to"
         ) from error
-
-
-def _read_paths(table: Path) -> list[Path]:
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise SlideError(f"{table} cannot be read ({error.strerror}); check the path") from error
-    if rows and "slide" not in rows[0]:
-        raise SlideError(f"{table} has the columns {list(rows[0])}; it needs one named slide, of paths")
-    return [table.parent / row["slide"] for row in rows]
 
 
 def _read_manifest(path: Path) -> dict[str, CachedSlide]:

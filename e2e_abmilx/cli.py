@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 import e2e_abmilx.heads
 import e2e_abmilx.schedules  # noqa: F401 - with these imported a config names classes without their modules
 from e2e_abmilx.callbacks import BestAndLast, PredictionTable
-from e2e_abmilx.datamodules import SlideDataModule
+from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.tasks import BagTask
 
@@ -62,22 +62,21 @@ class BagCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint where there is a test split."""
-        if self.trainer.fast_dev_run or self.trainer.interrupted:
+        if self._get(self.config_init, "trainer").fast_dev_run or self.trainer.interrupted:
             return
         data = self.datamodule
-        if isinstance(data, SlideDataModule) and not data.cases["test"]:
+        if isinstance(data, BagDataModule) and not data.cases["test"]:
             logger.info("no test split: the run ends without a test")
             return
-        best = self.trainer.checkpoint_callback.best_model_path
-        self.trainer.test(self.model, datamodule=data, ckpt_path=best or None)
+        self.trainer.test(self.model, datamodule=data, ckpt_path="best")
         logger.info("%s holds %s", self.trainer.default_root_dir, ", ".join(_RUN_FILES))
 
 
-def run(args: list[str], *, epilog: str) -> None:
+def run(args: list[str] | None, *, epilog: str) -> None:
     """Run one of Lightning's verbs.
 
     Args:
-        args: Verb and options.
+        args: Verb and options; by default those of the process.
         epilog: Last line of the help.
     """
     torch.set_float32_matmul_precision("high")
@@ -96,15 +95,16 @@ def run(args: list[str], *, epilog: str) -> None:
 def best_precision(accelerator: str) -> str:
     """The precision that trains fastest without harm on this machine.
 
-    bf16 on GPUs that have it and fp16 on older ones; on a CPU bf16 only where its matrix unit (AMX) has it,
-    float32 elsewhere.
+    bf16 on GPUs that have it and fp16 on older ones. On a CPU bf16 where it has instructions for it (AMX, or
+    AVX-512 BF16, on which ResNet-18 trains 1.6 times as fast as in float32), else float32.
 
     Args:
         accelerator: As the trainer's argument.
     """
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    if accelerator in ("auto", "cpu") and torch.cpu._is_amx_tile_supported():
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available())
+    if on_cpu and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return "bf16-mixed"
     return "32-true"
 

@@ -69,7 +69,7 @@ def read_cohort(table: Path, *, columns: Mapping[str, str] | None = None) -> lis
     """
     frame = _read_table(table)
     names = _recognise(frame, table, dict(columns or {}))
-    rows = frame.rename(columns={own: name for name, own in names.items()})
+    rows = pd.DataFrame({name: frame[own] for name, own in names.items()})
     rows["slide"] = rows["slide"].map(_without_suffix)
     if "case" not in rows:
         rows["case"] = rows["slide"]
@@ -157,19 +157,23 @@ def assign_folds(cases: Sequence[Case], *, fold: int, folds: int, seed: int) -> 
     return [case._replace(split=splits.get(of_group[case.group], "train")) for case in cases]
 
 
-def check_splits(cases: Sequence[Case]) -> None:
-    """Refuse a cohort that cannot be trained and selected on.
+def check_splits(cases: Sequence[Case], *, needed: Sequence[str]) -> None:
+    """Refuse a cohort whose splits cannot be used.
+
+    Args:
+        cases: The cohort.
+        needed: Splits that must have a case, such as ``("train", "val")`` for a fit.
 
     Raises:
-        CohortError: A split is unknown, or training or validation is empty.
+        CohortError: A split is unknown, or a needed one is empty.
     """
     unknown = sorted({case.split for case in cases} - set(SPLITS))
     if unknown:
         raise CohortError(
             f"split {unknown[0]!r} is not one of {', '.join(SPLITS)}; correct the table's split column,"
-            " or let folds be made (folds: 5, fold: 0)"
+            " or let folds be made (data.folds: 5, data.fold: 0)"
         )
-    for split in ("train", "val"):
+    for split in needed:
         if not any(case.split == split for case in cases):
             raise CohortError(f"the {split} split has no case; give some rows the split {split!r}")
 

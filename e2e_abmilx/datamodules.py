@@ -2,6 +2,7 @@
 
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,9 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from e2e_abmilx.bags import Bag, EpochSampler, RandomBags, Target, WholeSlides, check_stores, collate
+from e2e_abmilx.bags import (
+    Bag,
+    EpochSampler,
+    FeatureBags,
+    RandomBags,
+    Target,
+    WholeSlides,
+    check_features,
+    check_stores,
+    collate,
+)
 from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.cohort import (
     SPLITS,
@@ -28,16 +39,11 @@ from e2e_abmilx.synthetic import write_cohort
 logger = logging.getLogger(__name__)
 
 
-class SlideDataModule(LightningDataModule):
-    """Bags of patches from cached slides.
-
-    Training bags are random multi-scale draws; validation, test and prediction see every patch of the finest
-    scale, in parts. Where ``slides`` is given, what is not cached yet is cached first.
+class BagDataModule(LightningDataModule):
+    """What bags of patches and bags of features share: the cohort, its splits and targets, the loaders.
 
     Args:
-        cache: Folder of patch stores.
-        labels: Label table (CSV); without one, every store is a case that can be predicted only.
-        slides: Slides to cache first: a folder, a file or a CSV.
+        labels: Label table (CSV); without one, every slide is a case that can be predicted only.
         columns: The table's names for ``slide``, ``case``, ``label``, ``time``, ``event``, ``split``, ``group``
             where they are not the usual ones.
         target: ``"label"``: classes; ``"survival"``: time and event.
@@ -46,6 +52,177 @@ class SlideDataModule(LightningDataModule):
         fold: Test on this fold of ``folds`` made ones instead of the table's splits.
         folds: Number of folds, where ``fold`` is given.
         skip_missing: Go on without the cases whose slides are missing, instead of stopping.
+        batch_size: B, bags in a training batch.
+        workers: Processes that read bags.
+        seed: Of draws, order and folds.
+    """
+
+    def __init__(
+        self,
+        labels: Path | None = None,
+        *,
+        columns: dict[str, str] | None = None,
+        target: Literal["label", "survival"] = "label",
+        classes: list[str] | None = None,
+        time_bins: int = 4,
+        fold: int | None = None,
+        folds: int = 5,
+        skip_missing: bool = False,
+        batch_size: int = 1,
+        workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it counts bags and must be at least 1")
+        self.labels, self.columns, self.target = labels, columns, target
+        self.class_names, self.time_bins = classes, time_bins
+        self.fold, self.folds, self.skip_missing = fold, folds, skip_missing
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.cases: dict[str, list[Case]] = {}
+        self.targets: dict[str, list[Target]] = {}
+        #: The classes in order, or ``("0", …)`` for the time bins of a survival model; known after ``setup``.
+        self.classes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def available(self) -> tuple[Path, list[str]]:
+        """Return the folder that bags are made from and the slides in it."""
+
+    @abstractmethod
+    def check(self, cases: Sequence[Case]) -> None:
+        """Refuse files that cannot make bags together."""
+
+    @abstractmethod
+    def random_bags(self, split: str) -> Dataset[Bag]:
+        """Return the bags of a split as training sees them, asked for by :class:`~e2e_abmilx.bags.Draw`."""
+
+    @abstractmethod
+    def whole_bags(self, split: str) -> Dataset[Bag]:
+        """Return everything of a split, as evaluation sees it."""
+
+    def setup(self, stage: str) -> None:
+        """Read the cohort, match it with the slides and number its targets.
+
+        Raises:
+            CohortError: The table, its splits or its labels cannot be used.
+            BagError: Files cannot make bags together.
+        """
+        if self.cases:
+            return
+        cases = self._read_cases(stage)
+        self.check(cases)
+        targets = self._number_targets(cases)
+        for split in SPLITS:
+            chosen = [index for index, case in enumerate(cases) if case.split == split]
+            self.cases[split] = [cases[index] for index in chosen]
+            self.targets[split] = [targets[index] for index in chosen]
+        self.cases["all"], self.targets["all"] = cases, targets
+        logger.info("cases: %s", ", ".join(f"{len(self.cases[split])} {split}" for split in SPLITS))
+
+    def train_dataloader(self) -> DataLoader[Bag]:
+        """Bags of the training split, shuffled; a last smaller batch is left out."""
+        size = len(self.cases["train"])
+        return self._load(
+            self.random_bags("train"),
+            batch_size=self.batch_size,
+            sampler=EpochSampler(size, seed=self.seed),
+            drop_last=size > self.batch_size,
+        )
+
+    def val_dataloader(self) -> DataLoader[Bag]:
+        """Everything of the validation split."""
+        return self._load(self.whole_bags("val"), batch_size=1)
+
+    def test_dataloader(self) -> DataLoader[Bag]:
+        """Everything of the test split."""
+        if not self.cases["test"]:
+            raise CohortError(f"the test split of {self.labels} has no case; give some rows the split 'test'")
+        return self._load(self.whole_bags("test"), batch_size=1)
+
+    def predict_dataloader(self) -> DataLoader[Bag]:
+        """Everything of every case."""
+        return self._load(self.whole_bags("all"), batch_size=1)
+
+    def _read_cases(self, stage: str) -> list[Case]:
+        folder, slides = self.available()
+        if self.labels is None:
+            if stage != "predict":
+                raise CohortError(
+                    "data.labels is not given; without a label table slides can only be predicted"
+                )
+            return [Case(name, (name,)) for name in slides]
+        cases = read_cohort(Path(self.labels), columns=self.columns)
+        matched, complaints = match_slides(cases, slides, folder)
+        if len(matched) < len(cases) and not self.skip_missing:
+            raise CohortError(
+                "\n  ".join([f"{len(cases) - len(matched)} of {len(cases)} cases lack slides:", *complaints])
+                + "\ncorrect the table, add the slides, or go on without those cases (data.skip_missing: true)"
+            )
+        for line in complaints:
+            logger.warning("%s", line)
+        if self.fold is not None:
+            matched = assign_folds(matched, fold=self.fold, folds=self.folds, seed=self.seed)
+        check_splits(matched, needed=("train", "val") if stage == "fit" else ())
+        return matched
+
+    def _number_targets(self, cases: Sequence[Case]) -> list[Target]:
+        if self.labels is None:
+            return [Target() for _ in cases]
+        if self.target == "label":
+            numbers, self.classes = encode_labels(cases, self.class_names)
+            return [
+                Target(number, case.time, case.event) for number, case in zip(numbers, cases, strict=True)
+            ]
+        unknown = [case.id for case in cases if math.isnan(case.time)]
+        if unknown:
+            raise CohortError(
+                f"{len(unknown)} cases have no survival time, first {unknown[0]}; complete {self.labels}"
+            )
+        edges = self._time_edges([case for case in cases if case.split == "train"])
+        self.classes = tuple(str(number) for number in range(self.time_bins))
+        return [
+            Target(int(np.searchsorted(edges, case.time, side="right")), case.time, case.event)
+            for case in cases
+        ]
+
+    def _time_edges(self, train: Sequence[Case]) -> np.ndarray:
+        """Inner edges of the time bins: quantiles of the training events' times."""
+        events = [case.time for case in train if case.event]
+        if len(events) < self.time_bins:
+            raise CohortError(
+                f"{len(events)} training events cannot make {self.time_bins} time bins; lower time_bins"
+            )
+        edges: np.ndarray = np.quantile(events, np.arange(1, self.time_bins) / self.time_bins)
+        return edges
+
+    def _load(self, bags: Dataset[Bag], **how: Any) -> DataLoader[Bag]:  # noqa: ANN401
+        return DataLoader(
+            bags,
+            collate_fn=collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **how,
+        )
+
+
+class SlideDataModule(BagDataModule):
+    """Bags of patches from cached slides, for end-to-end training.
+
+    Training bags are random multi-scale draws; validation, test and prediction see every patch of the finest
+    scale, in parts. Where ``slides`` is given, what is not cached yet is cached first.
+
+    Args:
+        cache: Folder of patch stores.
+        labels: As in :class:`BagDataModule`, like all that are not explained here.
+        slides: Slides to cache first: a folder, a file or a CSV.
+        columns: See there.
+        target: See there.
+        classes: See there.
+        time_bins: See there.
+        fold: See there.
+        folds: See there.
+        skip_missing: See there.
         mpp: µm per pixel of each scale to cache.
         patch_size: Side of a patch to cache, pixels.
         assume_mpp: Level-0 µm per pixel of slides that state none.
@@ -80,29 +257,29 @@ class SlideDataModule(LightningDataModule):
         workers: int = 2,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        for name, value in {
-            "patches_per_bag": patches_per_bag,
-            "batch_size": batch_size,
-            "chunk_size": chunk_size,
-        }.items():
+        super().__init__(
+            labels,
+            columns=columns,
+            target=target,
+            classes=classes,
+            time_bins=time_bins,
+            fold=fold,
+            folds=folds,
+            skip_missing=skip_missing,
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+        )
+        for name, value in {"patches_per_bag": patches_per_bag, "chunk_size": chunk_size}.items():
             if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise ValueError(f"{name} is {value}; it counts patches and must be at least 1")
         if not 0 <= coarse_share < 1:
             raise ValueError(
                 f"coarse_share is {coarse_share}; it is a share of the bag and must lie in [0, 1)"
             )
-        self.cache, self.labels, self.slides = Path(cache), labels, slides
-        self.columns, self.target, self.class_names, self.time_bins = columns, target, classes, time_bins
-        self.fold, self.folds, self.skip_missing = fold, folds, skip_missing
+        self.cache, self.slides = Path(cache), slides
         self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
-        self.patches_per_bag, self.coarse_share = patches_per_bag, coarse_share
-        self.batch_size, self.chunk_size = batch_size, chunk_size
-        self.workers, self.seed = workers, seed
-        self.cases: dict[str, list[Case]] = {}
-        self.targets: dict[str, list[Target]] = {}
-        #: The classes in order, or ``("0", …)`` for the time bins of a survival model; known after ``setup``.
-        self.classes: tuple[str, ...] = ()
+        self.patches_per_bag, self.coarse_share, self.chunk_size = patches_per_bag, coarse_share, chunk_size
 
     def prepare_data(self) -> None:
         """Cache the slides that are not cached yet."""
@@ -116,118 +293,102 @@ class SlideDataModule(LightningDataModule):
                 workers=self.workers,
             )
 
-    def setup(self, stage: str) -> None:
-        """Read the cohort, check it against the cache and number its targets.
-
-        Raises:
-            CohortError: The table, its splits or its labels cannot be used.
-            BagError: Stores cannot make bags together.
-        """
-        if self.cases:
-            return
-        cases = self._read_cases()
-        check_stores(cases, self.cache)
-        targets = self._number_targets(cases)
-        for split in SPLITS:
-            chosen = [index for index, case in enumerate(cases) if case.split == split]
-            self.cases[split] = [cases[index] for index in chosen]
-            self.targets[split] = [targets[index] for index in chosen]
-        self.cases["all"], self.targets["all"] = cases, targets
-        logger.info("cases: %s", ", ".join(f"{len(self.cases[split])} {split}" for split in SPLITS))
-
-    def train_dataloader(self) -> DataLoader[Bag]:
-        """Random bags, shuffled."""
-        bags = RandomBags(
-            self.cases["train"],
-            self.targets["train"],
-            self.cache,
-            patches_per_bag=self.patches_per_bag,
-            coarse_share=self.coarse_share,
-            seed=self.seed,
-        )
-        sampler = EpochSampler(len(bags), seed=self.seed)
-        return self._load(
-            bags, batch_size=self.batch_size, sampler=sampler, drop_last=len(bags) > self.batch_size
-        )
-
-    def val_dataloader(self) -> DataLoader[Bag]:
-        """Whole slides of the validation split."""
-        return self._whole("val")
-
-    def test_dataloader(self) -> DataLoader[Bag]:
-        """Whole slides of the test split."""
-        if not self.cases["test"]:
-            raise CohortError(f"the test split of {self.labels} has no case; give some rows the split 'test'")
-        return self._whole("test")
-
-    def predict_dataloader(self) -> DataLoader[Bag]:
-        """Whole slides of every case."""
-        return self._whole("all")
-
-    def _read_cases(self) -> list[Case]:
+    def available(self) -> tuple[Path, list[str]]:
+        """Return the cache and the slides that have a store in it."""
         stored = sorted(path.name.removesuffix(".zarr") for path in self.cache.glob("*.zarr"))
         if not stored:
             raise CohortError(
                 f"{self.cache} holds no patch store; run `e2e-abmilx cache` first, or give data.slides"
             )
-        if self.labels is None:
-            return [Case(name, (name,)) for name in stored]
-        cases = read_cohort(Path(self.labels), columns=self.columns)
-        matched, complaints = match_slides(cases, stored, self.cache)
-        if len(matched) < len(cases) and not self.skip_missing:
-            raise CohortError(
-                "\n  ".join([f"{len(cases) - len(matched)} of {len(cases)} cases lack slides:", *complaints])
-                + "\ncorrect the table, cache the slides, or go on without them (skip_missing: true)"
-            )
-        for line in complaints:
-            logger.warning("%s", line)
-        if self.fold is not None:
-            matched = assign_folds(matched, fold=self.fold, folds=self.folds, seed=self.seed)
-        check_splits(matched)
-        return matched
+        return self.cache, stored
 
-    def _number_targets(self, cases: Sequence[Case]) -> list[Target]:
-        if self.labels is None:
-            return [Target() for _ in cases]
-        if self.target == "label":
-            numbers, self.classes = encode_labels(cases, self.class_names)
-            return [
-                Target(number, case.time, case.event) for number, case in zip(numbers, cases, strict=True)
-            ]
-        unknown = [case.id for case in cases if math.isnan(case.time)]
-        if unknown:
-            raise CohortError(
-                f"{len(unknown)} cases have no survival time, first {unknown[0]}; complete {self.labels}"
-            )
-        edges = self._time_edges([case for case in cases if case.split == "train"])
-        self.classes = tuple(str(bin_number) for bin_number in range(self.time_bins))
-        return [
-            Target(int(np.searchsorted(edges, case.time, side="right")), case.time, case.event)
-            for case in cases
-        ]
+    def check(self, cases: Sequence[Case]) -> None:
+        """Refuse stores that are empty or differ in scales or patch size."""
+        check_stores(cases, self.cache)
 
-    def _time_edges(self, train: Sequence[Case]) -> np.ndarray:
-        """Inner edges of the time bins: quantiles of the training events' times."""
-        events = [case.time for case in train if case.event]
-        if len(events) < self.time_bins:
-            raise CohortError(
-                f"{len(events)} training events cannot make {self.time_bins} time bins; lower time_bins"
-            )
-        return np.quantile(events, np.arange(1, self.time_bins) / self.time_bins)
-
-    def _whole(self, split: str) -> DataLoader[Bag]:
-        slides = WholeSlides(self.cases[split], self.targets[split], self.cache, chunk_size=self.chunk_size)
-        return self._load(slides, batch_size=1)
-
-    def _load(self, bags: RandomBags | WholeSlides, **how: Any) -> DataLoader[Bag]:  # noqa: ANN401
-        return DataLoader(
-            bags,
-            collate_fn=collate,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **how,
+    def random_bags(self, split: str) -> Dataset[Bag]:
+        """Return random multi-scale draws."""
+        return RandomBags(
+            self.cases[split],
+            self.targets[split],
+            self.cache,
+            patches_per_bag=self.patches_per_bag,
+            coarse_share=self.coarse_share,
+            seed=self.seed,
         )
+
+    def whole_bags(self, split: str) -> Dataset[Bag]:
+        """Return whole slides in parts."""
+        return WholeSlides(self.cases[split], self.targets[split], self.cache, chunk_size=self.chunk_size)
+
+
+class FeatureDataModule(BagDataModule):
+    """Bags of features extracted beforehand, for two-stage training with a ``Precomputed`` encoder.
+
+    Args:
+        features: Folder of one ``<slide>.pt`` tensor ``(N, D)`` a slide.
+        labels: As in :class:`BagDataModule`, like all that follow.
+        columns: See there.
+        target: See there.
+        classes: See there.
+        time_bins: See there.
+        fold: See there.
+        folds: See there.
+        skip_missing: See there.
+        batch_size: See there.
+        workers: See there.
+        seed: See there.
+    """
+
+    def __init__(
+        self,
+        features: Path,
+        labels: Path | None = None,
+        *,
+        columns: dict[str, str] | None = None,
+        target: Literal["label", "survival"] = "label",
+        classes: list[str] | None = None,
+        time_bins: int = 4,
+        fold: int | None = None,
+        folds: int = 5,
+        skip_missing: bool = False,
+        batch_size: int = 1,
+        workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            labels,
+            columns=columns,
+            target=target,
+            classes=classes,
+            time_bins=time_bins,
+            fold=fold,
+            folds=folds,
+            skip_missing=skip_missing,
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+        )
+        self.features = Path(features)
+
+    def available(self) -> tuple[Path, list[str]]:
+        """Return the folder of features and the slides in it."""
+        names = sorted(path.stem for path in self.features.glob("*.pt"))
+        if not names:
+            raise CohortError(f"{self.features} holds no .pt file of features; check the path")
+        return self.features, names
+
+    def check(self, cases: Sequence[Case]) -> None:
+        """Refuse files that differ in their number of features."""
+        check_features(cases, self.features)
+
+    def random_bags(self, split: str) -> Dataset[Bag]:
+        """Return all features of each case."""
+        return FeatureBags(self.cases[split], self.targets[split], self.features)
+
+    def whole_bags(self, split: str) -> Dataset[Bag]:
+        """Return all features of each case."""
+        return FeatureBags(self.cases[split], self.targets[split], self.features)
 
 
 class SyntheticDataModule(SlideDataModule):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint as recompute
@@ -53,7 +54,7 @@ class ResNetEncoder(nn.Module):
                 f"the weights of {name!r} cannot be fetched ({type(error).__name__}); start from random ones"
                 " (pretrained: false), from a file (weights: FILE), or fill the hub's cache on a machine with a network"
             ) from error
-        self.num_features: int = self.model.feature_info.channels()[-1]
+        self.num_features: int = self.model.feature_info.channels()[-1]  # type: ignore[union-attr, operator]
         known = timm.get_pretrained_cfg(name)
         self.mean: tuple[float, ...] = tuple(known.mean) if known else IMAGENET_MEAN
         self.std: tuple[float, ...] = tuple(known.std) if known else IMAGENET_STD
@@ -115,7 +116,7 @@ def encode_in_chunks(
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; it counts patches and must be at least 1")
-    chunks = patches.split(chunk_size)
+    chunks = torch.split(patches, chunk_size)
     if not (checkpoint and torch.is_grad_enabled()):
         return torch.cat([encoder(chunk) for chunk in chunks])
     norms = [layer for layer in _modules(encoder) if isinstance(layer, _BatchNorm)]
@@ -150,12 +151,10 @@ def _load_file(model: nn.Module, path: Path) -> None:
     if not Path(path).is_file():
         raise InputError(f"weights {path}: there is no such file; check the path")
     if Path(path).suffix == ".safetensors":
-        from safetensors.torch import load_file
-
         state = load_file(path)
     else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state.get("model", state))
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        state = saved.get("state_dict", saved.get("model", saved))
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     missing = sorted(set(own) - set(fitting))

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import Any
 
 from jsonargparse import auto_cli
 
@@ -9,7 +10,7 @@ from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.errors import InputError
 
 #: Commands that need neither model nor data: name → typed function with a docstring.
-TOOLS = {"cache": cache_slides}
+TOOLS: dict[str, Any] = {"cache": cache_slides}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -24,7 +25,7 @@ def main(args: list[str] | None = None) -> None:
         if words and words[0] in TOOLS:
             _run_tool(words)
         else:
-            _run_lightning(words)
+            _run_lightning(args)
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
@@ -51,7 +52,7 @@ def _run_tool(words: list[str]) -> None:
         sys.exit(f"error: {len(failed)} of {len(rows)} slides were set aside; manifest.csv says why")
 
 
-def _run_lightning(words: list[str]) -> None:
+def _run_lightning(args: list[str] | None) -> None:
     from e2e_abmilx.cli import run  # Lightning takes seconds to import, and `cache --help` does not need it
 
-    run(words, epilog=f"Also: {', '.join(TOOLS)}; each has its own --help.")
+    run(args, epilog=f"Also: {', '.join(TOOLS)}; each has its own --help.")

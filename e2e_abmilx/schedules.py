@@ -2,6 +2,7 @@
 
 import math
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -37,7 +38,7 @@ class WarmupCosine(LRScheduler):
         self.min_lr = min_lr
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return the rate of each parameter group at the current step."""
         return [self._rate(float(base)) for base in self.base_lrs]
 

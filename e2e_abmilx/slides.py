@@ -1,8 +1,9 @@
 """Open a slide; know its resolution in µm/px and where that number came from; read regions of its levels."""
 
+import csv
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -207,7 +208,7 @@ class Slide:
         )
         side = (max(1, round(width / max(shrink, 1.0))), max(1, round(height / max(shrink, 1.0))))
         box = (0.0, 0.0, level_width / factor, level_height / factor)
-        return np.asarray(Image.fromarray(pooled).resize(side, Image.Resampling.BOX, box=box))
+        return np.asarray(Image.fromarray(pooled).resize(side, Image.Resampling.HAMMING, box=box))
 
     def _stated_mpp(self) -> float | None:
         x, y = _positive(self._property("mpp-x")), _positive(self._property("mpp-y"))
@@ -217,34 +218,56 @@ class Slide:
         return self.properties.get(f"tiffslide.{name}", self.properties.get(f"openslide.{name}"))
 
 
-def list_slides(folder: Path) -> list[Path]:
-    """All slide files of a folder and its sub-folders, sorted.
+def find_slides(slides: Path | Sequence[Path]) -> list[Path]:
+    """The slide files that a folder, a list or a CSV names.
 
     Raises:
-        SlideError: The folder does not exist or holds no slide.
+        SlideError: There is none, or two have one name.
     """
-    if not folder.is_dir():
-        raise SlideError(f"{folder}: there is no such folder of slides; check the path")
+    if not isinstance(slides, str | Path):
+        paths = [Path(path) for path in slides]
+    elif Path(slides).suffix.lower() == ".csv":
+        paths = _read_paths(Path(slides))
+    elif Path(slides).is_dir():
+        paths = _list_folder(Path(slides))
+    elif Path(slides).exists():
+        paths = [Path(slides)]
+    else:
+        raise SlideError(f"{slides}: there is no such folder, file or CSV of slides; check the path")
+    if not paths:
+        raise SlideError("the list of slides is empty; name at least one file or a folder")
+    _refuse_same_names(paths)
+    return paths
+
+
+_BAND = 2048  # rows of a level read at once for a thumbnail
+
+
+def _list_folder(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
         raise SlideError(f"{folder} holds no slide: no file ends in {', '.join(SUFFIXES)}")
     return found
 
 
-def refuse_same_names(paths: Iterable[Path]) -> None:
-    """Two slides of one name would share a store.
+def _read_paths(table: Path) -> list[Path]:
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise SlideError(f"{table} cannot be read ({error.strerror}); check the path") from error
+    if rows and "slide" not in rows[0]:
+        raise SlideError(f"{table} has the columns {list(rows[0])}; it needs one named slide, of paths")
+    return [table.parent / row["slide"] for row in rows]
 
-    Raises:
-        SlideError: Two files have the same name without its ending.
-    """
+
+def _refuse_same_names(paths: Sequence[Path]) -> None:
+    """Two slides of one name would share a store."""
     seen: dict[str, Path] = {}
     for path in paths:
         if path.stem in seen:
             raise SlideError(f"{seen[path.stem]} and {path} are both named {path.stem!r}; rename one of them")
         seen[path.stem] = path
-
-
-_BAND = 2048  # rows of a level read at once for a thumbnail
 
 
 def _level_zero(position: int, downsample: float) -> int:

@@ -154,8 +154,8 @@ def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
         )
     rng = np.random.default_rng(seed)
     grade = np.resize([0, 1, 0, 2], slides)[np.argsort(rng.random(slides))]
-    smallest, range_ = np.array([0, 0.10, 0.30])[grade], np.array([0, 0.12, 0.20])[grade]
-    lesion_share = (smallest + range_ * rng.random(slides)).round(4)
+    smallest, largest = np.array([(0, 0), (0.10, 0.22), (0.30, 0.50)])[grade].T
+    lesion_share = (smallest + (largest - smallest) * rng.random(slides)).round(4)
     happens = 100 * (-np.log(1 - rng.random(slides)) / np.exp(20 * lesion_share)) ** (1 / 3)
     seen_until = 12 + 138 * rng.random(slides)
     event = (happens <= seen_until).astype(int)
@@ -200,8 +200,7 @@ def write_cohort(
         side: Pixels along the side of a slide, a multiple of 256.
         mpp: µm per pixel, from 0.1 to 2.
         seed: Decides all that the other arguments leave open.
-        workers: Slides drawn at a time. They are threads, because numpy leaves the interpreter free while it draws
-            and a new process would spend longer on importing than on its share of the slides.
+        workers: Slides drawn at a time; changes nothing in the result.
 
     Returns:
         The path of ``labels.csv``.
@@ -228,6 +227,8 @@ def write_cohort(
             unfinished.write_bytes(imagecodecs.png_encode(truth.lesion.astype(np.uint8) * 255))
 
     missing = [index for index in range(slides) if not all(file.exists() for file in files(index))]
+    # Threads: nearly all the time is spent in numpy and the JPEG coder, which release the interpreter lock, while a
+    # new process would first import the program that called us.
     with ThreadPoolExecutor(workers) as pool:
         written = pool.map(write, missing)
         for _ in tqdm(written, "drawing slides", len(missing), unit="slide", disable=not missing):
@@ -308,14 +309,16 @@ def _hills(rng: np.random.Generator, side: int, centres: NDArray[np.float64]) ->
         hills.append(-np.hypot(along, across * stretch))
     ragged = _noise(rng, side, {32: 60, 16: 50, 8: 30, 4: 14, 2: 6}) / 800
     towards_edge = np.maximum(abs(rows - 0.5), abs(columns - 0.5))
-    return np.max(hills, axis=0) + ragged - 2 * np.maximum(towards_edge - 0.42, 0)
+    surface: NDArray[np.float64] = np.max(hills, axis=0) + ragged - 2 * np.maximum(towards_edge - 0.42, 0)
+    return surface
 
 
 def _highest(surface: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     """Where a surface has its ``count`` highest values."""
     if count == 0:
         return np.zeros(surface.shape, np.bool_)
-    return surface >= np.partition(surface, -count, axis=None)[-count]
+    lowest = np.partition(surface, -count, axis=None)[-count]
+    return np.asarray(surface >= lowest)
 
 
 def _draw_ground(rng: np.random.Generator, side: int, mpp: float) -> NDArray[np.uint8]:
@@ -335,7 +338,8 @@ def _draw_ground(rng: np.random.Generator, side: int, mpp: float) -> NDArray[np.
     fibres = wave[phase & 255] * strength >> 6
     clefts = 2 * np.clip(_noise(rng, side, {64: 60, 32: 60, 16: 50, 8: 20, 4: 10}) - 62, 0, 50)
     grain = _noise(rng, side, {256: 14, 64: 12, 16: 10, 4: 12, 2: 10, 1: 6})
-    return np.clip(132 + fibres - clefts + grain, 0, 255).astype(np.uint8)
+    eosin: NDArray[np.int16] = 132 + fibres - clefts + grain
+    return np.clip(eosin, 0, 255).astype(np.uint8)
 
 
 def _draw_nuclei(rng: np.random.Generator, truth: Truth, mpp: float) -> NDArray[np.uint8]:
@@ -389,7 +393,9 @@ def _shape_nuclei(rng: np.random.Generator, kind: _Nuclei, mpp: float) -> NDArra
     turn, off_centre = draw(0, 2 * np.pi), draw(0, 0.4) * radius
     away = np.hypot(columns - off_centre * np.cos(turn), rows - off_centre * np.sin(turn))
     nucleolus = kind.nucleolus * np.clip(draw(1.0, 1.6) / mpp - away + 0.5, 0, 1)
-    darkness = draw(0.7, 1) * np.clip(depth + 0.5, 0, 1) * np.maximum(chromatin, nucleolus)
+    darkness: NDArray[np.float64] = (
+        draw(0.7, 1) * np.clip(depth + 0.5, 0, 1) * np.maximum(chromatin, nucleolus)
+    )
     return np.rint(255 * np.clip(darkness, 0, 1)).astype(np.uint8)
 
 
@@ -485,7 +491,7 @@ def _halve(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _finished_or_absent(path: Path) -> Iterator[Path]:
     """Lend a temporary path in the same folder, which becomes ``path`` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield unfinished
         unfinished.replace(path)

@@ -10,16 +10,14 @@ from e2e_abmilx.errors import InputError
 
 _USUAL_MPP = 10.0  # of a thumbnail, where the slide does not say
 
-# Optical densities. Green absorption beyond what grey and red ink would have is stain: 0.1 to 0.4 in tissue.
-_STAIN = (
-    0.012,
-    0.03,
-)  # bounds of the threshold: above the noise of glass, below the palest tissue of a full field
-_GLASS = 0.93  # glass is nearly colourless: no colour of it is darker than this share of the brightest
-_PEN = 0.04  # red absorption beyond the bluest nuclei
-_DARK = 0.2  # green absorption that, without stain, is a thing and not glass
+# Optical densities, chosen on slides of six laboratories, where stained tissue mostly lies between 0.05 and 0.4.
+_STAIN = 0.015  # stain above this is tissue: glass, shadows and bubbles stay below 0.01
+_PEN = 0.04  # red absorption beyond that of the bluest nuclei
+_DARK = 0.2  # green absorption of a thing: without stain it is ink or dirt
 
-_SNAP = 0.05  # a ratio of scales this close to a whole number is taken as one: pyramid levels are only nearly 2 or 4
+_SLACK = (
+    0.05  # of a patch: a narrower strip at the border is left, and ratios this close to whole ones are whole
+)
 
 
 class TissueError(InputError):
@@ -29,22 +27,26 @@ class TissueError(InputError):
 def tissue_mask(thumbnail: NDArray[np.uint8], *, mpp: float | None) -> NDArray[np.bool_]:
     """Find the stained tissue of an H&E thumbnail.
 
-    Haematoxylin and eosin absorb green most and blue much less. Nothing else on a slide does: glass, shadow,
-    bubbles, dust and black ink absorb all colours alike, red ink blue as much as green, and blue and green ink
-    red most. So three comparisons of optical densities, ``-log10(light / light of the glass)``, decide: there is
-    stain where ``0.85 green - blue`` exceeds Otsu's threshold, kept within bounds so that a blank slide is not
-    split by its noise nor a full field by its nuclei; there is ink where red exceeds ``1.15 green`` or where it is
-    dark without stain, and its rim goes with it. Tissue thinner than about 70 µm that touches no thicker part is
-    dropped, and holes as narrow are filled.
+    Haematoxylin and eosin absorb green light most and blue light much less. What else lies on a slide does not:
+    glass, shadows, bubbles, dust and black ink absorb all colours alike, red ink absorbs blue like green, and blue
+    and green ink absorb red most. Comparing optical densities, ``-log10(light / light of the glass)``, therefore
+    tells them apart, whatever the strength of the staining:
 
-    What it cannot do: tell folds, blood or blurred tissue from good tissue; find unstained fat (the white inside
-    of the cells), tissue under opaque ink, or very pale mucus; see tissue without counterstain (a DAB stain on its
-    own counts as dark); refuse ink of an eosin-like pink or purple.
+    - tissue: ``0.8 green - blue`` is positive;
+    - ink and dirt: red exceeds ``1.15 green``, or green is strong and ``0.8 green - blue`` negative. Their blurred
+      rim, about 70 µm, goes with them.
+
+    Tissue narrower than about 70 µm that hangs on nothing wider is dropped; holes as narrow are filled.
+
+    What it cannot do: tell folds, blood, tissue seen through a bubble or blurred tissue from good tissue; find fat
+    (the white inside of its cells), very pale mucus, or tissue under opaque ink; refuse ink of a pink or purple that
+    H&E has too; see a brown (DAB) stain, which counts as dirt where it is strong.
 
     Args:
-        thumbnail: RGB pixels of the whole slide, shape ``(h, w, 3)``; 8 to 50 µm/px is best.
-        mpp: µm per pixel of the thumbnail; None where unknown, which is taken as 10. Lengths are at most a few
-            hundredths of the thumbnail's shorter side, so a field of view at high power is treated alike.
+        thumbnail: RGB pixels of the whole slide, shape ``(h, w, 3)``.
+        mpp: µm per pixel of the thumbnail, at best 4 to 40; None where unknown, which is taken as 10. Where 20 µm
+            are more than a hundredth of the thumbnail's shorter side, as in a small field at high power, that
+            hundredth takes their place in every length above.
 
     Returns:
         Shape ``(h, w)``, True where there is tissue.
@@ -54,19 +56,18 @@ def tissue_mask(thumbnail: NDArray[np.uint8], *, mpp: float | None) -> NDArray[n
     """
     if thumbnail.dtype != np.uint8 or thumbnail.ndim != 3 or thumbnail.shape[2] != 3:
         raise TissueError(
-            f"the thumbnail has shape {thumbnail.shape} and type {thumbnail.dtype}; it must be uint8 RGB, (h, w, 3):"
+            f"the thumbnail is {thumbnail.dtype} of shape {thumbnail.shape}; it must be uint8 RGB of shape (h, w, 3):"
             " convert it first"
         )
     if mpp is not None and not mpp > 0:
-        raise TissueError(f"the thumbnail's mpp is {mpp}; µm per pixel are positive, or None where unknown")
-    grain = min(20 / (mpp or _USUAL_MPP), min(thumbnail.shape[:2]) / 100)  # 20 µm, in pixels
+        raise TissueError(f"the thumbnail's mpp is {mpp}; µm per pixel are positive: give None where unknown")
+    grain = min(20 / (mpp or _USUAL_MPP), min(thumbnail.shape[:2]) / 100)  # 20 µm in pixels
     red, green, blue = _densities(thumbnail, grain)
-    stain = 0.85 * green - blue
-    threshold = np.clip(filters.threshold_otsu(stain[::4, ::4]), *_STAIN)
+    stain = 0.8 * green - blue
     pen = red - 1.15 * green > _PEN
-    dark = (green > _DARK) & (stain < 0.05 * green)
-    foreign = _share_around(pen | dark, 2 * grain) > 0.1  # grows by their blurred rim; dust vanishes
-    tissue = _without_specks((stain > threshold) & ~foreign, 1.5 * grain)
+    dark = (green > _DARK) & (stain < 0)
+    foreign = _share_around(pen | dark, 2 * grain) > 0.1  # a line of it counts, a grain of dust does not
+    tissue = _without_specks((stain > _STAIN) & ~foreign, 1.5 * grain)
     return ~_without_specks(~tissue, 1.5 * grain)
 
 
@@ -82,7 +83,8 @@ def patch_grid(
 
     The lattice starts at (0, 0) and has a patch every ``footprint * (1 - overlap)``. Every patch lies inside the
     slide: the last column and the last row, which would overhang, are moved inwards until they end at the border,
-    so that all tissue is covered and no pixel is made up. A slide smaller than a patch has none.
+    so that all tissue is covered and no pixel is made up; only a strip narrower than a twentieth of a patch is left
+    out. A slide smaller than a patch has none.
 
     Args:
         mask: Tissue of the whole slide, shape ``(h, w)``, at any resolution.
@@ -99,7 +101,7 @@ def patch_grid(
     """
     _check(footprint, overlap, min_tissue)
     x, y = (_origins(length, footprint, footprint * (1 - overlap)) for length in slide_size)
-    return _corners(x, y, _tissue_share(mask, slide_size, x, y, footprint) >= min_tissue)
+    return _corners(x, y, _holds_tissue(mask, slide_size, x, y, footprint, min_tissue))
 
 
 def coarse_grid(
@@ -139,13 +141,15 @@ def coarse_grid(
         raise TissueError(
             f"the coarse footprint {footprint:g} is smaller than the fine one, {fine_footprint:g}; give the fine first"
         )
-    ratio = footprint / fine_footprint * (1 + _SNAP)
+    ratio = footprint / fine_footprint
+    if abs(ratio / round(ratio) - 1) < _SLACK:
+        ratio = round(ratio)  # pyramid levels are often only nearly 2 or 4 apart
     fine_stride = fine_footprint * (1 - overlap)
-    block = fine_footprint + math.floor((ratio - 1) / (1 - overlap)) * fine_stride
+    block = fine_footprint + math.floor((ratio - 1) / (1 - overlap) + 1e-6) * fine_stride
     first, stride = (block - footprint) / 2, math.floor(ratio) * fine_stride
     x, y = (_origins(length, footprint, stride, first) for length in slide_size)
-    enough = _tissue_share(mask, slide_size, x, y, footprint) >= min_tissue
-    return _corners(x, y, enough & _covers_any(x, y, footprint, fine + fine_footprint / 2))
+    kept = _holds_tissue(mask, slide_size, x, y, footprint, min_tissue)
+    return _corners(x, y, kept & _covers_any(x, y, footprint, fine + fine_footprint / 2))
 
 
 def _check(footprint: float, overlap: float, min_tissue: float) -> None:
@@ -162,17 +166,16 @@ def _check(footprint: float, overlap: float, min_tissue: float) -> None:
 def _densities(thumbnail: NDArray[np.uint8], grain: float) -> NDArray[np.float32]:
     """Optical densities of red, green and blue, shape (3, h, w).
 
-    Light is averaged and not densities, as a lens does: thin dark lines then count for little.
+    Light is averaged before the logarithm, as a lens does, so that thin dark lines count for little.
     """
-    light = np.stack([filters.gaussian(channel, grain) for channel in _planes(thumbnail)])
-    brightest = np.percentile(light[:, ::4, ::4], 99, axis=(1, 2))
-    glass = np.maximum(brightest, _GLASS * brightest.max())
-    densities: NDArray[np.float32] = -np.log10((light + 1) / (glass[:, None, None] + 1), dtype=np.float32)
+    planes = np.moveaxis(thumbnail, -1, 0).astype(np.float32)
+    light = np.stack([filters.gaussian(plane, grain) for plane in planes]) + 1
+    lightest = np.percentile(light[:, ::4, ::4], 99, axis=(1, 2), keepdims=True).astype(np.float32)
+    glass = np.maximum(
+        lightest, 0.93 * max(150, lightest.max())
+    )  # a full field has none: it is light and colourless
+    densities: NDArray[np.float32] = -np.log10(light / glass)
     return densities
-
-
-def _planes(thumbnail: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.moveaxis(thumbnail, -1, 0).astype(np.float32)
 
 
 def _share_around(mask: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
@@ -190,26 +193,27 @@ def _without_specks(mask: NDArray[np.bool_], sigma: float) -> NDArray[np.bool_]:
 
 
 def _origins(length: int, footprint: float, stride: float, first: float = 0.0) -> NDArray[np.int64]:
-    """Where patches start along one axis: as many as come within a pixel of the border, all moved inside."""
+    """Where patches start along one axis: as many as reach the border, moved inside."""
     if footprint > length:
         return np.empty(0, dtype=np.int64)
-    count = 1 + max(0, math.ceil((length - footprint - first - 1) / stride))
+    count = 1 + max(0, math.ceil((length - footprint * (1 + _SLACK) - first) / stride))
     origins = np.rint(first + stride * np.arange(count)).clip(0, math.floor(length - footprint))
     return np.unique(origins.astype(np.int64))
 
 
-def _tissue_share(
+def _holds_tissue(
     mask: NDArray[np.bool_],
     slide_size: tuple[int, int],
     x: NDArray[np.int64],
     y: NDArray[np.int64],
     footprint: float,
-) -> NDArray[np.float64]:
-    """Share of tissue in the patch at every (y, x); exact, for a square is the product of two intervals."""
+    min_tissue: float,
+) -> NDArray[np.bool_]:
+    """Whether the patch at every (y, x) is tissue enough; its share is exact, a square being two intervals."""
     rows = _overlaps(y, footprint, slide_size[1], mask.shape[0])
     columns = _overlaps(x, footprint, slide_size[0], mask.shape[1])
     share: NDArray[np.float64] = rows @ mask.astype(np.float64) @ columns.T
-    return share + 1e-9  # sums of ones must reach one
+    return share >= min_tissue - 1e-9  # sums of rounded parts may miss 1 by a little
 
 
 def _overlaps(origins: NDArray[np.int64], footprint: float, length: int, pixels: int) -> NDArray[np.float64]:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.synthetic import write_cohort
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -12,3 +15,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference material (../shared) is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 small synthetic slides with ``labels.csv``."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_cohort(folder, slides=24, side=512)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stores(cohort: Path) -> Path:
+    """The folder of those slides' patch stores: 64 px patches at 0.5 and 1.0 µm/px."""
+    cache_slides(cohort / "slides", cohort / "stores", mpp=(0.5, 1.0), patch_size=64, workers=1)
+    return cohort / "stores"

@@ -12,7 +12,7 @@ from e2e_abmilx.tasks.base import BagTask, Prediction
 
 
 class PredictionTable(Callback):
-    """Write ``predictions.csv`` after a test, and ``predict.csv`` after a prediction.
+    """Write ``predictions.csv`` into the folder that the run logs to, after a test or a prediction.
 
     Columns: case, label (as the label table spells it), time and event of a survival model, and the scores.
     """
@@ -30,23 +30,24 @@ class PredictionTable(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table of the test split."""
-        self._write(trainer, pl_module, "predictions.csv")
+        self._write(trainer, pl_module)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table of all cases."""
-        self._write(trainer, pl_module, "predict.csv")
+        self._write(trainer, pl_module)
 
     def _keep(self, prediction: object) -> None:
         if isinstance(prediction, Prediction):
             # attention and coordinates of every patch would fill the memory
             self._rows.append(prediction._replace(output=None, coords=None, scale=None))  # type: ignore[arg-type]
 
-    def _write(self, trainer: Trainer, task: LightningModule, name: str) -> None:
+    def _write(self, trainer: Trainer, task: LightningModule) -> None:
         rows, self._rows = _of_all_processes(self._rows), []
+        folder = trainer.log_dir or trainer.default_root_dir
         if not trainer.is_global_zero or not isinstance(task, BagTask):
             return
         survival = any(not math.isnan(row.time) for row in rows) and task.score_names() == ["risk"]
-        path = Path(trainer.default_root_dir) / name
+        path = Path(folder) / "predictions.csv"
         partial = path.with_suffix(".partial")
         with open(partial, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)

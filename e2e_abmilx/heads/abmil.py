@@ -38,7 +38,7 @@ class ABMIL(BagHead):
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
-        hidden = self.embed(self._blank_padding(features, mask))
+        hidden = self.embed(self.blank_padding(features, mask))
         scores = self.weigh(self._units(hidden)).transpose(1, 2)
         attention = softmax_over_patches(scores, mask)
         embedding = attention_pool(attention, hidden)

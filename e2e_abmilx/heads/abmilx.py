@@ -26,8 +26,8 @@ class ABMILX(BagHead):
     ========================  ==========================================================================
     paper                     here
     ========================  ==========================================================================
-    E, patch features         ``features``, then ``hidden`` = dropout(activation(``embed``(``input_norm``)))
-    H^j, features of head j   slice j of ``hidden``, d = C / H wide (d is the paper's D/m)
+    E, patch features         ``features``, after ``input_norm``, ``embed``, ``activation`` and ``dropout``
+    H^j, features of head j   slice j of E, d = C / H wide (the paper's D/m)
     A^j = MLP(H^j)            ``score``, one MLP that all heads share
     W^q, W^k                  ``attention_plus.query_key``: first d rows W^q, last d rows W^k, shared by heads
     Q^j, K^j                  ``query_key`` of ``attention_plus.norm`` of H^j
@@ -35,20 +35,21 @@ class ABMILX(BagHead):
     α                         ``attention_plus.alpha``, one learnable number for all heads
     G                         ``attention_plus``
     softmax(G(A^j))           ``HeadOutput.attention``
-    Z                         before ``project``; ``HeadOutput.embedding`` is ``norm``(``project``(Z) + FFN)
+    Z                         what ``project`` takes; after it, ``ffn`` and ``norm``, ``HeadOutput.embedding``
     H_η, the classifier       ``classifier``
     ========================  ==========================================================================
 
     The paper leaves out what its code has: the LayerNorm before Q and K, ``project``, ``norm`` and the dropout.
-    Memory grows linearly with N wherever a fused attention kernel exists (CPU, CUDA), with or without a mask,
-    forwards and backwards; time is quadratic in N.
+    Memory grows linearly with N on CPU, and on CUDA but for float64, with or without a mask, forwards and
+    backwards; time grows with N². An ONNX graph spells the attention out and needs N² memory again.
 
     Args:
         in_features: D, features of a patch.
         num_outputs: K, classes or survival bins.
         hidden_features: C, width after the input projection; 512 as in the paper's two-stage experiments and
             end-to-end grading (256 did better end to end on the smaller BRCA).
-        num_heads: H; 8 as in all of the authors' settings but PANDA's 4. Must divide ``hidden_features``.
+        num_heads: H; 8 as in all of the authors' settings but 4 for PANDA end to end. Must divide
+            ``hidden_features``.
         score_features: hidden units of the MLP that scores a patch; None for as many as a head is wide, which
             every published setting uses.
         score_bias: give that MLP biases; off as in end-to-end classification, on in survival. Its last bias
@@ -120,7 +121,7 @@ class ABMILX(BagHead):
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
-        features = self._blank_padding(features, mask)
+        features = self.blank_padding(features, mask)
         hidden = self.dropout(self.activation(self.embed(self.input_norm(features))))
         attention = softmax_over_patches(self._scores(hidden, mask), mask)
         embedding = self.project(attention_pool(attention, hidden))
@@ -182,7 +183,9 @@ class AttentionPlus(nn.Module):
         self.norm = nn.LayerNorm(head_features)
         self.query_key = nn.Linear(head_features, 2 * head_features, bias=False)
         # One element instead of none: sharded training (FSDP) refuses scalars.
-        self.alpha = nn.Parameter(torch.randn(1) if alpha_init == "normal" else torch.full((1,), alpha_init))
+        self.alpha = nn.Parameter(
+            torch.randn(1) if alpha_init == "normal" else torch.tensor([float(alpha_init)])
+        )
 
     def forward(self, heads: Tensor, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return refined scores.

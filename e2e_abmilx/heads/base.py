@@ -23,7 +23,10 @@ class HeadOutput(NamedTuple):
 
 
 class BagHead(nn.Module, ABC):
-    """Base of all heads. A head of your own implements :meth:`attend` and takes the same two first arguments.
+    """Base of all heads.
+
+    A head of your own takes the same two first arguments and implements :meth:`attend`, whose first line is
+    ``features = self.blank_padding(features, mask)``.
 
     Args:
         in_features: D, features of a patch.
@@ -60,8 +63,15 @@ class BagHead(nn.Module, ABC):
             What :class:`HeadOutput` says.
         """
 
-    def _blank_padding(self, features: Tensor, mask: Tensor | None) -> Tensor:
+    def blank_padding(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Check a batch at the door and return it with zeros for padding; the caller's tensor stays as it is.
+
+        Args:
+            features: patch features, shape ``(B, N, D)``.
+            mask: True on real patches, shape ``(B, N)``.
+
+        Returns:
+            Features, shape ``(B, N, D)``.
 
         Raises:
             ValueError: if the shapes are not those of a batch of bags, or the mask is not boolean.

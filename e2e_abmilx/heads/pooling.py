@@ -22,7 +22,7 @@ class MeanPool(BagHead):
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
-        features = self._blank_padding(features, mask)
+        features = self.blank_padding(features, mask)
         indifferent = features.new_zeros(features.shape[0], 1, features.shape[1])
         attention = softmax_over_patches(indifferent, mask)
         embedding = attention_pool(attention, features)
@@ -45,7 +45,7 @@ class MaxPool(BagHead):
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
-        features = self._blank_padding(features, mask)
+        features = self.blank_padding(features, mask)
         if mask is not None:
             features = features.masked_fill(~mask.unsqueeze(-1), float("-inf"))
         embedding, winners = features.max(dim=1)

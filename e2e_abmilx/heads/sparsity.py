@@ -16,8 +16,9 @@ class AttentionSparsity(NamedTuple):
             patches, and the gradient reaches the encoder through about so many. The exponential of the entropy,
             the other usual choice, would also count long tails of weights too small to matter there.
         share_holding_95: the fewest patches that together hold 95 % of the attention, as a share of n, in (0, 1].
-        max_n: :math:`n \max_n p_n`, the paper's MAX-N (Table 5): how far the largest weight exceeds that of plain
-            averaging; 1 when all patches count alike, n when one takes all.
+        max_n: :math:`n \max_n p_n`, how far the largest weight exceeds that of plain averaging: 1 when all patches
+            count alike, n when one takes all. The paper's MAX-N (Table 5) is this over patches known to be noise;
+            without patch labels all patches are looked at.
     """
 
     effective_patches: Tensor

@@ -85,7 +85,7 @@ class BagTask(LightningModule):
         super().__init__()
         self._save_plain_hyperparameters()
         self.encoder = encoder
-        self.head = head(int(encoder.num_features), num_outputs)
+        self.head = head(_width_of(encoder), num_outputs)
         self.num_outputs = num_outputs
         self.augment = augment or nn.Identity()
         self.normalize = Normalize(
@@ -155,7 +155,7 @@ class BagTask(LightningModule):
         """Add a part of a case to validation."""
         self._evaluate(bag, self.val_metrics, "val")
 
-    def test_step(self, bag: Bag, batch_idx: int) -> Prediction | None:
+    def test_step(self, bag: Bag, batch_idx: int) -> Prediction | None:  # type: ignore[override]
         """Add a part of a case to the test; its last part brings the prediction."""
         return self._evaluate(bag, self.test_metrics, "test")
 
@@ -243,6 +243,15 @@ class BagTask(LightningModule):
             self.save_hyperparameters(
                 ignore=[name for name, value in self.hparams.items() if callable(value)]
             )
+
+
+def _width_of(encoder: nn.Module) -> int:
+    width = getattr(encoder, "num_features", None)
+    if not isinstance(width, int):
+        raise InputError(
+            f"the encoder {type(encoder).__name__} has no whole number num_features; set it to the features of a patch"
+        )
+    return width
 
 
 def _metrics_of(metrics: MetricCollection) -> dict[str, Metric]:

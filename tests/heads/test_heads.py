@@ -9,8 +9,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from e2e_abmilx.heads import ABMIL, ABMILX, BagHead, GatedABMIL, HeadOutput, MaxPool, MeanPool
@@ -34,7 +32,7 @@ def shaken(head: BagHead) -> BagHead:
     """The head with every parameter moved off its initial value, ready to evaluate."""
     with torch.no_grad():
         for parameter in head.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return head.eval()
 
 
@@ -63,11 +61,9 @@ class HeadTests:
         assert (attention >= 0).all()
         torch.testing.assert_close(attention.sum(dim=-1), torch.ones(attention.shape[:2]))
 
-    @settings(max_examples=20, deadline=None)
-    @given(seed=st.integers(0, 10**6), num_patches=st.integers(1, 40))
-    def test_patch_order_permutes_attention_only(self, seed: int, num_patches: int) -> None:
-        torch.manual_seed(seed)
-        head = shaken(type(self).make(D, K)).double()
+    @pytest.mark.parametrize("num_patches", [1, 2, 40])
+    def test_patch_order_permutes_attention_only(self, head: BagHead, num_patches: int) -> None:
+        head = head.double()
         features, order = torch.randn(2, num_patches, D).double(), torch.randperm(num_patches)
         before, after = head.attend(features), head.attend(features[:, order])
         torch.testing.assert_close(after.logits, before.logits, atol=1e-10, rtol=0)
@@ -127,8 +123,9 @@ class HeadTests:
         torch.testing.assert_close(attention, torch.ones_like(attention))
 
     def test_gradient_reaches_every_parameter(self, head: BagHead) -> None:
-        head(torch.randn(2, 17, D)).square().sum().backward()
-        unreached = {name for name, p in head.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-6}
+        head.double()(torch.randn(2, 17, D).double()).square().sum().backward()
+        reach = {name: 0 if p.grad is None else p.grad.abs().max() for name, p in head.named_parameters()}
+        unreached = {name for name, size in reach.items() if size < 1e-12}
         assert unreached == self.dead
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -167,7 +164,9 @@ class HeadTests:
             head(torch.randn(37, D))
 
     def test_features_of_another_width_are_refused(self, head: BagHead) -> None:
-        with pytest.raises(ValueError, match=re.escape(f"(B, N, {D}), not (2, 5, 7): build the head with in_features=7")):
+        with pytest.raises(
+            ValueError, match=re.escape(f"(B, N, {D}), not (2, 5, 7): build the head with in_features=7")
+        ):
             head(torch.randn(2, 5, 7))
 
     def test_float_or_misshapen_mask_is_refused(self, head: BagHead) -> None:
@@ -193,28 +192,6 @@ class HeadTests:
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
         assert torch.equal(head.train()(features), head.eval()(features))
-
-    def test_whole_graph_is_captured(self, head: BagHead) -> None:
-        torch._dynamo.reset()
-        compiled = torch.compile(head, fullgraph=True, dynamic=True, backend="aot_eager")
-        for num_patches in (5, 9):
-            features, mask = torch.randn(2, num_patches, D), torch.rand(2, num_patches) < 0.7
-            mask[:, 0] = True
-            torch.testing.assert_close(compiled(features), head(features))
-            torch.testing.assert_close(compiled(features, mask), head(features, mask))
-
-    @pytest.mark.parametrize("masked", [False, True])
-    def test_exports_for_bags_of_any_size(self, head: BagHead, masked: bool) -> None:
-        bags, patches = torch.export.Dim("bags"), torch.export.Dim("patches")
-        axes = {0: bags, 1: patches}
-        mask = torch.ones(2, 5, dtype=torch.bool)
-        example = (torch.randn(2, 5, D), mask) if masked else (torch.randn(2, 5, D),)
-        exported = torch.export.export(head, example, dynamic_shapes=(axes,) * len(example)).module()
-        for num_bags, num_patches in ((1, 1), (3, 8), (2, 301)):
-            real = torch.rand(num_bags, num_patches) < 0.7
-            real[:, 0] = True
-            inputs = (torch.randn(num_bags, num_patches, D), real)[: len(example)]
-            torch.testing.assert_close(exported(*inputs), head(*inputs))
 
 
 class TestABMILX(HeadTests):

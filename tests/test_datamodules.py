@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from e2e_abmilx.bags import BagError
+from e2e_abmilx.cohort import CohortError
+from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule, SyntheticDataModule
+from e2e_abmilx.store import write_store
+
+
+def _ready(data: SlideDataModule, stage: str = "fit") -> SlideDataModule:
+    data.prepare_data()
+    data.setup(stage)
+    return data
+
+
+def _data(cohort: Path, stores: Path, **how: object) -> SlideDataModule:
+    settings = {"columns": {"label": "lesion"}, "patches_per_bag": 8, "batch_size": 2, "workers": 0, **how}
+    return SlideDataModule(stores, cohort / "labels.csv", **settings)  # type: ignore[arg-type]
+
+
+def test_bags_of_every_split(cohort: Path, stores: Path) -> None:
+    data = _ready(_data(cohort, stores))
+    batches = list(data.train_dataloader())
+    assert all(batch.patches.shape[2:] == (3, 64, 64) for batch in batches)
+    assert all(batch.mask.shape[0] == 2 for batch in batches)
+    splits = {split: {case.id for case in data.cases[split]} for split in ("train", "val", "test")}
+    assert sum(map(len, splits.values())) == len(set.union(*splits.values())) == 24
+    for loader, split in ((data.val_dataloader(), "val"), (data.test_dataloader(), "test")):
+        assert {name for bag in loader for name in bag.cases} == splits[split]
+    assert {name for bag in data.predict_dataloader() for name in bag.cases} == set.union(*splits.values())
+
+
+def test_workers_change_nothing(cohort: Path, stores: Path) -> None:
+    batches = []
+    for workers in (0, 2):
+        loader = _ready(_data(cohort, stores, workers=workers)).train_dataloader()
+        loader.sampler.set_epoch(3)
+        batches.append(list(loader))
+    for one, other in zip(*batches, strict=True):
+        assert one.cases == other.cases
+        assert torch.equal(one.patches, other.patches)
+
+
+def test_survival_bins_come_from_training_events(cohort: Path, stores: Path) -> None:
+    data = _ready(_data(cohort, stores, target="survival", time_bins=3))
+    assert data.classes == ("0", "1", "2")
+    events = sorted(case.time for case in data.cases["train"] if case.event)
+    bins = [target.label for target in data.targets["train"] if target.event]
+    assert [bins.count(k) for k in range(3)] == pytest.approx([len(events) / 3] * 3, abs=1)
+    for case, target in zip(data.cases["test"], data.targets["test"], strict=True):
+        assert (target.time, target.event) == (case.time, case.event)
+
+
+def test_made_folds(cohort: Path, stores: Path) -> None:
+    tested = [
+        {case.id for case in _ready(_data(cohort, stores, fold=fold, folds=3)).cases["test"]}
+        for fold in range(3)
+    ]
+    assert len(set.union(*tested)) == sum(map(len, tested)) == 24
+
+
+def test_mismatches_stop_or_are_left_out(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    text = (cohort / "labels.csv").read_text().replace("slide-003", "slide-O03")
+    (tmp_path / "labels.csv").write_text(text)
+    how = {"columns": {"label": "lesion"}, "workers": 0}
+    with pytest.raises(CohortError) as refusal:
+        _ready(SlideDataModule(stores, tmp_path / "labels.csv", **how))  # type: ignore[arg-type]
+    assert "no slide 'slide-O03'" in str(refusal.value)
+    assert "is it 'slide-003'?" in str(refusal.value)
+    assert "slide 'slide-003'" in str(refusal.value)
+    data = _ready(SlideDataModule(stores, tmp_path / "labels.csv", skip_missing=True, **how))  # type: ignore[arg-type]
+    assert len(data.cases["all"]) == 23
+
+
+def test_without_labels_every_store_can_be_predicted(stores: Path) -> None:
+    data = _ready(SlideDataModule(stores, workers=0), "predict")
+    assert {name for bag in data.predict_dataloader() for name in bag.cases} == {
+        f"slide-{k:03d}" for k in range(24)
+    }
+
+
+def test_bad_input_is_refused(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="holds no patch store; run `e2e-abmilx cache` first"):
+        _ready(_data(cohort, tmp_path / "absent"))
+    with pytest.raises(CohortError, match="not one of the classes"):
+        _ready(_data(cohort, stores, classes=["0", "2"]))
+    table = tmp_path / "labels.csv"
+    table.write_text((cohort / "labels.csv").read_text().replace(",val,", ",train,"))
+    with pytest.raises(CohortError, match="the val split has no case"):
+        _ready(SlideDataModule(stores, table, columns={"label": "lesion"}))
+    with pytest.raises(ValueError, match="patches_per_bag is 0"):
+        _data(cohort, stores, patches_per_bag=0)
+    with pytest.raises(ValueError, match="coarse_share is 1"):
+        _data(cohort, stores, coarse_share=1.0)
+
+
+def test_empty_bag_is_named(tmp_path: Path) -> None:
+    import numpy as np
+
+    write_store(tmp_path / "s.zarr", {0.5: (np.zeros((0, 8, 8, 3), np.uint8), None)})
+    with pytest.raises(BagError, match="case s would be an empty bag"):
+        _ready(SlideDataModule(tmp_path, workers=0), "predict")
+
+
+def test_synthetic_data_draw_and_cache_themselves(tmp_path: Path) -> None:
+    data = SyntheticDataModule(tmp_path, num_slides=24, side=512, patch_size=64, patches_per_bag=8, workers=0)
+    _ready(data)
+    assert data.classes == ("0", "1")
+    assert len(list((tmp_path / "cache").glob("*.zarr"))) == 24
+    assert next(iter(data.train_dataloader())).patches.shape == (4, 8, 3, 64, 64)
+
+
+def _write_features(folder: Path, names: list[str], width: int = 5) -> None:
+    torch.manual_seed(0)
+    folder.mkdir()
+    for index, name in enumerate(names):
+        torch.save(torch.randn(3 + index, width), folder / f"{name}.pt")
+
+
+def test_feature_bags(tmp_path: Path) -> None:
+    _write_features(tmp_path / "features", ["a", "b", "c", "d"])
+    table = tmp_path / "labels.csv"
+    table.write_text("case,slide,label,split\np,a,0,train\np,b,0,train\nq,c,1,val\nr,d,1,test\n")
+    data = FeatureDataModule(tmp_path / "features", table, workers=0)
+    data.setup("fit")
+    (train,) = list(data.train_dataloader())
+    assert train.patches.shape == (1, 7, 5)
+    assert train.mask.all()
+    (test,) = list(data.test_dataloader())
+    assert test.cases == ("r",)
+    saved = torch.load(tmp_path / "features/d.pt", weights_only=True)
+    assert torch.equal(test.patches[0], saved)
+
+
+def test_features_that_differ_in_width_are_named(tmp_path: Path) -> None:
+    _write_features(tmp_path / "features", ["a", "b"])
+    torch.save(torch.randn(4, 7), tmp_path / "features/b.pt")
+    table = tmp_path / "labels.csv"
+    table.write_text("slide,label,split\na,0,train\nb,1,val\n")
+    data = FeatureDataModule(tmp_path / "features", table, workers=0)
+    with pytest.raises(BagError, match=r"b\.pt has 7 features a patch, .*a\.pt 5"):
+        data.setup("fit")

@@ -1,0 +1,96 @@
+"""The layout holds: a file imports only from floors below it, and the README shows the tree there is."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "e2e_abmilx"
+README = PACKAGE.parent / "README.md"
+
+#: Names from the bottom up; a module may import only names listed before it.
+FLOORS = {
+    "pixels": ["errors", "slides", "tissue", "store", "cache", "synthetic", "cohort"],
+    "bags": ["bags"],
+    "modules": ["encoders", "heads", "losses", "metrics", "augment", "schedules"],
+    "lightning": ["datamodules", "tasks", "callbacks"],
+    "people": ["cli", "main", "__main__"],
+}
+ORDER = [name for names in FLOORS.values() for name in names]
+HEAVY = {"torch", "lightning", "torchmetrics", "timm", "torchvision"}
+
+
+def _module_name(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    """Full names of everything that a file imports, at the top or inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downwards(path: Path) -> None:
+    own = _module_name(path)
+    assert own in ORDER, f"{own} has no floor: add it to FLOORS"
+    for name in _imports(path):
+        parts = name.split(".")
+        if parts[0] == "e2e_abmilx" and len(parts) > 1 and parts[1] != own:
+            assert ORDER.index(parts[1]) < ORDER.index(own), f"{path.name} imports {name}, which is above it"
+
+
+@pytest.mark.parametrize("name", FLOORS["pixels"])
+def test_pixel_floor_knows_no_torch(name: str) -> None:
+    assert not {module.split(".")[0] for module in _imports(PACKAGE / f"{name}.py")} & HEAVY
+
+
+@pytest.mark.parametrize("name", [*FLOORS["modules"], "bags"])
+def test_modules_know_no_lightning(name: str) -> None:
+    files = (PACKAGE / name).rglob("*.py") if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
+    for path in files:
+        assert not any(module.split(".")[0] == "lightning" for module in _imports(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "forbidden"),
+    [
+        ("from e2e_abmilx import ABMILX", ["lightning", "zarr", "matplotlib", "timm"]),
+        ("import e2e_abmilx.cache", ["torch", "lightning", "matplotlib"]),
+        ("import e2e_abmilx", ["torch", "numpy"]),
+    ],
+)
+def test_importing_is_cheap(line: str, forbidden: list[str]) -> None:
+    code = f"import sys; {line}; print([name for name in {forbidden!r} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_public_names_resolve() -> None:
+    import e2e_abmilx
+
+    assert sorted(e2e_abmilx.__all__) == e2e_abmilx.__all__
+    for name in e2e_abmilx.__all__:
+        assert getattr(e2e_abmilx, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = e2e_abmilx.Nothing
+
+
+def test_readme_shows_the_tree() -> None:
+    block = re.search(r"```text\ne2e_abmilx/\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert block, "the README has no tree"
+    shown = set(re.findall(r"^[│ ]*[├└]── (\S+)", block.group(1), re.MULTILINE))
+    there = {path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    there |= {f"{path.parent.name}/" for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE}
+    assert shown - {"__init__.py", "STORE_FORMAT.md"} == there

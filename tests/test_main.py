@@ -1,0 +1,157 @@
+import csv
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from e2e_abmilx import cli
+from e2e_abmilx.main import main
+
+MODEL = {
+    "class_path": "ClassificationTask",
+    "init_args": {
+        "num_outputs": 2,
+        "encoder": {"class_path": "ResNetEncoder", "init_args": {"pretrained": False}},
+        "head": {"class_path": "ABMILX", "init_args": {"hidden_features": 32, "num_heads": 4}},
+        "augment": {"class_path": "RandomCrops", "init_args": {"size": 32}},
+        "schedule": {"class_path": "WarmupCosine"},
+    },
+}
+
+
+@pytest.fixture
+def config(cohort: Path, stores: Path, tmp_path: Path) -> Path:
+    """A config of one short epoch on the synthetic stores."""
+    content = {
+        "seed_everything": 0,
+        "model": MODEL,
+        "data": {
+            "class_path": "SlideDataModule",
+            "init_args": {
+                "cache": str(stores), "labels": str(cohort / "labels.csv"), "columns": {"label": "lesion"},
+                "patches_per_bag": 4, "batch_size": 4, "workers": 0,
+            },
+        },
+        "trainer": {
+            "default_root_dir": str(tmp_path / "run"), "max_epochs": 1, "accelerator": "cpu",
+            "enable_progress_bar": False, "limit_train_batches": 2, "log_every_n_steps": 1,
+        },
+    }  # fmt: skip
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def _fails(args: list[str]) -> str:
+    """Run and return the sentence that it ends with; there must be one, and an exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code not in (None, 0)
+    return str(stopped.value.code)
+
+
+def test_fit_leaves_an_answer_and_the_other_verbs_use_it(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    main(["fit", "--config", str(config)])
+    assert {"fit.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "predictions.csv"} <= {
+        p.name for p in run.iterdir()
+    }
+    with open(run / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["case", "label", "probability_0", "probability_1"]
+    assert len({row["case"] for row in rows}) == len(rows) == 8
+    for row in rows:
+        assert float(row["probability_0"]) + float(row["probability_1"]) == pytest.approx(1, abs=1e-4)
+    with open(run / "metrics.csv", newline="") as file:
+        logged = list(csv.DictReader(file))
+    assert any(row.get("train/loss_step") for row in logged)
+    assert any(row.get("val/auc") for row in logged)
+    assert any(row.get("test/auc") for row in logged)
+
+    trained = (run / "metrics.csv").read_bytes(), (run / "fit.yaml").read_bytes()
+    before = (run / "predictions.csv").read_bytes()
+    saved = ["--config", str(run / "fit.yaml"), "--ckpt_path", str(run / "best.ckpt")]
+    for verb in ("validate", "test", "predict"):
+        main([verb, *saved])
+        assert (run / verb / f"{verb}.yaml").exists()
+    assert (run / "test/predictions.csv").read_bytes() == before
+    assert ((run / "metrics.csv").read_bytes(), (run / "fit.yaml").read_bytes()) == trained
+    with open(run / "predict/predictions.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 24
+
+    main(["fit", "--config", str(config)])  # a second fit loses nothing of the first
+    assert (run / "earlier-1/predictions.csv").read_bytes() == before
+    assert (run / "earlier-1/best.ckpt").exists()
+    assert (run / "predictions.csv").read_bytes() == before  # and, with its seed, says the same
+
+
+def test_survival_fits(config: Path, tmp_path: Path) -> None:
+    data = ["--data.target", "survival", "--data.time_bins", "2"]
+    main(["fit", "--config", str(config), "--model.class_path", "SurvivalTask", *data])
+    with open(tmp_path / "run/predictions.csv", newline="") as file:
+        assert next(csv.reader(file)) == ["case", "time", "event", "risk"]
+
+
+def test_cache_command(cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "caches"
+    main(
+        ["cache", "--slides", str(cohort / "slides/slide-000.tiff"), "--out", str(out), "--mpp", "[0.5,1.0]"]
+    )
+    assert (out / "slide-000.zarr").is_dir()
+    (tmp_path / "bad.svs").write_text("no")
+    assert "1 of 1 slides were set aside" in _fails(
+        ["cache", "--slides", str(tmp_path / "bad.svs"), "--out", str(out)]
+    )
+    assert "no such folder" in _fails(["cache", "--slides", str(tmp_path / "absent"), "--out", str(out)])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--data.classes", '["0","2"]'], "label '1' of case .* is not one of the classes"),
+        (["--model.num_outputs", "3"], "set model.num_outputs to 2"),
+        (["--data.labels", "absent.csv"], "no such label table"),
+        (["--data.cache", "absent"], "run `e2e-abmilx cache` first"),
+        (["--model.head.num_heads", "5"], "num_heads"),
+        (["--data.patches_per_bag", "0"], "patches_per_bag is 0"),
+    ],
+)
+def test_bad_input_is_one_sentence(config: Path, change: list[str], message: str) -> None:
+    sentence = _fails(["fit", "--config", str(config), *change])
+    assert re.search(message, sentence), sentence
+    assert "Traceback" not in sentence
+
+
+def test_misspelt_key_is_named(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _fails(["fit", "--config", str(config), "--data.patches_per_bags", "3"])
+    assert "patches_per_bags" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_permission(config: Path, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    assert "set trainer.default_root_dir" in _fails(
+        ["fit", "--config", str(config), "--trainer.default_root_dir", str(locked / "run")]
+    )
+
+
+def test_run_folder_that_is_a_file(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "set trainer.default_root_dir" in _fails(
+        ["fit", "--config", str(config), "--trainer.default_root_dir", str(tmp_path / "file/run")]
+    )
+
+
+@pytest.mark.parametrize("args", [["--help"], ["cache", "--help"]])
+def test_help(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code == 0
+    assert "cache" in capsys.readouterr().out
+
+
+def test_precision_is_one_that_this_device_has() -> None:
+    assert cli.best_precision("cpu") in ("bf16-mixed", "32-true")

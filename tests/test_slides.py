@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from e2e_abmilx.slides import Slide, SlideError, find_slides
+from e2e_abmilx.synthetic import draw_slide, write_slide
+
+
+@pytest.fixture(scope="module")
+def slide_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("slides") / "one.tiff"
+    write_slide(path, seed=3, lesion_share=0.3, side=1024)
+    return path
+
+
+def _tagged(path: Path, dpi: float | None) -> Path:
+    """A plain TIFF whose resolution tags state dots per inch."""
+    pixels = np.full((512, 512, 3), 200, np.uint8)
+    how = {} if dpi is None else {"resolution": (dpi, dpi), "resolutionunit": "INCH"}
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", **how)
+    return path
+
+
+def test_levels_and_resolution(slide_file: Path) -> None:
+    with Slide(slide_file) as slide:
+        assert slide.size == (1024, 1024)
+        assert slide.level_downsamples[:3] == (1.0, 2.0, 4.0)
+        assert slide.resolution() == (pytest.approx(0.5), "TIFF resolution tags")
+
+
+def test_level_zero_is_what_was_drawn(slide_file: Path) -> None:
+    drawn = draw_slide(seed=3, lesion_share=0.3, side=1024)[0].astype(float)
+    with Slide(slide_file) as slide:
+        read = slide.read_level(0, 100, 200, 300, 400).astype(float)
+    error = ((read - drawn[200:600, 100:400]) ** 2).mean()
+    assert 10 * np.log10(255**2 / error) > 30  # PSNR in dB; only the JPEG lies between
+
+
+@pytest.mark.parametrize("max_side", [100, 333, 1024, 4000])
+def test_thumbnail_is_the_area_mean(slide_file: Path, max_side: int) -> None:
+    with Slide(slide_file) as slide:
+        thumbnail = slide.thumbnail(max_side)
+        whole = Image.fromarray(slide.read_level(0, 0, 0, 1024, 1024))
+    side = min(max_side, 1024)
+    assert thumbnail.shape == (side, side, 3)
+    expected = np.asarray(whole.resize((side, side), Image.Resampling.BOX)).astype(float)
+    assert np.abs(thumbnail.astype(float) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("dpi", [72, 96, 300])
+def test_screen_dpi_is_not_believed(tmp_path: Path, dpi: float) -> None:
+    with Slide(_tagged(tmp_path / "screen.tiff", dpi)) as slide:
+        with pytest.raises(SlideError, match=r"screen dpi.*assume_mpp"):
+            slide.resolution()
+        assert slide.resolution(0.25) == (0.25, "assumed")
+
+
+def test_no_resolution_is_refused(tmp_path: Path) -> None:
+    with Slide(_tagged(tmp_path / "none.tiff", None)) as slide, pytest.raises(SlideError, match="assume_mpp"):
+        slide.resolution()
+
+
+def test_real_tags_are_believed_before_what_is_assumed(tmp_path: Path) -> None:
+    with Slide(_tagged(tmp_path / "scan.tiff", 25400 / 0.25)) as slide:  # 0.25 µm/px
+        assert slide.resolution(assume_mpp=1.0).mpp == pytest.approx(0.25, rel=1e-3)
+        assert slide.resolution(override_mpp=0.5) == (0.5, "override")
+
+
+def test_plan_takes_the_coarsest_level_that_is_fine_enough(slide_file: Path) -> None:
+    with Slide(slide_file) as slide:
+        assert slide.plan(0.5, 64, 0.5) == (0, 1.0, 64.0, 0.5)
+        assert slide.plan(1.0, 64, 0.5) == (1, 2.0, 128.0, 1.0)
+        resized = slide.plan(0.8, 64, 0.5)
+        assert resized.level == 0
+        assert resized.footprint == pytest.approx(64 * 1.6)
+        assert slide.plan(0.505, 64, 0.5) == (0, 1.0, 64.0, 0.5)  # within 2 %: pixels as they are
+        with pytest.raises(SlideError, match=r"coarser than the 0\.25"):
+            slide.plan(0.25, 64, 0.5)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match="no such file"):
+        Slide(tmp_path / "absent.svs")
+    text = tmp_path / "text.svs"
+    text.write_text("this is not a slide")
+    with pytest.raises(SlideError, match=r"text\.svs cannot be opened"):
+        Slide(text)
+
+
+@pytest.mark.parametrize("name", ["openslide_unreadable.svs", "openslide_unopenable.tiff"])
+def test_files_that_open_and_then_fail(shared: Path, name: str) -> None:
+    with Slide(shared / "data/slides" / name) as slide, pytest.raises(SlideError, match="cannot be read"):
+        slide.thumbnail()
+
+
+def test_real_slides_state_their_resolution(shared: Path) -> None:
+    stated = {"CMU-1-Small-Region.svs": 0.499, "gastrectomy.svs": 2.93}
+    for name, mpp in stated.items():
+        with Slide(shared / "data/slides" / name) as slide:
+            assert slide.resolution() == (pytest.approx(mpp), "aperio header")
+    with Slide(shared / "data/slides/no_mpp.tiff") as slide, pytest.raises(SlideError, match="assume_mpp"):
+        slide.resolution()
+
+
+def test_find_slides(tmp_path: Path, slide_file: Path) -> None:
+    with pytest.raises(SlideError, match="no such"):
+        find_slides(tmp_path / "absent")
+    with pytest.raises(SlideError, match="holds no slide"):
+        find_slides(tmp_path)
+    assert find_slides(slide_file.parent) == [slide_file]
+    assert find_slides([slide_file]) == [slide_file]
+    table = tmp_path / "slides.csv"
+    table.write_text(f"slide\n{slide_file}\n")
+    assert find_slides(table) == [slide_file]
+    table.write_text("file\nx\n")
+    with pytest.raises(SlideError, match="needs one named slide"):
+        find_slides(table)
+    other = tmp_path / slide_file.name
+    other.touch()
+    with pytest.raises(SlideError, match="both named"):
+        find_slides([slide_file, other])
