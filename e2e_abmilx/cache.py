@@ -269,7 +269,7 @@ def _build(path: Path, target: Path, tiling: Tiling) -> None:
     with Slide(path) as slide:
         resolution = slide.resolution(tiling.assume_mpp)
         plans = [slide.plan(scale, tiling.patch_size, resolution.mpp) for scale in tiling.mpp]
-        thumbnail = slide.thumbnail()
+        thumbnail = slide.thumbnail(_thumbnail_side(slide.size, plans[0].footprint))
         mask = tissue_mask(thumbnail, mpp=resolution.mpp * slide.size[0] / thumbnail.shape[1])
         grids = _grids(mask, slide.size, plans, tiling)
         for scale, coords in zip(tiling.mpp, grids, strict=True):
@@ -295,6 +295,11 @@ def _build(path: Path, target: Path, tiling: Tiling) -> None:
             for scale, (plan, coords) in enumerate(zip(plans, grids, strict=True)):
                 for patches, kept in cut_patches(slide, plan, coords, tiling.patch_size):
                     writer.write(patches, kept, scale)
+
+
+def _thumbnail_side(size: tuple[int, int], footprint: float) -> int:
+    """Pixels along the longer side, so that about eight lie along a patch; at least 512, at most 2048."""
+    return min(max(round(8 * max(size) / footprint), 512), 2048)
 
 
 def _grids(

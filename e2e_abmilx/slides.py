@@ -184,6 +184,8 @@ class Slide:
     def thumbnail(self, max_side: int = 2048) -> np.ndarray:
         """Read the whole slide, small.
 
+        Where the level that serves best is damaged, a coarser one is taken.
+
         Args:
             max_side: Pixels along the longer side at most.
 
@@ -193,22 +195,29 @@ class Slide:
         Raises:
             SlideError: The pixels cannot be decoded.
         """
-        width, height = self.size
-        shrink = max(width, height) / max_side
-        fine_enough = [index for index, d in enumerate(self.level_downsamples) if d <= max(shrink, 1.0)]
-        level = max(fine_enough, key=lambda index: self.level_downsamples[index])
-        factor = max(1, int(shrink / self.level_downsamples[level]))
-        level_width, level_height = self.level_dimensions[level]
-        step = max(1, _BAND // factor) * factor  # a large level is pooled band by band, never held whole
-        pooled = np.concatenate(
-            [
-                _mean_pool(self.read_level(level, 0, y, level_width, min(step, level_height - y)), factor)
-                for y in range(0, level_height, step)
-            ]
-        )
-        side = (max(1, round(width / max(shrink, 1.0))), max(1, round(height / max(shrink, 1.0))))
-        box = (0.0, 0.0, level_width / factor, level_height / factor)
-        return np.asarray(Image.fromarray(pooled).resize(side, Image.Resampling.HAMMING, box=box))
+        shrink = max(1.0, max(self.size) / max_side)
+        side = (max(1, round(self.size[0] / shrink)), max(1, round(self.size[1] / shrink)))
+        downsamples = sorted(self.level_downsamples)
+        best = max(downsample for downsample in downsamples if downsample <= shrink)
+        refusals = []
+        for downsample in downsamples[downsamples.index(best) :]:
+            factor = max(1, int(shrink / downsample))
+            try:
+                pooled = self._read_pooled(self.level_downsamples.index(downsample), factor)
+            except SlideError as error:
+                refusals.append(error)
+                continue
+            width, height = self.level_dimensions[self.level_downsamples.index(downsample)]
+            box = (0.0, 0.0, width / factor, height / factor)
+            return np.asarray(Image.fromarray(pooled).resize(side, Image.Resampling.HAMMING, box=box))
+        raise refusals[0]
+
+    def _read_pooled(self, level: int, factor: int) -> np.ndarray:
+        """A whole level, averaged over squares; read in bands, so that a large one is never held whole."""
+        width, height = self.level_dimensions[level]
+        rows = max(1, _BAND_PIXELS // (width * factor)) * factor
+        bands = (self.read_level(level, 0, y, width, min(rows, height - y)) for y in range(0, height, rows))
+        return np.concatenate([_mean_pool(band, factor) for band in bands])
 
     def _stated_mpp(self) -> float | None:
         x, y = _positive(self._property("mpp-x")), _positive(self._property("mpp-y"))
@@ -240,7 +249,7 @@ def find_slides(slides: Path | Sequence[Path]) -> list[Path]:
     return paths
 
 
-_BAND = 2048  # rows of a level read at once for a thumbnail
+_BAND_PIXELS = 2**24  # of a level, read at once for a thumbnail
 
 
 def _list_folder(folder: Path) -> list[Path]:

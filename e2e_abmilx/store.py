@@ -206,9 +206,10 @@ class PatchStore:
             return patches
         # A pool for each call costs 0.1 ms and leaves nothing behind that a fork could break.
         with ThreadPoolExecutor(threads) as pool:
+            size = math.ceil(len(wanted) / threads) or 1
             shares = [
-                pool.submit(chosen.decode, wanted[first::threads], patches[first::threads])
-                for first in range(threads)
+                pool.submit(chosen.decode, wanted[start : start + size], patches[start : start + size])
+                for start in range(0, len(wanted), size)
             ]
             for share in shares:
                 share.result()

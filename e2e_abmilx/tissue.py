@@ -14,6 +14,8 @@ _USUAL_MPP = 10.0  # of a thumbnail, where the slide does not say
 _STAIN = 0.015  # stain above this is tissue: glass, shadows and bubbles stay below 0.01
 _PEN = 0.04  # red absorption beyond that of the bluest nuclei
 _DARK = 0.2  # green absorption of a thing: without stain it is ink or dirt
+_WARM = 0.03  # green absorption beyond red, of eosin with an orange tint
+_RED_INK = 0.5  # green absorption: what is as warm and darker is red ink
 
 _SLACK = (
     0.05  # of a patch: a narrower strip at the border is left, and ratios this close to whole ones are whole
@@ -32,8 +34,9 @@ def tissue_mask(thumbnail: NDArray[np.uint8], *, mpp: float | None) -> NDArray[n
     and green ink absorb red most. Comparing optical densities, ``-log10(light / light of the glass)``, therefore
     tells them apart, whatever the strength of the staining:
 
-    - tissue: ``0.8 green - blue`` is positive;
-    - ink and dirt: red exceeds ``1.15 green``, or green is strong and ``0.8 green - blue`` negative. Their blurred
+    - tissue: ``0.8 green - blue`` is positive, or, where the eosin is orange, ``green - red`` is and green is not
+      as strong as in red ink;
+    - ink and dirt: red exceeds ``1.15 green``, or green is strong and neither holds. Their blurred
       rim, about 70 µm, goes with them.
 
     Tissue narrower than about 70 µm that hangs on nothing wider is dropped; holes as narrow are filled.
@@ -64,10 +67,11 @@ def tissue_mask(thumbnail: NDArray[np.uint8], *, mpp: float | None) -> NDArray[n
     grain = min(20 / (mpp or _USUAL_MPP), min(thumbnail.shape[:2]) / 100)  # 20 µm in pixels
     red, green, blue = _densities(thumbnail, grain)
     stain = 0.8 * green - blue
+    warm = (green - red > _WARM) & (blue < 1.1 * green) & (green < _RED_INK)
     pen = red - 1.15 * green > _PEN
-    dark = (green > _DARK) & (stain < 0)
+    dark = (green > _DARK) & (stain < 0) & ~warm
     foreign = _share_around(pen | dark, 2 * grain) > 0.1  # a line of it counts, a grain of dust does not
-    tissue = _without_specks((stain > _STAIN) & ~foreign, 1.5 * grain)
+    tissue = _without_specks(((stain > _STAIN) | warm) & ~foreign, 1.5 * grain)
     return ~_without_specks(~tissue, 1.5 * grain)
 
 

@@ -426,3 +426,13 @@ class TestCoarseGrid:
                 fine_footprint=256.0,
                 footprint=128.0,
             )
+
+
+@pytest.mark.parametrize("eosin", [(210, 160, 170), (225, 150, 160), (200, 120, 150)])
+def test_eosin_of_any_tint_is_tissue(eosin: tuple[int, int, int]) -> None:
+    thumbnail = np.full((400, 400, 3), (238, 234, 240), np.uint8)
+    y, x = np.ogrid[:400, :400]
+    disc = (x - 200) ** 2 + (y - 200) ** 2 < 120**2
+    thumbnail[disc] = eosin
+    found = tissue_mask(thumbnail, mpp=8.0)
+    assert (found & disc).sum() / (found | disc).sum() > 0.95

@@ -1,0 +1,89 @@
+"""Train the demo for several seeds; print test AUC and how well attention finds the lesions.
+
+    python benchmarks/demo_quality.py --seeds 3
+
+A fine patch is a lesion patch where at least half of it is lesion in the true mask. Attention, averaged over
+heads, is compared with that inside every test slide with a lesion; the mean of those AUCs is printed. Exits
+non-zero where a mean over the seeds misses its target.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+from lightning.pytorch import Trainer
+from PIL import Image
+from torchmetrics.functional.classification import binary_auroc
+
+from e2e_abmilx import ClassificationTask, PatchStore, SyntheticDataModule
+from e2e_abmilx.main import main
+from e2e_abmilx.synthetic import MASK_DOWNSAMPLE
+from e2e_abmilx.tasks import Prediction
+
+TARGETS = {"test AUC": 0.95, "attention AUC": 0.85}
+
+
+def lesion_shares(store: PatchStore, mask_file: Path) -> np.ndarray:
+    """Share of lesion in each fine patch of a slide, shape ``(N,)``."""
+    mask = np.asarray(Image.open(mask_file)) > 0
+    side = round(store.attributes["footprints"][0] / MASK_DOWNSAMPLE)
+    corners = store.coords() // MASK_DOWNSAMPLE
+    return np.array([mask[y : y + side, x : x + side].mean() for x, y in corners])
+
+
+def attention_auc(predictions: list[Prediction], folder: Path) -> float:
+    """Mean over slides of the AUC with which attention tells lesion patches from the rest."""
+    import torch
+
+    aucs = []
+    for prediction in predictions:
+        slide = prediction.case.replace("case", "slide")
+        store = PatchStore(folder / f"cache/{slide}.zarr")
+        lesion = torch.from_numpy(lesion_shares(store, folder / f"masks/{slide}.png") >= 0.5)
+        if 0 < lesion.sum() < len(lesion):
+            aucs.append(float(binary_auroc(prediction.output.attention[0].mean(dim=0), lesion.int())))
+    return float(np.mean(aucs))
+
+
+def run_seed(config: Path, run: Path, seed: int) -> dict[str, float]:
+    """Fit the demo with one seed, as a user would, and measure it."""
+    started = time.perf_counter()
+    seeded = ["--seed_everything", str(seed), "--data.seed", str(seed), "--trainer.default_root_dir", str(run)]
+    main(["fit", "--config", str(config), *seeded])
+    seconds = time.perf_counter() - started
+    data = SyntheticDataModule(**yaml.safe_load((run / "fit.yaml").read_text())["data"]["init_args"])
+    data.setup("test")
+    task = ClassificationTask.load_from_checkpoint(run / "best.ckpt")
+    trainer = Trainer(accelerator="auto", devices=1, logger=False, enable_progress_bar=False)
+    found = [one for one in trainer.predict(task, data.test_dataloader()) or [] if isinstance(one, Prediction)]
+    (result,) = trainer.test(task, data.test_dataloader(), verbose=False)
+    return {
+        "test AUC": result["test/auc"],
+        "attention AUC": attention_auc(found, data.folder),
+        "fit seconds": seconds,
+    }
+
+
+def report() -> int:
+    """Run all seeds, print the table, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "configs/demo.yaml")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo_quality"))
+    options = parser.parse_args()
+    rows = [run_seed(options.config, options.out / f"seed-{seed}", seed) for seed in range(options.seeds)]
+    print("seed", *rows[0], sep="\t")
+    for seed, row in enumerate(rows):
+        print(seed, *(f"{value:.3f}" for value in row.values()), sep="\t")
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    print("mean", *(f"{value:.3f}" for value in means.values()), sep="\t")
+    missed = [f"{name} {means[name]:.3f} < {target}" for name, target in TARGETS.items() if means[name] < target]
+    print("missed: " + "; ".join(missed) if missed else "all targets met")
+    return len(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(report())
