@@ -51,14 +51,23 @@ def attention_auc(predictions: list[Prediction], folder: Path) -> float:
 def run_seed(config: Path, run: Path, seed: int) -> dict[str, float]:
     """Fit the demo with one seed, as a user would, and measure it."""
     started = time.perf_counter()
-    seeded = ["--seed_everything", str(seed), "--data.seed", str(seed), "--trainer.default_root_dir", str(run)]
+    seeded = [
+        "--seed_everything",
+        str(seed),
+        "--data.seed",
+        str(seed),
+        "--trainer.default_root_dir",
+        str(run),
+    ]
     main(["fit", "--config", str(config), *seeded])
     seconds = time.perf_counter() - started
     data = SyntheticDataModule(**yaml.safe_load((run / "fit.yaml").read_text())["data"]["init_args"])
     data.setup("test")
     task = ClassificationTask.load_from_checkpoint(run / "best.ckpt")
     trainer = Trainer(accelerator="auto", devices=1, logger=False, enable_progress_bar=False)
-    found = [one for one in trainer.predict(task, data.test_dataloader()) or [] if isinstance(one, Prediction)]
+    found = [
+        one for one in trainer.predict(task, data.test_dataloader()) or [] if isinstance(one, Prediction)
+    ]
     (result,) = trainer.test(task, data.test_dataloader(), verbose=False)
     return {
         "test AUC": result["test/auc"],
@@ -80,7 +89,9 @@ def report() -> int:
         print(seed, *(f"{value:.3f}" for value in row.values()), sep="\t")
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     print("mean", *(f"{value:.3f}" for value in means.values()), sep="\t")
-    missed = [f"{name} {means[name]:.3f} < {target}" for name, target in TARGETS.items() if means[name] < target]
+    missed = [
+        f"{name} {means[name]:.3f} < {target}" for name, target in TARGETS.items() if means[name] < target
+    ]
     print("missed: " + "; ".join(missed) if missed else "all targets met")
     return len(missed)
 

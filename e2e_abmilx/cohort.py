@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -135,26 +135,32 @@ def assign_folds(cases: Sequence[Case], *, fold: int, folds: int, seed: int) -> 
         raise CohortError(
             f"{len(groups)} groups cannot make {folds} folds; ask for {len(groups)} folds or fewer"
         )
-    strata = sorted({_stratum(case) for case in cases})
-    sizes = {
-        name: np.array([sum(_stratum(case) == stratum for case in members) for stratum in strata], float)
-        for name, members in groups.items()
-    }
-    order = list(np.random.default_rng(seed).permutation(sorted(groups)))
-    order.sort(key=lambda name: -len(groups[name]))
-    share = np.sum(list(sizes.values()), axis=0)
-    totals = np.zeros((folds, len(strata)))
-    of_group: dict[str, int] = {}
-    for name in order:
-        loads = [
-            (((totals[k] + sizes[name]) / share) ** 2).sum() - ((totals[k] / share) ** 2).sum()
-            for k in range(folds)
-        ]
-        best = int(np.argmin(loads))
-        totals[best] += sizes[name]
-        of_group[name] = best
+    names = sorted(groups)
+    order = sorted(np.random.default_rng(seed).permutation(names), key=lambda name: -len(groups[name]))
+    of_group = _deal([_count_strata(groups[name], cases) for name in order], folds)
+    fold_of = dict(zip(order, of_group, strict=True))
     splits = {fold: "test", (fold + 1) % folds: "val"}
-    return [case._replace(split=splits.get(of_group[case.group], "train")) for case in cases]
+    return [case._replace(split=splits.get(fold_of[case.group], "train")) for case in cases]
+
+
+def _count_strata(members: Sequence[Case], cases: Sequence[Case]) -> np.ndarray:
+    """Share of each stratum of the cohort that a group holds."""
+    counts = Counter(map(_stratum, members))
+    return np.array([counts[name] / total for name, total in sorted(Counter(map(_stratum, cases)).items())])
+
+
+def _deal(sizes: Sequence[np.ndarray], folds: int) -> list[int]:
+    """Give each group to the fold that it leaves most even, and every fold at least one group."""
+    totals = np.zeros((folds, len(sizes[0])))
+    dealt: list[int] = []
+    for left, size in zip(range(len(sizes), 0, -1), sizes, strict=True):
+        empty = [k for k in range(folds) if not totals[k].any()]
+        allowed = empty if left <= len(empty) else range(folds)
+        # least sum of squares; among equals the fold with the fewest
+        best = min(allowed, key=lambda k: (round(2 * float(totals[k] @ size), 9), float(totals[k].sum()), k))
+        totals[best] += size
+        dealt.append(best)
+    return dealt
 
 
 def check_splits(cases: Sequence[Case], *, needed: Sequence[str]) -> None:
