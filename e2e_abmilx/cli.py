@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def run(args: list[str] | None, *, epilog: str) -> None:
         epilog: Last line of the help.
     """
     torch.set_float32_matmul_precision("high")
+    _hush()
     BagCLI(
         BagTask,
         LightningDataModule,
@@ -90,6 +92,17 @@ def run(args: list[str] | None, *, epilog: str) -> None:
         args=args,
         parser_kwargs={"prog": "e2e-abmilx", "epilog": epilog},
     )
+
+
+def _hush() -> None:
+    """Leave out what users can do nothing about: advertisements, and warnings between Lightning and its libraries."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "💡" not in record.getMessage()
+    )
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", message=".*is not supported by the model summary")
+    # the sanity check before training sees two bags, often of one class
+    warnings.filterwarnings("ignore", message="No (posi|nega)tive samples in targets")
 
 
 def best_precision(accelerator: str) -> str:

@@ -4,9 +4,10 @@ Letters: M patches of any number of bags, S patch side, D features.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import timm
 import torch
@@ -60,6 +61,30 @@ class ResNetEncoder(nn.Module):
         self.std: tuple[float, ...] = tuple(known.std) if known else IMAGENET_STD
         if weights is not None:
             _load_file(self.model, weights)
+
+    @classmethod
+    def from_reference(
+        cls, state_dict: Mapping[str, object], *, channel_order: Literal["bgr", "rgb"]
+    ) -> "ResNetEncoder":
+        """Build the encoder from the authors' end-to-end weights; the depth is read off the shapes.
+
+        Args:
+            state_dict: Their state dict, alone or under ``"model"`` in their checkpoint; the keys of the encoder
+                start with ``encoder.`` or ``module.encoder.``, and those of the head are passed over.
+            channel_order: What the weights were trained on. Their release decodes patches as ``"bgr"`` and
+                normalises them by the RGB means: then the first convolution's input channels, and ``mean`` and
+                ``std``, are turned around, so that RGB patches give the authors' features.
+
+        Raises:
+            InputError: The weights are not those of a truncated ResNet-18 or ResNet-50.
+        """
+        weights = _reference_weights(state_dict)
+        encoder = cls("resnet50" if "layer3.0.conv3.weight" in weights else "resnet18", pretrained=False)
+        _load(encoder.model, weights, "the reference weights")
+        if channel_order == "bgr":
+            encoder.model.conv1.weight.data = weights["conv1.weight"].flip(1).clone()  # type: ignore[union-attr]
+            encoder.mean, encoder.std = encoder.mean[::-1], encoder.std[::-1]
+        return encoder
 
     def forward(self, patches: Tensor) -> Tensor:
         """Encode patches.
@@ -155,12 +180,28 @@ def _load_file(model: nn.Module, path: Path) -> None:
     else:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         state = saved.get("state_dict", saved.get("model", saved))
+    _load(model, state, f"weights {path}")
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     missing = sorted(set(own) - set(fitting))
     if missing:
         raise InputError(
-            f"weights {path} do not fit: {len(missing)} of {len(own)} tensors are missing or of another shape,"
-            f" first {missing[:3]}; the file has {sorted(state)[:3]} …"
+            f"{source} do not fit: {len(missing)} of {len(own)} tensors are missing or of another shape,"
+            f" first {missing[:3]}; there are {sorted(state)[:3]} …"
         )
     model.load_state_dict(fitting)
+
+
+def _reference_weights(state_dict: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors of the authors' encoder, under timm's names."""
+    nested = state_dict.get("model")
+    state = nested if isinstance(nested, Mapping) else state_dict
+    bare = {str(key).removeprefix("module."): value for key, value in state.items()}
+    if any(key.startswith("encoder.") for key in bare):
+        bare = {
+            key.removeprefix("encoder."): value for key, value in bare.items() if key.startswith("encoder.")
+        }
+    return {key.removeprefix("model."): value for key, value in bare.items() if isinstance(value, Tensor)}

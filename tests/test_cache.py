@@ -1,6 +1,8 @@
 import csv
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +187,22 @@ def test_wrong_settings_are_refused_at_the_door(
 ) -> None:
     with pytest.raises(CacheError, match=message):
         cache_slides(cohort / "slides", tmp_path, **how)  # type: ignore[arg-type]
+
+
+def test_full_disk_is_named_and_leaves_nothing_half_written(cohort: Path, tmp_path: Path) -> None:
+    # the system refuses files of more than 20 kB, as a full disk refuses the next byte
+    code = f"""
+import resource
+from e2e_abmilx.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+main(["cache", "--slides", r"{cohort / "slides/slide-000.tiff"}", "--out", r"{tmp_path}", "--patch_size", "64"])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "cannot be written" in result.stderr
+    assert "1 of 1 slides were set aside" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not [path for path in tmp_path.iterdir() if "zarr" in path.name]
 
 
 def test_folder_that_cannot_be_written(cohort: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from e2e_abmilx.augment import Normalize
 from e2e_abmilx.encoders import Precomputed, ResNetEncoder, encode_in_chunks
 from e2e_abmilx.errors import InputError
 
@@ -95,3 +96,31 @@ def test_any_function_is_an_encoder() -> None:
     assert torch.equal(Precomputed(8)(features), features)
     with pytest.raises(ValueError, match="chunk_size is 0"):
         encode_in_chunks(lambda x: x, features, 0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("prefix", ["encoder.model.", "module.encoder.model.", "model."])
+def test_authors_weights_see_bgr(name: str, prefix: str) -> None:
+    torch.manual_seed(0)
+    authors = ResNetEncoder(name, pretrained=False).eval()
+    state: dict[str, object] = {f"{prefix}{key}": value for key, value in authors.model.state_dict().items()}
+    head = (
+        {"mil.proj.weight": torch.zeros(1), "module.mil.proj.weight": torch.zeros(1)}
+        if "encoder" in prefix
+        else {}
+    )
+    rgb = torch.randint(0, 256, (2, 3, 32, 32))
+    as_they_see_it = Normalize(authors.mean, authors.std)(rgb.flip(1))  # BGR pixels, RGB means
+    for checkpoint in ({**state, **head}, {"model": {**state, **head}, "epoch": 3}):
+        ours = ResNetEncoder.from_reference(checkpoint, channel_order="bgr").eval()
+        with torch.no_grad():
+            found = ours(Normalize(ours.mean, ours.std)(rgb))
+            torch.testing.assert_close(found, authors(as_they_see_it), rtol=1e-5, atol=1e-5)
+    plain = ResNetEncoder.from_reference(state, channel_order="rgb")
+    assert torch.equal(plain.model.conv1.weight, authors.model.conv1.weight)
+    assert plain.mean == authors.mean
+
+
+def test_other_reference_weights_are_refused() -> None:
+    with pytest.raises(InputError, match="the reference weights do not fit"):
+        ResNetEncoder.from_reference({"encoder.model.conv1.weight": torch.zeros(1)}, channel_order="rgb")

@@ -18,6 +18,7 @@ from e2e_abmilx.bags import Bag
 from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, encode_in_chunks
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads.base import BagHead, HeadOutput
+from e2e_abmilx.heads.sparsity import attention_sparsity
 
 
 class Prediction(NamedTuple):
@@ -147,8 +148,10 @@ class BagTask(LightningModule):
 
     def training_step(self, bag: Bag, batch_idx: int) -> Tensor:
         """Return the loss of a batch of random bags."""
-        loss = self.bag_loss(self(bag).logits.float(), bag)
+        output = self(bag)
+        loss = self.bag_loss(output.logits.float(), bag)
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(bag.cases))
+        self._log_sparsity("train", output, bag.mask)
         return loss
 
     def validation_step(self, bag: Bag, batch_idx: int) -> None:
@@ -206,7 +209,14 @@ class BagTask(LightningModule):
         self.log(f"{stage}/loss", self.bag_loss(logits, case), batch_size=1, sync_dist=True)
         self.update_metrics(metrics, logits, case)
         self.log_dict(_metrics_of(metrics), batch_size=1)
+        self._log_sparsity(stage, output, case.mask)
         return self._predict(case, output)
+
+    def _log_sparsity(self, stage: str, output: HeadOutput, mask: Tensor) -> None:
+        """Log how few patches the attention looks at, averaged over heads, bags and the epoch."""
+        measures = attention_sparsity(output.attention.detach(), mask).mean_over_heads()
+        means = {f"{stage}/{name}": value.mean() for name, value in measures._asdict().items()}
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(mask), sync_dist=True)
 
     def _gather(self, bag: Bag) -> tuple[Bag, HeadOutput] | None:
         """Encode a part of a case; with the last one, pool all of them.

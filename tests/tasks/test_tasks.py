@@ -118,9 +118,13 @@ def test_fit_and_test_run_on_real_stores(
     data, trainer = _data(cohort, stores, **how), _trainer(tmp_path)
     before = task.encoder.weight.detach().clone()
     trainer.fit(task, data)
+    assert 1 <= trainer.callback_metrics["train/effective_patches"] <= 6
     assert not torch.equal(before, task.encoder.weight)
     (result,) = trainer.test(task, data, verbose=False)
     assert 0 <= result[task.monitor.replace("val", "test")] <= 1
+    assert 1 <= result["test/effective_patches"] <= 200
+    assert 0 < result["test/share_holding_95"] <= 1
+    assert result["test/max_n"] >= 1
 
 
 def test_wrong_number_of_outputs_is_refused(cohort: Path, stores: Path, tmp_path: Path) -> None:
