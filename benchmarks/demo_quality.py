@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 from lightning.pytorch import Trainer
 from PIL import Image
@@ -36,8 +37,6 @@ def lesion_shares(store: PatchStore, mask_file: Path) -> np.ndarray:
 
 def attention_auc(predictions: list[Prediction], folder: Path) -> float:
     """Mean over slides of the AUC with which attention tells lesion patches from the rest."""
-    import torch
-
     aucs = []
     for prediction in predictions:
         slide = prediction.case.replace("case", "slide")
@@ -48,7 +47,7 @@ def attention_auc(predictions: list[Prediction], folder: Path) -> float:
     return float(np.mean(aucs))
 
 
-def run_seed(config: Path, run: Path, seed: int) -> dict[str, float]:
+def run_seed(config: Path, run: Path, seed: int, changes: list[str]) -> dict[str, float]:
     """Fit the demo with one seed, as a user would, and measure it."""
     started = time.perf_counter()
     seeded = [
@@ -59,7 +58,7 @@ def run_seed(config: Path, run: Path, seed: int) -> dict[str, float]:
         "--trainer.default_root_dir",
         str(run),
     ]
-    main(["fit", "--config", str(config), *seeded])
+    main(["fit", "--config", str(config), *seeded, *changes])
     seconds = time.perf_counter() - started
     data = SyntheticDataModule(**yaml.safe_load((run / "fit.yaml").read_text())["data"]["init_args"])
     data.setup("test")
@@ -82,10 +81,12 @@ def report() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "configs/demo.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs/demo_quality"))
-    options = parser.parse_args()
-    rows = [run_seed(options.config, options.out / f"seed-{seed}", seed) for seed in range(options.seeds)]
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    options, changes = parser.parse_known_args()  # the rest changes the config: --model.head.num_heads 2
+    seeds = range(options.first, options.first + options.seeds)
+    rows = [run_seed(options.config, options.out / f"seed-{seed}", seed, changes) for seed in seeds]
     print("seed", *rows[0], sep="\t")
-    for seed, row in enumerate(rows):
+    for seed, row in zip(seeds, rows, strict=True):
         print(seed, *(f"{value:.3f}" for value in row.values()), sep="\t")
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     print("mean", *(f"{value:.3f}" for value in means.values()), sep="\t")

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 import e2e_abmilx.heads
 import e2e_abmilx.schedules  # noqa: F401 - with these imported a config names classes without their modules
-from e2e_abmilx.callbacks import BestAndLast, PredictionTable
+from e2e_abmilx.callbacks import BestCheckpoint, LastCheckpoint, PredictionTable
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.tasks import BagTask
@@ -29,8 +29,9 @@ class BagCLI(LightningCLI):
     """LightningCLI whose run lives in one folder, ``trainer.default_root_dir``."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the two callbacks that every run has."""
-        parser.add_lightning_class_args(BestAndLast, "checkpoint")
+        """Add the callbacks that every run has."""
+        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(PredictionTable, "predictions")
 
     def before_instantiate_classes(self) -> None:

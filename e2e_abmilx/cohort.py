@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.slides import SUFFIXES
+from e2e_abmilx.slide_files import SUFFIXES
 
 #: The three splits of a cohort.
 SPLITS = ("train", "val", "test")

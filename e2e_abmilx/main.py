@@ -6,11 +6,11 @@ from typing import Any
 
 from jsonargparse import auto_cli
 
-from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.cache import cache_slides, verify
 from e2e_abmilx.errors import InputError
 
 #: Commands that need neither model nor data: name → typed function with a docstring.
-TOOLS: dict[str, Any] = {"cache": cache_slides}
+TOOLS: dict[str, Any] = {"cache": cache_slides, "verify": verify}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -46,10 +46,14 @@ def _show_log() -> None:
 
 
 def _run_tool(words: list[str]) -> None:
-    rows = auto_cli(TOOLS, args=words, as_positional=False, prog="e2e-abmilx")
-    failed = [row for row in rows if row.status == "failed"]
+    words = ["--dry_run=true" if word in ("--dry-run", "--dry_run") else word for word in words]
+    result = auto_cli(TOOLS, args=words, as_positional=False, prog="e2e-abmilx")
+    if words[0] == "verify":
+        print("\n".join(result) or "every patch of every store is sound")
+        sys.exit(f"error: {len(result)} problems" if result else 0)
+    failed = sum(row.status == "failed" for row in result)
     if failed:
-        sys.exit(f"error: {len(failed)} of {len(rows)} slides were set aside; manifest.csv says why")
+        sys.exit(f"error: {failed} of {len(result)} slides were set aside; manifest.csv says why")
 
 
 def _run_lightning(args: list[str] | None) -> None:

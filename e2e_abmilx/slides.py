@@ -1,23 +1,22 @@
 """Open a slide; know its resolution in µm/px and where that number came from; read regions of its levels."""
 
-import csv
 import logging
 import math
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import tifffile
 import tiffslide
 from PIL import Image
 
 from e2e_abmilx.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-#: File name endings that are taken as slides when a folder is listed.
-SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".svslide", ".bif", ".vms", ".dcm")
 
 #: Level-0 resolutions outside this range, in µm/px, are screen or print dpi (72 dpi is 352.8) and not believed.
 PLAUSIBLE_MPP = (0.02, 20.0)
@@ -81,6 +80,7 @@ class Slide:
         self.level_dimensions: tuple[tuple[int, int], ...] = tuple(self._reader.level_dimensions)
         self.level_downsamples: tuple[float, ...] = tuple(float(d) for d in self._reader.level_downsamples)
         self.properties: dict[str, Any] = dict(self._reader.properties)
+        self._tiled = _tiled_levels(self._reader)
 
     def __enter__(self) -> Self:
         return self
@@ -155,7 +155,11 @@ class Slide:
         return ReadPlan(level, own, patch_size * downsample, mpp * downsample)
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """Read a rectangle of a level.
+        """Read a rectangle of a level; any number of threads may.
+
+        A tile that is absent, breaks off or cannot be decoded is an error. Damage that leaves a JPEG stream in
+        form cannot be seen, as JPEG has no checksum: flipped bits nearly always, overwritten bytes the seldomer
+        the more of them there are.
 
         Args:
             level: Pyramid level.
@@ -170,16 +174,7 @@ class Slide:
         Raises:
             SlideError: The pixels cannot be decoded.
         """
-        downsample = self.level_downsamples[level]
-        location = (_level_zero(x, downsample), _level_zero(y, downsample))
-        try:
-            region = self._reader.read_region(location, level, (width, height))
-        except Exception as error:  # readers raise whatever their decoders raise
-            raise SlideError(
-                f"{self.path}: level {level} cannot be read at x {x}, y {y} ({type(error).__name__}: {error});"
-                " the file is damaged or uses a compression that the reader does not know"
-            ) from error
-        return np.asarray(region)[..., :3]
+        return self._read(level, x, y, width, height, absent=None)
 
     def thumbnail(self, max_side: int = 2048) -> np.ndarray:
         """Read the whole slide, small.
@@ -212,12 +207,32 @@ class Slide:
             return np.asarray(Image.fromarray(pooled).resize(side, Image.Resampling.HAMMING, box=box))
         raise refusals[0]
 
+    def _read(self, level: int, x: int, y: int, width: int, height: int, absent: int | None) -> np.ndarray:
+        """As :meth:`read_level`; tiles that the file leaves out get the grey value ``absent``, unless it is None."""
+        try:
+            if self._tiled:
+                return self._tiled[level].read(x, y, width, height, absent)
+            downsample = self.level_downsamples[level]
+            location = (_level_zero(x, downsample), _level_zero(y, downsample))
+            return np.asarray(self._reader.read_region(location, level, (width, height)))[..., :3]
+        except Exception as error:  # readers raise whatever their decoders raise
+            raise SlideError(
+                f"{self.path}: level {level} cannot be read at x {x}, y {y} ({type(error).__name__}: {error});"
+                " the file is damaged or uses a compression that the reader does not know"
+            ) from error
+
     def _read_pooled(self, level: int, factor: int) -> np.ndarray:
-        """A whole level, averaged over squares; read in bands, so that a large one is never held whole."""
+        """A whole level, averaged over squares; read in parts, so that a large one is never held whole."""
         width, height = self.level_dimensions[level]
-        rows = max(1, _BAND_PIXELS // (width * factor)) * factor
-        bands = (self.read_level(level, 0, y, width, min(rows, height - y)) for y in range(0, height, rows))
-        return np.concatenate([_mean_pool(band, factor) for band in bands])
+        pooled = np.empty((math.ceil(height / factor), math.ceil(width / factor), 3), np.uint8)
+        step = max(1, _PART // factor) * factor
+        for y in range(0, height, step):
+            for x in range(0, width, step):
+                part = self._read(level, x, y, min(step, width - x), min(step, height - y), absent=_GLASS)
+                small = np.asarray(Image.fromarray(part).reduce(factor))
+                top, left = y // factor, x // factor
+                pooled[top : top + small.shape[0], left : left + small.shape[1]] = small
+        return pooled
 
     def _stated_mpp(self) -> float | None:
         x, y = _positive(self._property("mpp-x")), _positive(self._property("mpp-y"))
@@ -227,56 +242,87 @@ class Slide:
         return self.properties.get(f"tiffslide.{name}", self.properties.get(f"openslide.{name}"))
 
 
-def find_slides(slides: Path | Sequence[Path]) -> list[Path]:
-    """The slide files that a folder, a list or a CSV names.
+_PART = 2048  # pixels along the side of what is read of a level at once for a thumbnail
+_GLASS = 255  # of tiles that a thumbnail finds absent: scanners leave out where they saw no tissue
 
-    Raises:
-        SlideError: There is none, or two have one name.
+
+class _TiledLevel:
+    """A level of a TIFF whose tiles are read and decoded here, by tifffile.
+
+    tiffslide goes to the same tiles over zarr. That takes longer, makes absent tiles black, and passes on as whole
+    what libjpeg makes of a stream that breaks off: its beginning, and grey.
+
+    Args:
+        level: One page of tiles, as ``_tiled_levels`` has checked.
     """
-    if not isinstance(slides, str | Path):
-        paths = [Path(path) for path in slides]
-    elif Path(slides).suffix.lower() == ".csv":
-        paths = _read_paths(Path(slides))
-    elif Path(slides).is_dir():
-        paths = _list_folder(Path(slides))
-    elif Path(slides).exists():
-        paths = [Path(slides)]
-    else:
-        raise SlideError(f"{slides}: there is no such folder, file or CSV of slides; check the path")
-    if not paths:
-        raise SlideError("the list of slides is empty; name at least one file or a folder")
-    _refuse_same_names(paths)
-    return paths
+
+    def __init__(self, level: tifffile.TiffPageSeries) -> None:
+        page: Any = level.pages[0]  # tifffile's type allows for pages that a series lacks
+        self._file = level.keyframe.parent.filehandle
+        self._offsets: Sequence[int] = page.dataoffsets
+        self._sizes: Sequence[int] = page.databytecounts
+        self._width: int = level.keyframe.tilewidth
+        self._height: int = level.keyframe.tilelength
+        self._columns = math.ceil(level.keyframe.imagewidth / self._width)
+        self._tables = {"jpegtables": page.jpegtables, "jpegheader": level.keyframe.jpegheader}
+        self._decode: Callable[..., Any] = level.keyframe.decode
+        # A header that tiles share goes with tiles that have no end of their own.
+        self._ends = level.keyframe.compression in _JPEG and level.keyframe.jpegheader is None
+
+    def read(self, x: int, y: int, width: int, height: int, absent: int | None) -> np.ndarray:
+        """As :meth:`Slide.read_level`, but raises what tifffile and its decoders raise."""
+        region = np.empty((height, width, 3), np.uint8)
+        for row in range(y // self._height, math.ceil((y + height) / self._height)):
+            for column in range(x // self._width, math.ceil((x + width) / self._width)):
+                tile = self._tile(row * self._columns + column, absent)
+                top, left = row * self._height - y, column * self._width - x
+                target = region[max(top, 0) : top + self._height, max(left, 0) : left + self._width]
+                target[:] = tile[max(-top, 0) : height - top, max(-left, 0) : width - left, :3]
+        return region
+
+    def _tile(self, index: int, absent: int | None) -> np.ndarray:
+        """A decoded tile, shape ``(height, width, samples)``."""
+        offset, size = self._offsets[index], self._sizes[index]
+        if (offset == 0 or size == 0) and absent is not None:
+            return np.full((self._height, self._width, 3), absent, np.uint8)
+        if offset == 0 or size == 0:
+            raise ValueError(f"tile {index} is absent")
+        # The second bound keeps a damaged table from having the whole file read.
+        if offset + size > self._file.size or size > 8 * self._height * self._width:
+            raise ValueError(f"tile {index} cannot have {size} bytes at {offset}")
+        data = os.pread(self._file.fileno(), size, offset)
+        if self._ends and not _is_whole(data):
+            raise ValueError(f"tile {index} breaks off")
+        pixels: np.ndarray = self._decode(data, index, **self._tables)[0][0]
+        return pixels
 
 
-_BAND_PIXELS = 2**24  # of a level, read at once for a thumbnail
+_JPEG = (6, 7, 33007, 34892)  # TIFF's numbers for compressions whose tiles are JPEG streams
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for what belongs to pixels: stuffing, restarts, fill
 
 
-def _list_folder(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise SlideError(f"{folder} holds no slide: no file ends in {', '.join(SUFFIXES)}")
-    return found
+def _is_whole(jpeg: bytes) -> bool:
+    """Whether nothing but the marker of the end stops the pixels that follow the last scan header of a stream."""
+    stop = _MARKER.search(jpeg, jpeg.rfind(b"\xff\xda") + 2)
+    return stop is not None and stop.group() == b"\xff\xd9"
 
 
-def _read_paths(table: Path) -> list[Path]:
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise SlideError(f"{table} cannot be read ({error.strerror}); check the path") from error
-    if rows and "slide" not in rows[0]:
-        raise SlideError(f"{table} has the columns {list(rows[0])}; it needs one named slide, of paths")
-    return [table.parent / row["slide"] for row in rows]
-
-
-def _refuse_same_names(paths: Sequence[Path]) -> None:
-    """Two slides of one name would share a store."""
-    seen: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in seen:
-            raise SlideError(f"{seen[path.stem]} and {path} are both named {path.stem!r}; rename one of them")
-        seen[path.stem] = path
+def _tiled_levels(reader: Any) -> list[_TiledLevel]:  # noqa: ANN401 - one of two untyped readers
+    """The levels of an RGB TIFF in tiles; none for a slide that is anything else."""
+    if not isinstance(reader, tiffslide.TiffSlide) or "tiffslide.series-composition" in reader.properties:
+        return []
+    series = reader.ts_tifffile.series[reader.properties["tiffslide.series-index"]]
+    plain = series.transform is None and all(
+        level.axes == "YXS"
+        and level.dtype == np.uint8
+        and len(level.pages) == 1
+        and level.keyframe.is_tiled
+        and level.keyframe.planarconfig == tifffile.PLANARCONFIG.CONTIG
+        and level.keyframe.samplesperpixel in (3, 4)
+        for level in series.levels
+    )
+    return [_TiledLevel(level) for level in series.levels] if plain else []
 
 
 def _level_zero(position: int, downsample: float) -> int:
@@ -284,18 +330,6 @@ def _level_zero(position: int, downsample: float) -> int:
     if downsample.is_integer():
         return position * int(downsample)
     return math.ceil(position * downsample + 1e-3)
-
-
-def _mean_pool(image: np.ndarray, factor: int) -> np.ndarray:
-    """Mean over ``factor`` × ``factor`` squares; the last ones are filled up with the edge."""
-    if factor == 1:
-        return image
-    height, width = image.shape[:2]
-    padded = np.pad(image, ((0, -height % factor), (0, -width % factor), (0, 0)), mode="edge")
-    rows, columns = padded.shape[0] // factor, padded.shape[1] // factor
-    means = padded.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3), dtype=np.float32)
-    pooled: np.ndarray = np.rint(means).astype(np.uint8)
-    return pooled
 
 
 def _positive(value: object) -> float | None:

@@ -16,6 +16,7 @@ import math
 import os
 import shutil
 import socket
+import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,8 @@ _HEADER = "e2e_abmilx"  # the one root attribute that is ours; the others are th
 _CRC_BYTES = 4
 _CRC_RESIDUE = 0x48674BC7  # crc32c of any message that is followed by its own crc32c
 _EMPTY = 2**64 - 1  # index entry of a patch that a shard does not hold
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_BASELINE_FRAME, _SCAN = 0xC0, 0xDA  # markers: the frame header of a baseline stream, and the first pixels
 _BATCH = 1024  # patches encoded ahead of the disk
 
 Subsampling = Literal["420", "422", "444"]
@@ -98,7 +101,7 @@ except ImportError:
 
         async def _encode_single(self, chunk_data: Any, chunk_spec: Any) -> Any:  # noqa: ANN401
             pixels = chunk_data.as_numpy_array().reshape(chunk_spec.shape[-3:])
-            jpeg = await asyncio.to_thread(_encode, pixels, self.level, self.subsampling)
+            jpeg = await asyncio.to_thread(encode_patch, pixels, self.level, self.subsampling)
             return chunk_spec.prototype.buffer.from_bytes(jpeg)
 
         def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:  # noqa: ANN401
@@ -468,11 +471,28 @@ class StoreWriter:
         shape = (len(coords), self._patch_size, self._patch_size, 3)
         if patches.shape != shape or patches.dtype != np.uint8:
             raise ValueError(f"patches must be uint8 of {shape}, not {patches.dtype} of {patches.shape}")
-        if coords.shape[1:] != (2,) or coords.dtype.kind not in "iu":
-            raise ValueError(f"coords must be integers of (n, 2), not {coords.dtype} of {coords.shape}")
-        encode = functools.partial(_encode, quality=self._quality, subsampling=self._subsampling)
-        with _disk_errors(self.path):
-            self._scales[scale].append(self._pool.map(encode, patches), coords)
+        encode = functools.partial(encode_patch, quality=self._quality, subsampling=self._subsampling)
+        self._append(self._pool.map(encode, patches), coords, scale)
+
+    def write_encoded(self, jpegs: Iterable[bytes], coords: NDArray[np.integer[Any]], scale: int = 0) -> None:
+        """Append patches that are JPEG streams already, byte for byte: to encode anew would lose once more.
+
+        Each stream is decoded once, so that a broken one is named now and not by whoever reads it. What a store
+        says of its quality and subsampling does not speak of these patches.
+
+        Args:
+            jpegs: Baseline JPEG streams of P × P pixels in three components, n of them; taken one at a time.
+            coords: Level-0 (x, y) of each patch's top left corner, shape (n, 2); (-1, -1) where unknown.
+            scale: Index into ``mpp``.
+
+        Raises:
+            StoreError: If a stream is of another kind or broken, or the disk is full or fails.
+            ValueError: If the coordinates have a wrong shape or dtype, or another number than the streams.
+        """
+        before = self._scales[scale].num_patches
+        self._append(map(self._checked, jpegs), coords, scale)
+        if (written := self._scales[scale].num_patches - before) != len(coords):
+            raise ValueError(f"there are {written} JPEG streams for {len(coords)} coords; give one for each")
 
     def write_thumbnail(self, thumbnail: NDArray[np.uint8]) -> None:
         """Keep a picture of the slide from afar, RGB, shape (h, w, 3)."""
@@ -481,6 +501,27 @@ class StoreWriter:
     def write_tissue(self, tissue: NDArray[np.bool_]) -> None:
         """Keep the tissue mask over the whole slide, shape (h, w)."""
         self._tissue = tissue
+
+    def _append(self, jpegs: Iterable[bytes], coords: NDArray[np.integer[Any]], scale: int) -> None:
+        if coords.shape[1:] != (2,) or coords.dtype.kind not in "iu":
+            raise ValueError(f"coords must be integers of (n, 2), not {coords.dtype} of {coords.shape}")
+        with _disk_errors(self.path):
+            self._scales[scale].append(jpegs, coords)
+
+    def _checked(self, jpeg: bytes) -> bytes:
+        shape = (self._patch_size, self._patch_size, 3)
+        if jpeg_shape(jpeg) != shape:
+            raise StoreError(
+                f"a JPEG stream is of {jpeg_shape(jpeg)} and the patches of {self.path} are of {shape};"
+                " decode and resize it"
+            )
+        try:
+            imagecodecs.jpeg8_decode(jpeg)
+        except imagecodecs.Jpeg8Error as error:
+            raise StoreError(
+                f"a JPEG stream for {self.path} cannot be decoded: {error}; leave it out"
+            ) from error
+        return jpeg
 
     def _finish(self) -> None:
         for scale in self._scales:
@@ -628,10 +669,27 @@ def _partial_prefix(path: Path) -> str:
     return f".{path.name}.partial-"
 
 
-def _encode(patch: NDArray[np.uint8], quality: int | None, subsampling: Subsampling | None) -> bytes:
+def encode_patch(patch: NDArray[np.uint8], quality: int | None, subsampling: Subsampling | None) -> bytes:
+    """Encode a patch, uint8 of shape (P, P, 3), as the store does."""
     return bytes(
         imagecodecs.jpeg8_encode(np.ascontiguousarray(patch), level=quality, subsampling=subsampling)
     )
+
+
+def jpeg_shape(jpeg: bytes) -> tuple[int, int, int]:
+    """Height, width and components of a complete baseline JPEG stream, from its header.
+
+    Raises:
+        StoreError: If it is something else, or ends too early.
+    """
+    start = 2
+    if jpeg[:2] == _JPEG_START and jpeg[-2:] == _JPEG_END:
+        while jpeg[start : start + 1] == b"\xff" and jpeg[start + 1] != _SCAN:
+            if jpeg[start + 1] == _BASELINE_FRAME and len(jpeg) >= start + 10:
+                height, width, components = struct.unpack_from(">HHB", jpeg, start + 5)
+                return height, width, components
+            start += 2 + int.from_bytes(jpeg[start + 2 : start + 4])
+    raise StoreError(f"{len(jpeg)} bytes are not a complete baseline JPEG stream; decode what they hold")
 
 
 def _create_array(

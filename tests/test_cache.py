@@ -14,6 +14,7 @@ from e2e_abmilx.cache import CacheError, cache_slides
 from e2e_abmilx.slides import Slide, SlideError
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.synthetic import write_slide
+from e2e_abmilx.tiling import TilingError
 
 
 def _psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -185,7 +186,7 @@ def test_another_slide_of_the_same_name_is_refused(cohort: Path, tmp_path: Path)
 def test_wrong_settings_are_refused_at_the_door(
     cohort: Path, tmp_path: Path, how: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(CacheError, match=message):
+    with pytest.raises(TilingError, match=message):
         cache_slides(cohort / "slides", tmp_path, **how)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,24 @@ README = PACKAGE.parent / "README.md"
 
 #: Names from the bottom up; a module may import only names listed before it.
 FLOORS = {
-    "pixels": ["errors", "slides", "tissue", "patches", "store", "cache", "imports", "synthetic", "cohort"],
+    "pixels": [
+        "errors",
+        "slides",
+        "slide_files",
+        "tiling",
+        "tissue",
+        "patches",
+        "store",
+        "locks",
+        "manifest",
+        "overview",
+        "builder",
+        "workers",
+        "cache",
+        "imports",
+        "synthetic",
+        "cohort",
+    ],
     "bags": ["bags"],
     "modules": ["encoders", "heads", "losses", "metrics", "augment", "schedules"],
     "lightning": ["datamodules", "tasks", "callbacks"],

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from e2e_abmilx import cli
@@ -23,7 +24,7 @@ MODEL = {
 
 @pytest.fixture
 def config(cohort: Path, stores: Path, tmp_path: Path) -> Path:
-    """A config of one short epoch on the synthetic stores."""
+    """A config of three short epochs on the synthetic stores."""
     content = {
         "seed_everything": 0,
         "model": MODEL,
@@ -35,7 +36,7 @@ def config(cohort: Path, stores: Path, tmp_path: Path) -> Path:
             },
         },
         "trainer": {
-            "default_root_dir": str(tmp_path / "run"), "max_epochs": 1, "accelerator": "cpu",
+            "default_root_dir": str(tmp_path / "run"), "max_epochs": 3, "accelerator": "cpu",
             "enable_progress_bar": False, "limit_train_batches": 2, "log_every_n_steps": 1,
         },
     }  # fmt: skip
@@ -70,6 +71,7 @@ def test_fit_leaves_an_answer_and_the_other_verbs_use_it(config: Path, tmp_path:
     assert any(row.get("val/auc") for row in logged)
     assert any(row.get("test/auc") for row in logged)
 
+    assert torch.load(run / "last.ckpt", weights_only=False)["epoch"] == 2
     trained = (run / "metrics.csv").read_bytes(), (run / "fit.yaml").read_bytes()
     before = (run / "predictions.csv").read_bytes()
     saved = ["--config", str(run / "fit.yaml"), "--ckpt_path", str(run / "best.ckpt")]

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from e2e_abmilx.slides import Slide, SlideError, find_slides
+from e2e_abmilx.slides import Slide, SlideError
 from e2e_abmilx.synthetic import draw_slide, write_slide
 
 
@@ -103,22 +103,3 @@ def test_real_slides_state_their_resolution(shared: Path) -> None:
             assert slide.resolution() == (pytest.approx(mpp), "aperio header")
     with Slide(shared / "data/slides/no_mpp.tiff") as slide, pytest.raises(SlideError, match="assume_mpp"):
         slide.resolution()
-
-
-def test_find_slides(tmp_path: Path, slide_file: Path) -> None:
-    with pytest.raises(SlideError, match="no such"):
-        find_slides(tmp_path / "absent")
-    with pytest.raises(SlideError, match="holds no slide"):
-        find_slides(tmp_path)
-    assert find_slides(slide_file.parent) == [slide_file]
-    assert find_slides([slide_file]) == [slide_file]
-    table = tmp_path / "slides.csv"
-    table.write_text(f"slide\n{slide_file}\n")
-    assert find_slides(table) == [slide_file]
-    table.write_text("file\nx\n")
-    with pytest.raises(SlideError, match="needs one named slide"):
-        find_slides(table)
-    other = tmp_path / slide_file.name
-    other.touch()
-    with pytest.raises(SlideError, match="both named"):
-        find_slides([slide_file, other])

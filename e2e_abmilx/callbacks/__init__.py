@@ -1,6 +1,6 @@
 """Lightning callbacks: one behaviour a file."""
 
-from e2e_abmilx.callbacks.checkpoints import BestAndLast
+from e2e_abmilx.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.callbacks.predictions import PredictionTable
 
-__all__ = ["BestAndLast", "PredictionTable"]
+__all__ = ["BestCheckpoint", "LastCheckpoint", "PredictionTable"]

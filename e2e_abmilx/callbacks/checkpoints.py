@@ -6,12 +6,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from e2e_abmilx.tasks.base import BagTask
 
 
-class BestAndLast(ModelCheckpoint):
-    """Keep ``best.ckpt``, chosen on validation data, and ``last.ckpt`` in ``trainer.default_root_dir``.
+class BestCheckpoint(ModelCheckpoint):
+    """Keep ``best.ckpt`` in ``trainer.default_root_dir``, chosen on validation data.
 
     Args:
         monitor: Metric to choose by; by default the task's own.
-        mode: ``"max"`` or ``"min"``.
+        mode: Whether more (``"max"``) or less (``"min"``) of it is better.
     """
 
     def __init__(self, monitor: str | None = None, mode: str = "max") -> None:
@@ -19,7 +19,6 @@ class BestAndLast(ModelCheckpoint):
             filename="best",
             monitor=monitor,
             mode=mode,
-            save_last=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
@@ -29,4 +28,19 @@ class BestAndLast(ModelCheckpoint):
         self.dirpath = self.dirpath or trainer.default_root_dir
         if self.monitor is None and isinstance(pl_module, BagTask):
             self.monitor = pl_module.monitor
+        super().setup(trainer, pl_module, stage)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keep ``last.ckpt`` in ``trainer.default_root_dir``: the state after each epoch, to go on from.
+
+    Lightning's own ``save_last`` is written only together with a new best one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Settle the folder."""
+        self.dirpath = self.dirpath or trainer.default_root_dir
         super().setup(trainer, pl_module, stage)

@@ -1,0 +1,218 @@
+"""One slide → its patch store: resolution, tissue, grids, patches, picture."""
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.locks import hold
+from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
+from e2e_abmilx.overview import draw_overview
+from e2e_abmilx.patches import cut_patches
+from e2e_abmilx.slide_files import SlideFile
+from e2e_abmilx.slides import ReadPlan, Slide, SlideError
+from e2e_abmilx.store import PatchStore, StoreWriter, encode_patch, leftovers
+from e2e_abmilx.tiling import Tiling
+from e2e_abmilx.tissue import coarse_grid, patch_grid, tissue_mask
+
+CLAIMS = ".claims"
+OVERVIEWS = "overviews"
+
+_SAMPLE = 32  # patches a scale that are cut and encoded to estimate bytes and time
+
+
+class Job(NamedTuple):
+    """One slide to cache; travels to worker processes.
+
+    Attributes:
+        slide: The slide.
+        out: Folder of the cache.
+        tiling: How to cut it.
+        threads: Threads inside the slide.
+    """
+
+    slide: SlideFile
+    out: Path
+    tiling: Tiling
+    threads: int
+
+    @property
+    def store(self) -> Path:
+        """Where its store will be."""
+        return self.out / f"{self.slide.name}.zarr"
+
+    @property
+    def claim(self) -> Path:
+        """The lock file of whoever is building it."""
+        return self.out / CLAIMS / f"{self.slide.name}.lock"
+
+
+class _Prepared(NamedTuple):
+    """What a slide's patches will be, before any is cut."""
+
+    mpp: float
+    mpp_source: str
+    plans: list[ReadPlan]
+    thumbnail: np.ndarray
+    tissue: np.ndarray
+    grids: list[np.ndarray]
+
+
+def cache_slide(job: Job) -> CachedSlide:
+    """Build the store of one slide, or say why not; runs in a worker process."""
+    job.claim.parent.mkdir(exist_ok=True)
+    with hold(job.claim, wait=True):  # another process may be at it: then its store is there afterwards
+        started = time.perf_counter()
+        if job.store.exists():
+            return describe(job, read_manifest(job.out))
+        for partial in leftovers(job.store):
+            shutil.rmtree(partial)
+        try:
+            _build(job)
+            row = describe(job, {})._replace(seconds=round(time.perf_counter() - started, 2))
+        except InputError as error:
+            row = CachedSlide(job.slide.name, "failed", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a reader raises on this slide, the others go on
+            row = CachedSlide(job.slide.name, "failed", f"{job.slide.path}: {type(error).__name__}: {error}")
+        update_manifest(job.out, [row])
+        return row
+
+
+def plan_slide(job: Job) -> CachedSlide:
+    """Say what caching a slide would come to, from a sample of its patches."""
+    try:
+        with Slide(job.slide.path) as slide:
+            prepared = _prepare(slide, job)
+            seconds = size = 0.0
+            for plan, coords in zip(prepared.plans, prepared.grids, strict=True):
+                sample = coords[:: max(1, len(coords) // _SAMPLE)][:_SAMPLE]
+                used, bytes_ = _time_sample(slide, plan, sample, job.tiling)
+                seconds += used * len(coords)
+                size += bytes_ * len(coords)
+    except InputError as error:
+        return CachedSlide(job.slide.name, "failed", str(error))
+    patches = ";".join(str(len(coords)) for coords in prepared.grids)
+    return CachedSlide(
+        job.slide.name,
+        "planned",
+        "",
+        prepared.mpp,
+        prepared.mpp_source,
+        patches,
+        0,
+        round(size),
+        round(seconds, 2),
+    )
+
+
+def _time_sample(slide: Slide, plan: ReadPlan, coords: np.ndarray, tiling: Tiling) -> tuple[float, float]:
+    """Seconds and bytes a patch, from some that are cut and encoded in memory."""
+    started, size, count = time.perf_counter(), 0, 0
+    for patches, _ in cut_patches(slide, plan, coords, tiling.patch_size):
+        size += sum(len(encode_patch(patch, tiling.quality, "444")) for patch in patches)
+        count += len(patches)
+    return (time.perf_counter() - started) / max(count, 1), size / max(count, 1)
+
+
+def _build(job: Job) -> None:
+    tiling = job.tiling
+    with Slide(job.slide.path) as slide:
+        prepared = _prepare(slide, job)
+        facts = {
+            "tiling": tiling.as_json(),
+            "override_mpp": job.slide.mpp,
+            "fingerprint": fingerprint(job.slide.path),
+            "slide_file": job.slide.path.name,
+            "slide_size": list(slide.size),
+            "slide_mpp": prepared.mpp,
+            "slide_mpp_source": prepared.mpp_source,
+            "patch_mpp": [plan.mpp for plan in prepared.plans],
+            "footprints": [plan.footprint for plan in prepared.plans],
+            "grid_patches": [len(coords) for coords in prepared.grids],
+        }
+        with StoreWriter(
+            job.store,
+            tiling.mpp,
+            patch_size=tiling.patch_size,
+            attributes=facts,
+            quality=tiling.quality,
+            threads=job.threads,
+        ) as writer:
+            writer.write_thumbnail(prepared.thumbnail)
+            writer.write_tissue(prepared.tissue)
+            for scale, (plan, coords) in enumerate(zip(prepared.plans, prepared.grids, strict=True)):
+                for patches, kept in cut_patches(slide, plan, coords, tiling.patch_size):
+                    writer.write(patches, kept, scale)
+    picture = job.out / OVERVIEWS / f"{job.slide.name}.png"
+    picture.parent.mkdir(exist_ok=True)
+    draw_overview(PatchStore(job.store)).save(picture)
+
+
+def _prepare(slide: Slide, job: Job) -> _Prepared:
+    """Resolution, tissue and grids of a slide."""
+    tiling = job.tiling
+    resolution = slide.resolution(tiling.assume_mpp, override_mpp=job.slide.mpp)
+    plans = [slide.plan(scale, tiling.patch_size, resolution.mpp) for scale in tiling.mpp]
+    thumbnail = slide.thumbnail(_thumbnail_side(slide.size, plans[0].footprint))
+    tissue = tissue_mask(thumbnail, mpp=resolution.mpp * slide.size[0] / thumbnail.shape[1])
+    fine_footprint = plans[0].footprint
+    shares = {"overlap": tiling.overlap, "min_tissue": tiling.min_tissue}
+    fine = patch_grid(tissue, slide.size, footprint=fine_footprint, **shares)
+    grids = [fine] + [
+        coarse_grid(
+            tissue, slide.size, fine, fine_footprint=fine_footprint, footprint=plan.footprint, **shares
+        )
+        for plan in plans[1:]
+    ]
+    for scale, coords in zip(tiling.mpp, grids, strict=True):
+        if not len(coords):
+            raise SlideError(
+                f"{slide.path} has no patch of {tiling.patch_size} px at {scale:g} µm/px with at least"
+                f" {tiling.min_tissue:.0%} tissue; if there is tissue, lower min_tissue, mpp or patch_size"
+            )
+    return _Prepared(resolution.mpp, resolution.source, plans, thumbnail, tissue, grids)
+
+
+def _thumbnail_side(size: tuple[int, int], footprint: float) -> int:
+    """Pixels along the longer side, so that about eight lie along a patch; at least 512, at most 2048."""
+    return min(max(round(8 * max(size) / footprint), 512), 2048)
+
+
+def describe(job: Job, earlier: dict[str, CachedSlide]) -> CachedSlide:
+    """The row of a finished store; the earlier one, which knows how long it took, where there is one."""
+    row = earlier.get(job.slide.name)
+    if row is not None and row.status == "done":
+        return row
+    store = PatchStore(job.store)
+    facts = store.attributes
+    counts = [store.num_patches(scale) for scale in range(len(store.scales))]
+    return CachedSlide(
+        job.slide.name,
+        "done",
+        mpp=facts["slide_mpp"],
+        mpp_source=facts["slide_mpp_source"],
+        patches=";".join(map(str, counts)),
+        unreadable=sum(facts["grid_patches"]) - sum(counts),
+        bytes=sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+    )
+
+
+def fingerprint(path: Path) -> str:
+    """A digest of a slide's size and of the first and last 64 KiB of its file."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
+        digest.update(file.read(65536))
+        file.seek(max(0, size - 65536))
+        digest.update(file.read(65536))
+    return digest.hexdigest()[:32]
+
+
+def settings_of(job: Job) -> dict[str, object]:
+    """What a finished store must have been made with."""
+    return {**job.tiling.as_json(), "override_mpp": job.slide.mpp}
