@@ -154,7 +154,9 @@ class Slide:
             downsample = own
         return ReadPlan(level, own, patch_size * downsample, mpp * downsample)
 
-    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+    def read_level(
+        self, level: int, x: int, y: int, width: int, height: int, *, shrink: int = 1
+    ) -> np.ndarray:
         """Read a rectangle of a level; any number of threads may.
 
         A tile that is absent, breaks off or cannot be decoded is an error. Damage that leaves a JPEG stream in
@@ -167,14 +169,15 @@ class Slide:
             y: Top edge, pixels of the level.
             width: Pixels of the level; the rectangle must lie inside it.
             height: Pixels of the level.
+            shrink: Side of the squares of pixels that are averaged to one; the last ones may be smaller.
 
         Returns:
-            RGB pixels, uint8, shape ``(height, width, 3)``.
+            RGB pixels, uint8, shape ``(height / shrink, width / shrink, 3)``, rounded up.
 
         Raises:
             SlideError: The pixels cannot be decoded.
         """
-        return self._read(level, x, y, width, height, absent=None)
+        return self._read_shrunk(level, (x, y, width, height), shrink, absent=None)
 
     def thumbnail(self, max_side: int = 2048) -> np.ndarray:
         """Read the whole slide, small.
@@ -197,18 +200,35 @@ class Slide:
         refusals = []
         for downsample in downsamples[downsamples.index(best) :]:
             factor = max(1, int(shrink / downsample))
+            level = self.level_downsamples.index(downsample)
+            width, height = self.level_dimensions[level]
             try:
-                pooled = self._read_pooled(self.level_downsamples.index(downsample), factor)
+                pooled = self._read_shrunk(level, (0, 0, width, height), factor, absent=_GLASS)
             except SlideError as error:
                 refusals.append(error)
                 continue
-            width, height = self.level_dimensions[self.level_downsamples.index(downsample)]
             box = (0.0, 0.0, width / factor, height / factor)
             return np.asarray(Image.fromarray(pooled).resize(side, Image.Resampling.HAMMING, box=box))
         raise refusals[0]
 
-    def _read(self, level: int, x: int, y: int, width: int, height: int, absent: int | None) -> np.ndarray:
+    def _read_shrunk(
+        self, level: int, box: tuple[int, int, int, int], shrink: int, absent: int | None
+    ) -> np.ndarray:
         """As :meth:`read_level`; tiles that the file leaves out get the grey value ``absent``, unless it is None."""
+        left, top, width, height = box
+        if shrink == 1:
+            return self._read(level, left, top, width, height, absent)
+        shrunk = np.empty((math.ceil(height / shrink), math.ceil(width / shrink), 3), np.uint8)
+        step = max(1, _PART // shrink)  # in parts, so that a large rectangle is never held whole
+        for row in range(0, shrunk.shape[0], step):
+            for column in range(0, shrunk.shape[1], step):
+                x, y = column * shrink, row * shrink
+                size = (min(step * shrink, width - x), min(step * shrink, height - y))
+                part = Image.fromarray(self._read(level, left + x, top + y, *size, absent)).reduce(shrink)
+                shrunk[row : row + step, column : column + step] = np.asarray(part)
+        return shrunk
+
+    def _read(self, level: int, x: int, y: int, width: int, height: int, absent: int | None) -> np.ndarray:
         try:
             if self._tiled:
                 return self._tiled[level].read(x, y, width, height, absent)
@@ -221,19 +241,6 @@ class Slide:
                 " the file is damaged or uses a compression that the reader does not know"
             ) from error
 
-    def _read_pooled(self, level: int, factor: int) -> np.ndarray:
-        """A whole level, averaged over squares; read in parts, so that a large one is never held whole."""
-        width, height = self.level_dimensions[level]
-        pooled = np.empty((math.ceil(height / factor), math.ceil(width / factor), 3), np.uint8)
-        step = max(1, _PART // factor) * factor
-        for y in range(0, height, step):
-            for x in range(0, width, step):
-                part = self._read(level, x, y, min(step, width - x), min(step, height - y), absent=_GLASS)
-                small = np.asarray(Image.fromarray(part).reduce(factor))
-                top, left = y // factor, x // factor
-                pooled[top : top + small.shape[0], left : left + small.shape[1]] = small
-        return pooled
-
     def _stated_mpp(self) -> float | None:
         x, y = _positive(self._property("mpp-x")), _positive(self._property("mpp-y"))
         return None if x is None or y is None else math.sqrt(x * y)
@@ -242,7 +249,7 @@ class Slide:
         return self.properties.get(f"tiffslide.{name}", self.properties.get(f"openslide.{name}"))
 
 
-_PART = 2048  # pixels along the side of what is read of a level at once for a thumbnail
+_PART = 2048  # pixels along the side of what is read at once to be shrunk
 _GLASS = 255  # of tiles that a thumbnail finds absent: scanners leave out where they saw no tissue
 
 

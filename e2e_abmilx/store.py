@@ -11,6 +11,7 @@ small picture of the slide.
 
 import asyncio
 import functools
+import itertools
 import json
 import math
 import os
@@ -490,7 +491,7 @@ class StoreWriter:
             ValueError: If the coordinates have a wrong shape or dtype, or another number than the streams.
         """
         before = self._scales[scale].num_patches
-        self._append(map(self._checked, jpegs), coords, scale)
+        self._append(map(self._checked, jpegs, itertools.count(before)), coords, scale)
         if (written := self._scales[scale].num_patches - before) != len(coords):
             raise ValueError(f"there are {written} JPEG streams for {len(coords)} coords; give one for each")
 
@@ -508,18 +509,16 @@ class StoreWriter:
         with _disk_errors(self.path):
             self._scales[scale].append(jpegs, coords)
 
-    def _checked(self, jpeg: bytes) -> bytes:
-        shape = (self._patch_size, self._patch_size, 3)
-        if jpeg_shape(jpeg) != shape:
-            raise StoreError(
-                f"a JPEG stream is of {jpeg_shape(jpeg)} and the patches of {self.path} are of {shape};"
-                " decode and resize it"
-            )
+    def _checked(self, jpeg: bytes, patch: int) -> bytes:
+        pixels = np.empty((self._patch_size, self._patch_size, 3), np.uint8)
         try:
-            imagecodecs.jpeg8_decode(jpeg)
-        except imagecodecs.Jpeg8Error as error:
+            if (shape := jpeg_shape(jpeg)) != pixels.shape:
+                raise ValueError(f"it is of {shape}, not of {pixels.shape}")
+            imagecodecs.jpeg8_decode(jpeg, out=pixels)
+        except (imagecodecs.Jpeg8Error, ValueError) as error:
             raise StoreError(
-                f"a JPEG stream for {self.path} cannot be decoded: {error}; leave it out"
+                f"the JPEG stream of patch {patch} cannot go into {self.path} as it is: {error};"
+                " decode and resize it, or leave it out"
             ) from error
         return jpeg
 
@@ -680,7 +679,7 @@ def jpeg_shape(jpeg: bytes) -> tuple[int, int, int]:
     """Height, width and components of a complete baseline JPEG stream, from its header.
 
     Raises:
-        StoreError: If it is something else, or ends too early.
+        ValueError: If it is something else, or ends too early.
     """
     start = 2
     if jpeg[:2] == _JPEG_START and jpeg[-2:] == _JPEG_END:
@@ -689,7 +688,7 @@ def jpeg_shape(jpeg: bytes) -> tuple[int, int, int]:
                 height, width, components = struct.unpack_from(">HHB", jpeg, start + 5)
                 return height, width, components
             start += 2 + int.from_bytes(jpeg[start + 2 : start + 4])
-    raise StoreError(f"{len(jpeg)} bytes are not a complete baseline JPEG stream; decode what they hold")
+    raise ValueError("it is not a complete baseline JPEG stream")
 
 
 def _create_array(

@@ -1,6 +1,8 @@
+import contextlib
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from e2e_abmilx.cache import CacheError, cache_slides
+from e2e_abmilx.cache import CacheError, cache_slides, verify
+from e2e_abmilx.main import main
 from e2e_abmilx.slides import Slide, SlideError
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.synthetic import write_slide
@@ -213,3 +216,89 @@ def test_folder_that_cannot_be_written(cohort: Path, tmp_path: Path) -> None:
         cache_slides(cohort / "slides", blocked / "out")
     with pytest.raises(SlideError, match="no such"):
         cache_slides(cohort / "absent", tmp_path)
+
+
+def test_magnifications_overrides_and_plans(cohort: Path, tmp_path: Path) -> None:
+    slide = cohort / "slides/slide-000.tiff"
+    table = tmp_path / "slides.csv"
+    table.write_text(f"slide,mpp\n{slide},0.25\n")
+    planned = cache_slides(table, tmp_path / "out", mpp=("20x",), patch_size=64, dry_run=True)
+    assert not (tmp_path / "out").exists()
+    (row,) = cache_slides(table, tmp_path / "out", mpp=("20x",), patch_size=64)
+    assert (row.mpp, row.mpp_source) == (0.25, "override")
+    store = PatchStore(tmp_path / "out/slide-000.zarr")
+    assert store.scales == (0.5,)
+    assert store.attributes["footprints"] == [128.0]  # 64 px of 0.5 µm on a slide said to have 0.25
+    assert planned[0].patches == row.patches
+    shards = sum(path.stat().st_size for path in (store.path / "0/patches").glob("c.*"))
+    assert planned[0].bytes == pytest.approx(shards, rel=0.25)
+    with pytest.raises(CacheError, match=r"override_mpp 0\.25 there, None now"):
+        cache_slides(slide, tmp_path / "out", mpp=("20x",), patch_size=64)
+
+
+def test_verify_names_slide_and_patch(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache_slides(sorted((cohort / "slides").glob("*.tiff"))[:2], tmp_path, patch_size=64, workers=1)
+    assert verify(tmp_path) == []
+    shard = next((tmp_path / "slide-001.zarr/0/patches").glob("c.*"))
+    damaged = bytearray(shard.read_bytes())
+    damaged[100] ^= 1
+    shard.write_bytes(damaged)
+    (problem,) = verify(tmp_path)
+    assert "slide-001.zarr" in problem
+    assert "patch 0" in problem
+    with pytest.raises(SystemExit, match="1 problems"):
+        main(["verify", "--cache", str(tmp_path)])
+    assert "patch 0" in capsys.readouterr().out
+    with pytest.raises(CacheError, match="holds no patch store"):
+        verify(tmp_path / "absent")
+
+
+def test_two_processes_share_a_folder(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    code = (
+        "from e2e_abmilx.cache import cache_slides\n"
+        f"cache_slides(r'{cohort / 'slides'}', r'{tmp_path}', patch_size=64, workers=1)"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    _assert_same_stores(stores, tmp_path)
+    assert {row["status"] for row in _rows(tmp_path).values()} == {"done"}
+    assert not (tmp_path / ".claims").exists()
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_moments(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    code = (
+        "from e2e_abmilx.cache import cache_slides\n"
+        "if __name__ == '__main__':\n"
+        f"    cache_slides(r'{cohort / 'slides'}', r'{tmp_path}', patch_size=64, workers=2)"
+    )
+    (tmp_path / "build.py").write_text(code)
+    rng = np.random.default_rng(0)
+    interrupted = 0
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, str(tmp_path / "build.py")], start_new_session=True)
+        try:
+            process.wait(timeout=float(rng.uniform(1.0, 6.0)))
+        except subprocess.TimeoutExpired:
+            interrupted += 1
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for path in rng.permutation(sorted(map(str, tmp_path.glob("*.zarr"))))[:8]:
+            shutil.rmtree(path)  # so that there is always something to do
+    assert interrupted >= 10
+    subprocess.run([sys.executable, str(tmp_path / "build.py")], check=True)
+    _assert_same_stores(stores, tmp_path)
+    assert not [path.name for path in tmp_path.iterdir() if "partial" in path.name]
+    assert {row["status"] for row in _rows(tmp_path).values()} == {"done"}
+
+
+def _assert_same_stores(expected: Path, found: Path) -> None:
+    """Every file of every store is the same, byte for byte."""
+    for one in sorted(expected.glob("*.zarr")):
+        files = sorted(path.relative_to(expected) for path in one.rglob("*") if path.is_file())
+        other = found / one.name
+        assert files == sorted(path.relative_to(found) for path in other.rglob("*") if path.is_file())
+        assert all((expected / file).read_bytes() == (found / file).read_bytes() for file in files)
