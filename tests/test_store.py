@@ -303,6 +303,47 @@ class TestWriting:
                 writer.write_thumbnail(textures(1, side=30)[0, :20])
         assert files(folder) == files(path)
 
+    def test_encoded_patches_pass_unchanged(self, path: Path, tmp_path: Path) -> None:
+        original = PatchStore(path)
+        streams = original.read_encoded(range(COUNTS[0]))
+        with StoreWriter(tmp_path / "a.zarr", [0.5], patch_size=P) as writer:
+            writer.write_encoded(iter(streams[:5]), grid(5))
+            writer.write(original.read([5]), grid(6)[5:])
+            writer.write_encoded(streams[6:], grid(COUNTS[0])[6:])
+        store = PatchStore(tmp_path / "a.zarr")
+        assert store.read_encoded([*range(5), *range(6, COUNTS[0])]) == streams[:5] + streams[6:]
+        assert (store.coords() == grid(COUNTS[0])).all()
+        assert list(store.verify()) == []
+
+    @staticmethod
+    def foreign(kind: str) -> bytes:
+        file = io.BytesIO()
+        mode = {"grey": "L", "four inks": "CMYK"}.get(kind, "RGB")
+        picture = Image.fromarray(textures(1, side=2 * P if kind == "larger" else P)[0]).convert(mode)
+        picture.save(file, "PNG" if kind == "PNG" else "JPEG", progressive=kind == "progressive")
+        jpeg = file.getvalue()
+        return {
+            "cut": jpeg[:-30],
+            "holed": jpeg[:200] + jpeg[-30:],
+            "empty": b"",
+            "ends": b"\xff\xd8\xff\xd9",
+        }.get(kind, jpeg)
+
+    @pytest.mark.parametrize(
+        "kind", ["grey", "four inks", "larger", "progressive", "PNG", "cut", "holed", "empty", "ends"]
+    )
+    def test_other_streams_do_not_pass(self, tmp_path: Path, kind: str) -> None:
+        streams = [self.foreign("RGB"), self.foreign(kind)]
+        writer = StoreWriter(tmp_path / "a.zarr", [0.5], patch_size=P)
+        with pytest.raises(StoreError, match=r"stream of patch 1 cannot go into .*a\.zarr"), writer:
+            writer.write_encoded(streams, grid(2))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_streams_and_coords_must_match(self, tmp_path: Path) -> None:
+        writer = StoreWriter(tmp_path / "a.zarr", [0.5], patch_size=P)
+        with pytest.raises(ValueError, match="2 JPEG streams for 3 coords"), writer:
+            writer.write_encoded([self.foreign("RGB")] * 2, grid(3))
+
     @pytest.mark.parametrize("count", [6, 7, 8, 14])
     def test_shard_borders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         monkeypatch.setattr(store_module, "PATCHES_PER_SHARD", 7)
