@@ -8,9 +8,16 @@ from jsonargparse import auto_cli
 
 from e2e_abmilx.cache import cache_slides, verify
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.imports import import_coords, import_images, import_lmdb
 
 #: Commands that need neither model nor data: name → typed function with a docstring.
-TOOLS: dict[str, Any] = {"cache": cache_slides, "verify": verify}
+TOOLS: dict[str, Any] = {
+    "cache": cache_slides,
+    "import_coords": import_coords,
+    "import_images": import_images,
+    "import_lmdb": import_lmdb,
+    "verify": verify,
+}
 
 
 def main(args: list[str] | None = None) -> None:
