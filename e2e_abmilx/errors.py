@@ -3,3 +3,7 @@
 
 class InputError(Exception):
     """Something in the input that its owner can mend; the message holds the value, the rule and the cure."""
+
+
+class SourceError(InputError):
+    """Something that a user already has, and that cannot be imported."""

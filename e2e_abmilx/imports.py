@@ -2,11 +2,8 @@
 
 import contextlib
 import hashlib
-import io
 import logging
 import math
-import pickle
-import pickletools
 import re
 import shutil
 import time
@@ -14,20 +11,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from e2e_abmilx.builder import CLAIMS, describe, fingerprint
-from e2e_abmilx.errors import InputError
+from e2e_abmilx.coordinates import Tiles, read_tiles
+from e2e_abmilx.databases import open_database
+from e2e_abmilx.errors import InputError, SourceError
 from e2e_abmilx.locks import hold
 from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
 from e2e_abmilx.patches import cut_patches
 from e2e_abmilx.slide_files import SlideFile, find_slides
 from e2e_abmilx.slides import SNAP, ReadPlan, Slide
-from e2e_abmilx.store import PatchStore, StoreError, StoreWriter, jpeg_shape, leftovers
+from e2e_abmilx.store import PatchStore, StoreError, StoreWriter, leftovers
 from e2e_abmilx.tiling import parse_scales
 from e2e_abmilx.tissue import coarse_grid
 from e2e_abmilx.workers import run_jobs
@@ -35,15 +34,8 @@ from e2e_abmilx.workers import run_jobs
 logger = logging.getLogger(__name__)
 
 _FILE_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\ud800-\udfff]{1,200}")
-_MAX_BYTES = 2**24  # no patch, and no table of slides, is larger
-_MAX_TILES = 10**7  # of a slide: more than it has at its finest
-_SIDES = (8, 4096)  # pixels along a patch, at least and at most
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _MODES = ("RGB", "RGBA", "L", "P")  # 8 bits a channel; transparency is dropped
-
-
-class SourceError(InputError):
-    """Something that a user already has, and that cannot be imported."""
 
 
 def import_lmdb(
@@ -80,7 +72,7 @@ def import_lmdb(
         raise SourceError(f"mpp {list(scales)} is not one number for each of {len(databases)} databases")
     counts = []
     for path in databases:
-        with _open_database(path) as database:
+        with open_database(path) as database:
             counts.append(database.counts())
     jobs, failed = [], []
     for name in sorted(set().union(*counts)):
@@ -228,7 +220,7 @@ class _LmdbSlide(_Source):
     def write(self) -> None:
         name, facts = self.slide.name, _facts(self, self.counts, self.mpp)
         with contextlib.ExitStack() as stack:
-            databases = [stack.enter_context(_open_database(path)) for path in self.databases]
+            databases = [stack.enter_context(open_database(path)) for path in self.databases]
             # the authors' writer has quality 80 and 4:2:0 unless it is told otherwise
             writer = StoreWriter(
                 self.store,
@@ -287,7 +279,7 @@ class _TiledSlide(_Source):
 
     def write(self) -> None:
         with Slide(self.slide.path) as slide:
-            tiles = _read_tiles(self.coords, slide)
+            tiles = read_tiles(self.coords, slide)
             resolution = slide.resolution(self.assume_mpp, override_mpp=self.slide.mpp)
             own = tiles.footprint * resolution.mpp / tiles.patch_size
             scales = self.mpp or (_conventional(own),)
@@ -393,183 +385,13 @@ def _parse(mpp: Sequence[float | str] | None) -> tuple[float, ...]:
     return scales
 
 
-class _Database(NamedTuple):
-    """An LMDB of the authors, open: keys ``<slide>-<i>`` → pickled JPEG bytes, ``__pn__`` → patches a slide."""
-
-    path: Path
-    entries: int
-    transaction: Any
-
-    def counts(self) -> dict[str, int]:
-        """Number of patches of each slide."""
-        counts = self._get("__pn__")
-        if counts is None:
-            raise SourceError(
-                f"{self.path} has no table of slides (__pn__), which is written last: its writing was interrupted;"
-                " run the authors' save_patches.py on it again, which goes on where it stopped"
-            )
-        if not isinstance(counts, dict) or not all(
-            isinstance(name, str) and isinstance(count, int) and 0 <= count <= self.entries
-            for name, count in counts.items()
-        ):
-            raise SourceError(
-                f"{self.path} has a table of slides (__pn__) that is not a number of patches, at most"
-                f" {self.entries}, for each name; make the database anew"
-            )
-        return counts
-
-    def side(self, slide: str) -> int:
-        """Pixels along a patch."""
-        (first,) = self.jpegs(slide, 1)
-        try:
-            return jpeg_shape(first)[0]
-        except ValueError as error:
-            raise SourceError(
-                f"{self.path} has no patch at {slide}-0: {error}; make the database anew"
-            ) from error
-
-    def jpegs(self, slide: str, count: int) -> Iterator[bytes]:
-        """The patches of a slide, in the order of their numbers."""
-        for patch in range(count):
-            jpeg = self._get(f"{slide}-{patch}")
-            if not isinstance(jpeg, bytes):
-                what = "no value" if jpeg is None else f"a {type(jpeg).__name__} instead of JPEG bytes"
-                raise SourceError(f"{self.path} has {what} at {slide}-{patch}; make the database anew")
-            yield jpeg
-
-    def _get(self, key: str) -> object:
-        value = self.transaction.get(key.encode())
-        try:
-            return None if value is None else _unpickle(value)
-        except Exception as error:  # damaged pickles raise many kinds
-            raise SourceError(
-                f"{self.path} has a pickle at {key} that is damaged or holds something else than bytes, str, int,"
-                f" list and dict ({error}); nothing of it was run; make the database anew"
-            ) from error
-
-
-@contextlib.contextmanager
-def _open_database(path: Path) -> Iterator[_Database]:
-    """Open an LMDB, and close it at the end: a process cannot open it twice."""
-    try:
-        import lmdb
-    except ImportError as error:
-        raise SourceError("reading an LMDB needs py-lmdb; `pip install e2e-abmilx[lmdb]`") from error
-    try:
-        with (
-            lmdb.open(str(path), subdir=False, readonly=True, lock=False, readahead=False) as environment,
-            environment.begin(buffers=True) as transaction,
-        ):
-            table = environment.stat()
-            size = (environment.info()["last_pgno"] + 1) * table["psize"]
-            if path.stat().st_size < size:  # beyond the end of the file, reading would kill the process
-                raise SourceError(f"{path} is cut off: it needs {size} bytes; copy it again")
-            yield _Database(path, table["entries"], transaction)
-    except lmdb.Error as error:
-        raise SourceError(
-            f"{path} cannot be read as an LMDB ({error}); check the path, or copy it again"
-        ) from error
-
-
-#: What a pickle of bytes, str, int, list and dict is made of. Nothing here names, calls or makes anything else.
-_OPCODES = {
-    "PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "BINBYTES",
-    "SHORT_BINBYTES", "BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "EMPTY_LIST",
-    "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS",
-}  # fmt: skip
-
-
-class _Unpickler(pickle.Unpickler):
-    """A second lock: opcodes that ask for a name are refused before it reads."""
-
-    def find_class(self, module: str, name: str) -> object:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-
-
-def _unpickle(data: memoryview) -> object:
-    if len(data) > _MAX_BYTES:
-        raise pickle.UnpicklingError(f"it has {len(data)} bytes, and no patch has more than {_MAX_BYTES}")
-    for opcode, argument, _ in pickletools.genops(bytes(data)):
-        if opcode.name not in _OPCODES:
-            raise pickle.UnpicklingError(f"it has the opcode {opcode.name}")
-        if opcode.name == "LONG_BINPUT" and int(argument or 0) > len(data):  # as many entries are allocated
-            raise pickle.UnpicklingError(f"it has a memo of {argument} entries")
-    return _Unpickler(io.BytesIO(data)).load()
-
-
-class _Tiles(NamedTuple):
-    """What a coordinates file says: level-0 ``(x, y)``, pixels of a patch, level-0 pixels that it covers."""
-
-    coords: np.ndarray
-    patch_size: int
-    footprint: float
-
-
-def _read_tiles(path: Path, slide: Slide) -> _Tiles:
-    """The patches that TRIDENT or CLAM found in this slide."""
-    coords, stated = _read_coords(path)
-    patch_size = _whole(stated, "patch_size", path)
-    if "patch_size_level0" in stated:  # TRIDENT
-        footprint: float = _whole(stated, "patch_size_level0", path)
-        size = (stated.get("level0_width", slide.size[0]), stated.get("level0_height", slide.size[1]))
-        fits = size == slide.size
-    elif "patch_level" in stated:  # CLAM; its `downsample` is that of the level, in x and in y
-        level = _whole(stated, "patch_level", path, least=0)
-        own = slide.level_downsamples[level] if level < len(slide.level_downsamples) else math.nan
-        footprint = patch_size * own * _whole({"custom_downsample": 1} | stated, "custom_downsample", path)
-        fits = bool(np.any(np.abs(np.ravel(stated.get("downsample", own)) / own - 1) <= SNAP))
-    else:
-        raise SourceError(
-            f"{path} states neither patch_size_level0, as TRIDENT does, nor patch_level, as CLAM does, so that the"
-            " size of a patch is unknown; give the folder `patches`, not that of the features"
-        )
-    if not fits or (coords < 0).any() or (coords >= slide.size).any():
-        raise SourceError(
-            f"{path} was not made from {slide.path}: its size, level or coordinates lie outside; pair it with its own slide"
-        )
-    if not _SIDES[0] <= patch_size <= _SIDES[1]:
-        raise SourceError(f"{path} has patches of {patch_size} px; they must have {_SIDES[0]} to {_SIDES[1]}")
-    return _Tiles(coords, patch_size, footprint)
-
-
-def _read_coords(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Level-0 ``(x, y)``, shape ``(N, 2)``, and the attributes beside them."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise SourceError("reading coordinates needs h5py; `pip install e2e-abmilx[features]`") from error
-    try:
-        with h5py.File(path, "r") as file:
-            table = file["coords"]
-            if table.shape[1:] == (2,) and table.dtype.kind in "iu" and 0 < len(table) <= _MAX_TILES:
-                return table[:].astype(np.int64), dict(table.attrs)
-            what = f"{table.dtype} of {table.shape}"
-    except (OSError, KeyError, AttributeError, RuntimeError) as error:
-        raise SourceError(f"{path} cannot be read ({error}); let TRIDENT or CLAM write it again") from error
-    raise SourceError(
-        f"{path} has coords {what}, not 1 to {_MAX_TILES} whole level-0 (x, y); is there tissue?"
-    )
-
-
-def _whole(stated: dict[str, Any], name: str, path: Path, *, least: int = 1) -> int:
-    try:
-        number = int(stated[name])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        number = -1
-    if number < least:
-        raise SourceError(
-            f"{path} states {name} {stated.get(name)!r}, not a whole number; let it be written again"
-        )
-    return number
-
-
 def _conventional(mpp: float) -> float:
     """The nearest of … 0.25, 0.5, 1 … where it is within 2 %, so that slides of one cohort have one scale."""
     nearest = 2.0 ** round(math.log2(mpp))
     return nearest if abs(mpp / nearest - 1) <= SNAP else mpp
 
 
-def _lay_out(tiles: _Tiles, slide: Slide, plans: Sequence[ReadPlan]) -> list[np.ndarray]:
+def _lay_out(tiles: Tiles, slide: Slide, plans: Sequence[ReadPlan]) -> list[np.ndarray]:
     """Corners of the patches of each scale: centred on the tiles at the finest, around their centres at others."""
     finest = plans[0].footprint
     room = np.array(slide.size) - math.ceil(finest)

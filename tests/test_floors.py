@@ -27,7 +27,7 @@ FLOORS = {
         "builder",
         "workers",
         "cache",
-        "imports",
+        "databases", "coordinates", "imports",
         "synthetic",
         "cohort",
     ],

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from e2e_abmilx import imports
+from e2e_abmilx import databases
 from e2e_abmilx.imports import SourceError, import_coords, import_images, import_lmdb
 from e2e_abmilx.manifest import read_manifest
 from e2e_abmilx.slides import Slide
@@ -293,7 +293,7 @@ class TestUnpickling:
     @given(value=PLAIN, protocol=st.integers(3, pickle.HIGHEST_PROTOCOL))
     @settings(deadline=None, max_examples=80)
     def test_plain_values_pass(self, value: object, protocol: int) -> None:
-        assert imports._unpickle(memoryview(pickle.dumps(value, protocol))) == value
+        assert databases._unpickle(memoryview(pickle.dumps(value, protocol))) == value
 
     @given(value=PLAIN, data=st.data())
     @settings(deadline=None, max_examples=300)
@@ -302,7 +302,7 @@ class TestUnpickling:
         for _ in range(data.draw(st.integers(1, 4))):
             pickled[data.draw(st.integers(0, len(pickled) - 1))] = data.draw(st.integers(0, 255))
         try:
-            found = imports._unpickle(memoryview(bytes(pickled)))
+            found = databases._unpickle(memoryview(bytes(pickled)))
         except Exception:  # noqa: BLE001 - its caller names whatever it is
             return
         assert {type(part) for part in parts(found)} <= {bytes, str, int, list, dict}
