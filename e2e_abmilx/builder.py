@@ -150,7 +150,9 @@ def _build(job: Job) -> None:
                     writer.write(patches, kept, scale)
     picture = job.out / OVERVIEWS / f"{job.slide.name}.png"
     picture.parent.mkdir(exist_ok=True)
-    draw_overview(PatchStore(job.store)).save(picture, compress_level=1)  # twice the bytes, a fifth of the time
+    draw_overview(PatchStore(job.store)).save(
+        picture, compress_level=1
+    )  # twice the bytes, a fifth of the time
 
 
 def _prepare(slide: Slide, job: Job) -> _Prepared:

@@ -1,7 +1,9 @@
 """Cut patches out of a slide: large regions are read once and patches cut from memory."""
 
 import logging
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -11,60 +13,110 @@ from e2e_abmilx.slides import ReadPlan, Slide, SlideError
 logger = logging.getLogger(__name__)
 
 _BLOCK = 2048  # pixels along the side of a region that is read at once and cut into patches
+_MOST_THREADS = 8  # more would take more memory than a worker may
 
 
 def cut_patches(
-    slide: Slide, plan: ReadPlan, coords: np.ndarray, patch_size: int
+    slide: Slide, plan: ReadPlan, coords: np.ndarray, patch_size: int, *, threads: int = 1
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Read regions of a slide and cut them into patches.
 
     Regions of about 2048² pixels hold many patches, so that the file's tiles are decoded once; a patch is cut
-    from memory at its exact place and area-resized where the level is finer than the scale. Where a region
-    cannot be read, its patches are read one by one, and those that fail are left out.
+    from memory at its exact place, within half a level-0 pixel, and area-resized where the level is finer than
+    the scale. Where a region cannot be read, its patches are read one by one, and those that fail are left out.
 
     Args:
         slide: An open slide.
         plan: Which level to read, from :meth:`Slide.plan`.
         coords: Level-0 ``(x, y)`` of the top left corners, shape ``(N, 2)``.
         patch_size: P, pixels.
+        threads: Regions that are read and cut at the same time, ahead of the one that is yielded; each takes
+            about 40 MB, and there are 8 at most. One thread reads nothing ahead. What is yielded is the same.
 
     Yields:
-        Patches, uint8, shape ``(n, P, P, 3)``, and their coordinates, shape ``(n, 2)``.
+        Patches, uint8, shape ``(n, P, P, 3)``, and their coordinates, shape ``(n, 2)``; row by row of regions.
     """
-    side = plan.footprint / plan.downsample
-    per_block = max(1, int(_BLOCK / side))
-    blocks = np.floor(coords / (per_block * plan.footprint)).astype(np.int64)
-    order = np.lexsort((blocks[:, 0], blocks[:, 1]))
-    borders = np.flatnonzero(np.any(np.diff(blocks[order], axis=0), axis=1)) + 1
-    for members in np.split(order, borders) if len(order) else []:
+    cutter = _Cutter(slide, plan, patch_size)
+    blocks = cutter.split(coords)
+    if threads == 1:
+        yield from map(cutter.cut_readable, blocks)
+        return
+    threads = min(threads, _MOST_THREADS)
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+        for block in blocks:
+            ahead.append(pool.submit(cutter.cut_readable, block))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+class _Cutter:
+    """Cuts patches of one scale; lengths and places are in pixels of the level, unless they are ``coords``."""
+
+    def __init__(self, slide: Slide, plan: ReadPlan, patch_size: int) -> None:
+        self._slide = slide
+        self._plan = plan
+        self._patch_size = patch_size
+        self._side = plan.footprint / plan.downsample
+        self._ratio = self._side / patch_size
+        self._is_whole = abs(self._ratio - round(self._ratio)) < 1e-6
+
+    def split(self, coords: np.ndarray) -> Iterator[np.ndarray]:
+        """Coordinates that are read together: of one block and, where squares are averaged, on the same squares."""
+        corners = self._corners(coords)
+        blocks = np.floor((corners + 0.5) / (max(1, int(_BLOCK / self._side)) * self._side))
+        offsets = corners % round(self._ratio) if self._is_whole else np.zeros_like(corners)
+        keys = np.hstack([blocks[:, ::-1], offsets])
+        _, numbers, sizes = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+        order = np.argsort(numbers, kind="stable")
+        return (coords[members] for members in np.split(order, np.cumsum(sizes)[:-1]) if len(members))
+
+    def cut_readable(self, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those patches that can be read, and their coordinates."""
         try:
-            yield _cut_block(slide, plan, coords[members], patch_size), coords[members]
-        except SlideError:
-            for member in members:
-                try:
-                    yield _cut_block(slide, plan, coords[[member]], patch_size), coords[[member]]
-                except SlideError as error:
-                    logger.warning("left out a patch: %s", error)
+            return self._cut(coords), coords
+        except SlideError as error:
+            refusal = error
+        patches = np.empty((len(coords), self._patch_size, self._patch_size, 3), np.uint8)
+        readable = np.zeros(len(coords), bool)
+        for index in range(len(coords)):
+            try:
+                patches[index] = self._cut(coords[index : index + 1])[0]
+                readable[index] = True
+            except SlideError as error:
+                refusal = error
+        if not readable.all():
+            logger.warning("left out %d of %d patches: %s", (~readable).sum(), len(coords), refusal)
+        return patches[readable], coords[readable]
 
+    def _cut(self, coords: np.ndarray) -> np.ndarray:
+        corners = self._corners(coords)
+        limits = self._slide.level_dimensions[self._plan.level]
+        ends = np.minimum(corners + self._side, limits)
+        left, top = np.floor(corners.min(axis=0)).astype(int)
+        right, bottom = np.minimum(np.ceil(ends.max(axis=0) - 1e-6), limits).astype(int)
+        is_exact = self._is_whole and not (corners % 1).any() and (ends - corners > self._side - 1e-6).all()
+        # A mean over squares is cheap, and for a whole ratio it is all there is to do. Otherwise the filter has
+        # the last word: squares of at most half the ratio change its result by less than JPEG does.
+        shrink = round(self._ratio) if is_exact else max(1, int(self._ratio / 2))
+        box = (left, top, right - left, bottom - top)
+        region = self._slide.read_level(self._plan.level, *box, shrink=shrink)
+        corners, ends = (corners - (left, top)) / shrink, (ends - (left, top)) / shrink
+        return self._crop(region, corners.astype(int)) if is_exact else self._resize(region, corners, ends)
 
-def _cut_block(slide: Slide, plan: ReadPlan, coords: np.ndarray, patch_size: int) -> np.ndarray:
-    corners = coords / plan.downsample
-    side = plan.footprint / plan.downsample
-    width, height = slide.level_dimensions[plan.level]
-    left, top = np.floor(corners.min(axis=0) + 1e-6).astype(int)
-    right, bottom = np.minimum(np.ceil(corners.max(axis=0) + side - 1e-6).astype(int), (width, height))
-    region = slide.read_level(plan.level, left, top, right - left, bottom - top)
-    patches = np.empty((len(coords), patch_size, patch_size, 3), np.uint8)
-    # area means: a whole number of pixels has equal weights, and a fractional one needs a tapered filter
-    shrink = Image.Resampling.BOX if (side / patch_size).is_integer() else Image.Resampling.HAMMING
-    image = None
-    for patch, (x, y) in zip(patches, corners - (left, top), strict=True):
-        column, row = round(x), round(y)
-        exact = side == patch_size and abs(x - column) < 1e-6 and abs(y - row) < 1e-6
-        if exact:
-            patch[:] = region[row : row + patch_size, column : column + patch_size]
-            continue
-        image = Image.fromarray(region) if image is None else image
-        box = (x, y, min(x + side, image.width), min(y + side, image.height))
-        patch[:] = np.asarray(image.resize((patch_size, patch_size), shrink, box=box))
-    return patches
+    def _crop(self, region: np.ndarray, corners: np.ndarray) -> np.ndarray:
+        size = self._patch_size
+        return np.stack([region[y : y + size, x : x + size] for x, y in corners])
+
+    def _resize(self, region: np.ndarray, corners: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        size, image = (self._patch_size, self._patch_size), Image.fromarray(region)
+        boxes = map(tuple, np.hstack([corners, ends]).tolist())
+        return np.stack([np.asarray(image.resize(size, Image.Resampling.HAMMING, box=box)) for box in boxes])
+
+    def _corners(self, coords: np.ndarray) -> np.ndarray:
+        """Places in the level; on a pixel where the coordinates, which are rounded, do not say otherwise."""
+        corners = coords / self._plan.downsample
+        nearest = np.rint(corners)
+        return np.where(np.abs(corners - nearest) * self._plan.downsample <= 0.5, nearest, corners)

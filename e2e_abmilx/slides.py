@@ -159,9 +159,8 @@ class Slide:
     ) -> np.ndarray:
         """Read a rectangle of a level; any number of threads may.
 
-        A tile that is absent, breaks off or cannot be decoded is an error. Damage that leaves a JPEG stream in
-        form cannot be seen, as JPEG has no checksum: flipped bits nearly always, overwritten bytes the seldomer
-        the more of them there are.
+        A tile that is absent, breaks off or is overwritten is an error. A few flipped bits or bytes are not seen:
+        JPEG has no checksum, and a stream that is still in form decodes, to wrong pixels.
 
         Args:
             level: Pyramid level.
@@ -290,10 +289,10 @@ class _TiledLevel:
     def _tile(self, index: int, absent: int | None) -> np.ndarray:
         """A decoded tile, shape ``(height, width, samples)``."""
         offset, size = self._offsets[index], self._sizes[index]
-        if (offset == 0 or size == 0) and absent is not None:
-            return np.full((self._height, self._width, 3), absent, np.uint8)
         if offset == 0 or size == 0:
-            raise ValueError(f"tile {index} is absent")
+            if absent is None:
+                raise ValueError(f"tile {index} is absent")
+            return np.full((self._height, self._width, 3), absent, np.uint8)
         # The second bound keeps a damaged table from having the whole file read.
         if offset + size > self._file.size or size > 8 * self._height * self._width:
             raise ValueError(f"tile {index} cannot have {size} bytes at {offset}")
@@ -306,7 +305,8 @@ class _TiledLevel:
 
 _JPEG = (6, 7, 33007, 34892)  # TIFF's numbers for compressions whose tiles are JPEG streams
 
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but for what belongs to pixels: stuffing, restarts, fill
+# A marker, but for those that stand among pixels: stuffing, restarts and fill.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def _is_whole(jpeg: bytes) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 import tiffslide
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +59,7 @@ def _cut(
     return found
 
 
-def _area_mean(level: np.ndarray, x: float, y: float, side: float, size: int) -> np.ndarray:
+def _area_mean(level: zarr.Array, x: float, y: float, side: float, size: int) -> np.ndarray:
     """The slow, exact way: each pixel counts by the share of it that lies under a pixel of the patch."""
 
     def shares(start: float, length: int) -> np.ndarray:
@@ -79,10 +80,9 @@ def _psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(((a.astype(float) - b.astype(float)) ** 2).mean(), 1e-9)))
 
 
-def _level(path: Path, level: int) -> np.ndarray:
-    """All pixels of a level, by another reader."""
-    with tiffslide.TiffSlide(path) as slide:
-        return np.asarray(slide.read_region((0, 0), level, slide.level_dimensions[level]))[..., :3]
+def _level(path: Path, level: int) -> zarr.Array:
+    """The pixels of a level, by another reader."""
+    return tiffslide.TiffSlide(path).zarr_group[str(level)]
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
@@ -104,12 +104,11 @@ def test_patches_of_a_level_are_its_pixels(pyramid: Path, scale: float) -> None:
 def test_whole_ratios_are_plain_means_wherever_the_patch_lies(one_level: Path, ratio: int) -> None:
     with Slide(one_level) as slide:
         plan = slide.plan(0.5 * ratio, 40, 0.5)
-        coords = _grid(slide, plan, overlap=0.3)
+        coords = np.random.default_rng(0).integers(0, SIDE - 40 * ratio, (60, 2), endpoint=True)
         patches = _cut(slide, plan, coords, 40)
-    assert len({x % ratio for x, _ in patches}) > 1
     pixels = _level(one_level, 0)
     for (x, y), patch in patches.items():
-        assert np.abs(patch - _area_mean(pixels, x, y, 40 * ratio, 40)).max() <= 0.5 + 1e-9
+        assert np.abs(patch - _area_mean(pixels, x, y, 40 * ratio, 40)).max() < 1
 
 
 @settings(max_examples=40, deadline=None)
@@ -152,7 +151,7 @@ def test_rounded_coordinates_do_not_blur(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.0, 3.7])
 def test_threads_change_nothing(pyramid: Path, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("e2e_abmilx.patches._BLOCK", 256)  # many regions
+    monkeypatch.setattr("e2e_abmilx.patches._BLOCK", 64)  # many regions
     with Slide(pyramid) as slide:
         plan = slide.plan(scale, 32, 0.5)
         coords = _grid(slide, plan, overlap=0.25)

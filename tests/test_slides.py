@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import tiffslide
 from PIL import Image
 
 from e2e_abmilx.slides import Slide, SlideError
@@ -103,3 +104,89 @@ def test_real_slides_state_their_resolution(shared: Path) -> None:
             assert slide.resolution() == (pytest.approx(mpp), "aperio header")
     with Slide(shared / "data/slides/no_mpp.tiff") as slide, pytest.raises(SlideError, match="assume_mpp"):
         slide.resolution()
+
+
+@pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "gastrectomy.svs", "no_mpp.tiff"])
+def test_pixels_are_those_of_tiffslide(shared: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    with Slide(shared / "data/slides" / name) as slide, tiffslide.TiffSlide(slide.path) as other:
+        for level, size in enumerate(slide.level_dimensions):
+            for _ in range(6):
+                width, height = (int(rng.integers(1, min(side, 700))) for side in size)
+                x, y = int(rng.integers(size[0] - width + 1)), int(rng.integers(size[1] - height + 1))
+                expected = other.zarr_group[str(level)][y : y + height, x : x + width]
+                np.testing.assert_array_equal(slide.read_level(level, x, y, width, height), expected)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"tile": (64, 96), "compression": "zlib"},
+        {"tile": (64, 96), "compression": "jpeg", "compressionargs": {"level": 100}, "subsampling": (1, 1)},
+        {"tile": (64, 96), "compression": "lzw", "predictor": True},
+        {"rowsperstrip": 50},
+        {},
+    ],
+)
+def test_other_layouts_are_read(tmp_path: Path, how: dict[str, object]) -> None:
+    pixels = draw_slide(seed=1, lesion_share=0.2, side=512)[0][:300, :400]
+    tifffile.imwrite(tmp_path / "one.tiff", pixels, photometric="rgb", **how)
+    with Slide(tmp_path / "one.tiff") as slide:
+        read = slide.read_level(0, 30, 40, 370, 260).astype(int)
+    assert np.abs(read - pixels[40:, 30:]).max() <= (6 if how.get("compression") == "jpeg" else 0)
+
+
+@pytest.mark.parametrize("shrink", [2, 3, 29])
+def test_shrinking_is_the_mean_over_squares(
+    slide_file: Path, shrink: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Slide(slide_file) as slide:
+        at_once = slide.read_level(0, 10, 20, 600, 499, shrink=shrink)
+        pixels = slide.read_level(0, 10, 20, 600, 499).astype(float)
+        monkeypatch.setattr("e2e_abmilx.slides._PART", 100)
+        in_parts = slide.read_level(0, 10, 20, 600, 499, shrink=shrink)
+    np.testing.assert_array_equal(at_once, in_parts)
+    assert at_once.shape == (-(-499 // shrink), -(-600 // shrink), 3)
+    for row, column in ((0, 0), (3, 5), (-1, -1)):
+        y, x = row % at_once.shape[0] * shrink, column % at_once.shape[1] * shrink
+        square = pixels[y : y + shrink, x : x + shrink]
+        assert np.abs(at_once[row, column] - square.mean(axis=(0, 1))).max() < 1
+
+
+def _retag(path: Path, tag: str, change: dict[int, int], level: int = 0) -> None:
+    """Change what a level's table says of some tiles."""
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        entry = tiff.series[0].levels[level].pages[0].tags[tag]
+        entry.overwrite([change.get(index, known) for index, known in enumerate(entry.value)])
+
+
+def test_tiles_that_break_off_are_refused(slide_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.tiff"
+    path.write_bytes(slide_file.read_bytes())
+    _retag(path, "TileByteCounts", {5: 2000})
+    with Slide(path) as slide:
+        slide.read_level(0, 0, 0, 1024, 256)
+        with pytest.raises(SlideError, match=r"x 256, y 256 \(ValueError: tile 5 breaks off"):
+            slide.read_level(0, 256, 256, 10, 10)
+
+
+def test_absent_tiles_are_glass_from_afar_and_refused_near(slide_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tiff"
+    path.write_bytes(slide_file.read_bytes())
+    _retag(path, "TileByteCounts", {0: 0, 1: 0})
+    with Slide(path) as slide, Slide(slide_file) as whole:
+        thumbnail, expected = slide.thumbnail(1024), whole.thumbnail(1024)
+        with pytest.raises(SlideError, match="tile 0 is absent"):
+            slide.read_level(0, 250, 0, 20, 20)
+    assert (thumbnail[:256, :512] == 255).all()
+    np.testing.assert_array_equal(thumbnail[256:], expected[256:])
+
+
+def test_thumbnail_of_a_damaged_level_comes_from_a_coarser_one(slide_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.tiff"
+    path.write_bytes(slide_file.read_bytes())
+    _retag(path, "TileByteCounts", {3: 2000}, level=1)
+    with Slide(path) as slide, Slide(slide_file) as whole:
+        thumbnail, expected = slide.thumbnail(500).astype(float), whole.thumbnail(500)
+    assert thumbnail.shape == expected.shape
+    assert np.abs(thumbnail - expected).mean() < 8

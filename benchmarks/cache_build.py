@@ -1,0 +1,289 @@
+"""Speed and memory of building a store, against its floor and against a loop of ``read_region``.
+
+For each grid the same patches are made three ways, with the same number of threads:
+
+- floor: the tiles that the grid touches, their bytes in memory, are each decoded once; then patches, already cut
+  and in memory, are resized and encoded. Nothing is read, cut or written.
+- ours: ``cut_patches`` and ``StoreWriter``, from the file to a finished store on disk.
+- loop: one ``tiffslide`` ``read_region`` a patch, the same resize, the same encoding. Nothing is written.
+
+They take turns, and the fastest of the rounds counts; "at best" is how much faster than the loop a builder would be
+that did nothing beyond the floor. Before that, a slide of 60,000 × 60,000 pixels is cached by a worker
+process, whose peak memory counts. Run ``python benchmarks/cache_build.py [--threads 2] [--rounds 3]`` on a machine
+with nothing else to do; it needs 2 GB of disk and a few minutes. The exit status is 1 if a target is missed. Linux only.
+"""
+
+import argparse
+import math
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import imagecodecs
+import numpy as np
+import tifffile
+import tiffslide
+from PIL import Image
+
+from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.patches import cut_patches
+from e2e_abmilx.slides import ReadPlan, Slide
+from e2e_abmilx.store import JPEG_QUALITY, StoreWriter
+from e2e_abmilx.synthetic import draw_slide
+from e2e_abmilx.tissue import patch_grid, tissue_mask
+
+TILE = 256  # pixels, of every slide here
+FLOOR, ON_TILES, ELSEWHERE = 0.6, 1.5, 3.0  # targets
+MOST_MEMORY = 500.0  # MB
+MOST_PATCHES = 1000  # of a slide, so that a round takes seconds and the crops of the floor fit into memory
+
+
+class Case(NamedTuple):
+    """A grid on a slide.
+
+    Attributes:
+        name: What is printed.
+        slide: The file.
+        mpp: µm/px of the patches.
+        patch_size: P, pixels.
+        offset: Level-0 pixels by which the grid is moved.
+        target: How many times faster than the loop ours must be.
+    """
+
+    name: str
+    slide: Path
+    mpp: float
+    patch_size: int
+    offset: int
+    target: float
+
+
+def write_repeated(path: Path, side: int, levels: int = 4) -> None:
+    """Write a slide of any size, 0.5 µm/px, cheaply: a drawn one of 4096², encoded once, over and over."""
+    image, _ = draw_slide(seed=1, lesion_share=0.3, side=4096)
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        for level in range(levels):
+            pixels_per_cm = 2e4 / 2**level
+            tiff.write(
+                repeated_tiles(image, math.ceil(side / 2**level / TILE)),
+                shape=(side // 2**level, side // 2**level, 3),
+                dtype=np.uint8,
+                photometric="ycbcr",
+                subsampling=(2, 2),
+                tile=(TILE, TILE),
+                compression="jpeg",
+                resolution=(pixels_per_cm, pixels_per_cm),
+                resolutionunit="CENTIMETER",
+                subifds=levels - 1 if level == 0 else 0,
+                subfiletype=0 if level == 0 else 1,
+                metadata=None,
+            )
+            image = np.asarray(Image.fromarray(image).reduce(2))
+
+
+def repeated_tiles(image: np.ndarray, count: int) -> Iterator[bytes]:
+    """``count`` × ``count`` encoded tiles of an endlessly repeated image."""
+    tiles = [
+        [
+            imagecodecs.jpeg8_encode(image[y : y + TILE, x : x + TILE], level=80, subsampling="420")
+            for x in range(0, image.shape[1], TILE)
+        ]
+        for y in range(0, image.shape[0], TILE)
+    ]
+    for row in range(count):
+        for column in range(count):
+            yield tiles[row % len(tiles)][column % len(tiles)]
+
+
+def lay_grid(slide: Slide, plan: ReadPlan, mpp: float, offset: int) -> np.ndarray:
+    """The tissue patches of a slide, moved, at most ``MOST_PATCHES`` of them."""
+    thumbnail = slide.thumbnail(2048)
+    mask = tissue_mask(thumbnail, mpp=mpp * slide.size[0] / thumbnail.shape[1])
+    coords = patch_grid(mask, slide.size, footprint=plan.footprint) + offset
+    inside = (coords + plan.footprint <= slide.size).all(axis=1)
+    return coords[inside][:MOST_PATCHES]
+
+
+class Contenders:
+    """The three ways to make the patches of a case.
+
+    Args:
+        case: The case.
+        folder: Where stores may be written.
+        threads: How many threads each may use.
+    """
+
+    def __init__(self, case: Case, folder: Path, threads: int) -> None:
+        self.slide = Slide(case.slide)
+        self.reader = tiffslide.TiffSlide(case.slide)
+        mpp = self.slide.resolution().mpp
+        self.plan = self.slide.plan(case.mpp, case.patch_size, mpp)
+        self.coords = lay_grid(self.slide, self.plan, mpp, case.offset)
+        self.case, self.threads = case, threads
+        self.store = folder / "one.zarr"
+        self.side = self.plan.footprint / self.plan.downsample
+        self.page = tifffile.TiffFile(case.slide).series[0].levels[self.plan.level].pages[0]
+        self.tiles = self._touched_tiles()
+        self.crops = [Image.fromarray(self._crop(x, y)) for x, y in self.coords.tolist()]
+
+    def _touched_tiles(self) -> list[tuple[int, bytes]]:
+        columns = math.ceil(self.page.imagewidth / TILE)
+        touched = {
+            row * columns + column
+            for x, y in self.coords / self.plan.downsample
+            for row in range(int(y / TILE), math.ceil((y + self.side) / TILE - 1e-9))
+            for column in range(int(x / TILE), math.ceil((x + self.side) / TILE - 1e-9))
+        }
+        file = self.page.parent.filehandle
+        places = [(index, self.page.databytecounts[index], self.page.dataoffsets[index]) for index in touched]
+        return [(index, os.pread(file.fileno(), size, offset)) for index, size, offset in sorted(places)]
+
+    def _crop(self, x: int, y: int) -> np.ndarray:
+        """Pixels of the level under a patch."""
+        side = math.ceil(self.side)
+        return np.asarray(self.reader.read_region((x, y), self.plan.level, (side, side)))
+
+    def _resize_and_encode(self, crop: Image.Image) -> bytes:
+        """As ours does it: squares of whole numbers of pixels are averaged, and a filter does the rest."""
+        ratio, size = self.side / self.case.patch_size, self.case.patch_size
+        if ratio.is_integer():
+            crop = crop.reduce(int(ratio)) if ratio > 1 else crop
+        else:
+            crop = crop.resize((size, size), Image.Resampling.HAMMING, box=(0, 0, self.side, self.side))
+        return imagecodecs.jpeg8_encode(np.asarray(crop), level=JPEG_QUALITY, subsampling="444")
+
+    def floor(self) -> None:
+        """Decode, resize, encode."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            for _ in pool.map(lambda tile: self.page.decode(tile[1], tile[0]), self.tiles):
+                pass
+            for _ in pool.map(self._resize_and_encode, self.crops):
+                pass
+
+    def ours(self) -> None:
+        """From the file to a store on disk."""
+        size, threads = self.case.patch_size, self.threads
+        with StoreWriter(self.store, [self.case.mpp], patch_size=size, threads=threads) as writer:
+            for patches, coords in cut_patches(self.slide, self.plan, self.coords, size, threads=threads):
+                writer.write(patches, coords)
+
+    def loop(self) -> None:
+        """A ``read_region`` a patch."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            for _ in pool.map(
+                lambda corner: self._resize_and_encode(Image.fromarray(self._crop(*corner))),
+                self.coords.tolist(),
+            ):
+                pass
+
+
+def measure(case: Case, folder: Path, threads: int, rounds: int) -> list[str]:
+    """Print a case's line; name the targets that it misses."""
+    contenders = Contenders(case, folder, threads)
+    runs: dict[str, Callable[[], None]] = {
+        "floor": contenders.floor,
+        "ours": contenders.ours,
+        "loop": contenders.loop,
+    }
+    least = dict.fromkeys(runs, math.inf)
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            least[name] = min(least[name], time.perf_counter() - start)
+            shutil.rmtree(contenders.store, ignore_errors=True)
+    count = len(contenders.coords)
+    floor, ours, loop = (least[name] / count * 1e3 for name in ("floor", "ours", "loop"))
+    print(
+        f"{case.name:42}{count:9}{len(contenders.tiles):9}{floor:9.2f}{ours:9.2f}{loop:9.2f}"
+        f"{floor / ours:9.2f}{loop / ours:9.2f}{loop / floor:9.2f}",
+        flush=True,
+    )
+    missed = []
+    if floor / ours < FLOOR:
+        missed.append(f"{case.name}: {floor / ours:.2f} of the floor, target {FLOOR}")
+    if loop / ours < case.target:
+        missed.append(f"{case.name}: {loop / ours:.2f} × as fast as the loop, target {case.target}")
+    return missed
+
+
+def cases(synthetic: Path, real: Path) -> list[Case]:
+    """Grids on the file's tiles, off them, and of patches that are resized."""
+    found = [
+        Case("synthetic, on tiles", synthetic, 0.5, 256, 0, ON_TILES),
+        Case("synthetic, patches of 224", synthetic, 0.5, 224, 0, ELSEWHERE),
+        Case("synthetic, moved by 100", synthetic, 0.5, 256, 100, ELSEWHERE),
+        Case("synthetic, 0.8 from 0.5 µm/px", synthetic, 0.8, 256, 0, ELSEWHERE),
+        Case("synthetic, 1.5 from 1.0 µm/px", synthetic, 1.5, 256, 0, ELSEWHERE),
+    ]
+    if real.is_file():
+        found += [
+            Case("gastrectomy, on tiles", real, 2.93, 256, 0, ON_TILES),
+            Case("gastrectomy, patches of 224", real, 2.93, 224, 0, ELSEWHERE),
+            Case("gastrectomy, 3.5 from 2.93 µm/px", real, 3.5, 256, 0, ELSEWHERE),
+            Case("gastrectomy, 5.86 from 2.93 µm/px", real, 5.86, 256, 0, ELSEWHERE),
+            Case("gastrectomy, 6.0 from 2.93 µm/px", real, 6.0, 256, 0, ELSEWHERE),
+        ]
+    return found
+
+
+def peak_of_caching(slide: Path, out: Path, threads: int) -> tuple[str, float]:
+    """Cache one slide in this process; how many patches, and its peak memory in MB."""
+    (row,) = cache_slides([slide], out, mpp=(0.5, 1.0), workers=threads)
+    if row.status != "done":
+        raise RuntimeError(row.reason)
+    # not getrusage: its peak counts the parent's memory, which a new process shares for a moment
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return row.patches, kilobytes * 1024 / 1e6
+
+
+def measure_memory(folder: Path, side: int, levels: int, threads: int) -> list[str]:
+    """Print the peak memory of a worker on a large slide; name the target if it is missed."""
+    slide = folder / "large.tiff"
+    write_repeated(slide, side, levels)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        start = time.perf_counter()
+        patches, peak = pool.submit(peak_of_caching, slide, folder / "large", threads).result()
+    taken = time.perf_counter() - start
+    slide.unlink()
+    name = f"{side:,} × {side:,} pixels, {levels} level{'s' * (levels > 1)}"
+    print(f"{name}: {patches} patches in {taken:.0f} s, peak {peak:.0f} MB (≤ {MOST_MEMORY:.0f})", flush=True)
+    return [f"{name}: {peak:.0f} MB, target {MOST_MEMORY:.0f}"] if peak > MOST_MEMORY else []
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--slides", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "slides"
+    )
+    options = parser.parse_args()
+    missed: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        missed += measure_memory(folder, 60_000, 4, options.threads)
+        synthetic = folder / "synthetic.tiff"
+        write_repeated(synthetic, 16_384)
+        print(f"\nms a patch, {options.threads} threads, least of {options.rounds} rounds")
+        heads = ("patches", "tiles", "floor", "ours", "loop", "of floor", "× loop", "at best")
+        print(f"{'':42}" + "".join(f"{head:>9}" for head in heads))
+        for case in cases(synthetic, options.slides / "gastrectomy.svs"):
+            missed += measure(case, folder, options.threads, options.rounds)
+    print("missed: " + "; ".join(missed) if missed else "all targets met")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
