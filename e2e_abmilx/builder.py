@@ -4,8 +4,10 @@ import hashlib
 import os
 import shutil
 import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,8 +28,76 @@ OVERVIEWS = "overviews"
 _SAMPLE = 32  # patches a scale that are cut and encoded to estimate bytes and time
 
 
-class Job(NamedTuple):
-    """One slide to cache; travels to worker processes.
+class Named(Protocol):
+    """A slide, or what stands for one: a name, and the file or folder that its patches come from."""
+
+    @property
+    def name(self) -> str:
+        """The slide's name."""
+
+    @property
+    def path(self) -> Path:
+        """Where its patches come from."""
+
+
+@dataclass(frozen=True)
+class StoreJob(ABC):
+    """One store to make; travels to worker processes.
+
+    Attributes:
+        slide: The slide.
+        out: Folder of the cache.
+    """
+
+    slide: Named
+    out: Path
+
+    @property
+    def store(self) -> Path:
+        """Where its store will be."""
+        return self.out / f"{self.slide.name}.zarr"
+
+    @property
+    def claim(self) -> Path:
+        """The lock file of whoever is making it."""
+        return self.out / CLAIMS / f"{self.slide.name}.lock"
+
+    @abstractmethod
+    def origin(self) -> dict[str, object]:
+        """What the store is made from, and how: attributes that a store which is there already must have."""
+
+    @abstractmethod
+    def write(self) -> None:
+        """Write the store.
+
+        Raises:
+            InputError: The slide cannot be used.
+        """
+
+
+def make_store(job: StoreJob) -> CachedSlide:
+    """Make one store, or say why not; runs in a worker process."""
+    job.claim.parent.mkdir(exist_ok=True)
+    with hold(job.claim, wait=True):  # another process may be at it: then its store is there afterwards
+        started = time.perf_counter()
+        if job.store.exists():
+            return describe(job, read_manifest(job.out))
+        for partial in leftovers(job.store):
+            shutil.rmtree(partial)
+        try:
+            job.write()
+            row = describe(job, {})._replace(seconds=round(time.perf_counter() - started, 2))
+        except InputError as error:
+            row = CachedSlide(job.slide.name, "failed", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever a reader raises on this slide, the others go on
+            row = CachedSlide(job.slide.name, "failed", f"{job.slide.path}: {type(error).__name__}: {error}")
+        update_manifest(job.out, [row])
+        return row
+
+
+@dataclass(frozen=True)
+class Job(StoreJob):
+    """One slide to find the tissue of and to cut.
 
     Attributes:
         slide: The slide.
@@ -37,19 +107,46 @@ class Job(NamedTuple):
     """
 
     slide: SlideFile
-    out: Path
     tiling: Tiling
     threads: int
 
-    @property
-    def store(self) -> Path:
-        """Where its store will be."""
-        return self.out / f"{self.slide.name}.zarr"
+    def origin(self) -> dict[str, object]:
+        """The settings, and the slide's fingerprint; without that, where the slide has gone since."""
+        print_ = {"fingerprint": fingerprint(self.slide.path)} if self.slide.path.exists() else {}
+        return {"tiling": self.tiling.as_json(), "override_mpp": self.slide.mpp, **print_}
 
-    @property
-    def claim(self) -> Path:
-        """The lock file of whoever is building it."""
-        return self.out / CLAIMS / f"{self.slide.name}.lock"
+    def write(self) -> None:
+        """Cut the slide, and draw its overview."""
+        tiling = self.tiling
+        with Slide(self.slide.path) as slide:
+            prepared = _prepare(slide, self)
+            facts = {
+                **self.origin(),
+                "slide_file": self.slide.path.name,
+                "slide_size": list(slide.size),
+                "slide_mpp": prepared.mpp,
+                "slide_mpp_source": prepared.mpp_source,
+                "patch_mpp": [plan.mpp for plan in prepared.plans],
+                "footprints": [plan.footprint for plan in prepared.plans],
+                "grid_patches": [len(coords) for coords in prepared.grids],
+            }
+            with StoreWriter(
+                self.store,
+                tiling.mpp,
+                patch_size=tiling.patch_size,
+                attributes=facts,
+                quality=tiling.quality,
+                threads=self.threads,
+            ) as writer:
+                writer.write_thumbnail(prepared.thumbnail)
+                writer.write_tissue(prepared.tissue)
+                for scale, (plan, coords) in enumerate(zip(prepared.plans, prepared.grids, strict=True)):
+                    for patches, kept in cut_patches(slide, plan, coords, tiling.patch_size):
+                        writer.write(patches, kept, scale)
+        picture = self.out / OVERVIEWS / f"{self.slide.name}.png"
+        picture.parent.mkdir(exist_ok=True)
+        overview = draw_overview(PatchStore(self.store))
+        overview.save(picture, compress_level=1)  # twice the bytes, a fifth of the time
 
 
 class _Prepared(NamedTuple):
@@ -61,26 +158,6 @@ class _Prepared(NamedTuple):
     thumbnail: np.ndarray
     tissue: np.ndarray
     grids: list[np.ndarray]
-
-
-def cache_slide(job: Job) -> CachedSlide:
-    """Build the store of one slide, or say why not; runs in a worker process."""
-    job.claim.parent.mkdir(exist_ok=True)
-    with hold(job.claim, wait=True):  # another process may be at it: then its store is there afterwards
-        started = time.perf_counter()
-        if job.store.exists():
-            return describe(job, read_manifest(job.out))
-        for partial in leftovers(job.store):
-            shutil.rmtree(partial)
-        try:
-            _build(job)
-            row = describe(job, {})._replace(seconds=round(time.perf_counter() - started, 2))
-        except InputError as error:
-            row = CachedSlide(job.slide.name, "failed", str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a reader raises on this slide, the others go on
-            row = CachedSlide(job.slide.name, "failed", f"{job.slide.path}: {type(error).__name__}: {error}")
-        update_manifest(job.out, [row])
-        return row
 
 
 def plan_slide(job: Job) -> CachedSlide:
@@ -119,42 +196,6 @@ def _time_sample(slide: Slide, plan: ReadPlan, coords: np.ndarray, tiling: Tilin
     return (time.perf_counter() - started) / max(count, 1), size / max(count, 1)
 
 
-def _build(job: Job) -> None:
-    tiling = job.tiling
-    with Slide(job.slide.path) as slide:
-        prepared = _prepare(slide, job)
-        facts = {
-            "tiling": tiling.as_json(),
-            "override_mpp": job.slide.mpp,
-            "fingerprint": fingerprint(job.slide.path),
-            "slide_file": job.slide.path.name,
-            "slide_size": list(slide.size),
-            "slide_mpp": prepared.mpp,
-            "slide_mpp_source": prepared.mpp_source,
-            "patch_mpp": [plan.mpp for plan in prepared.plans],
-            "footprints": [plan.footprint for plan in prepared.plans],
-            "grid_patches": [len(coords) for coords in prepared.grids],
-        }
-        with StoreWriter(
-            job.store,
-            tiling.mpp,
-            patch_size=tiling.patch_size,
-            attributes=facts,
-            quality=tiling.quality,
-            threads=job.threads,
-        ) as writer:
-            writer.write_thumbnail(prepared.thumbnail)
-            writer.write_tissue(prepared.tissue)
-            for scale, (plan, coords) in enumerate(zip(prepared.plans, prepared.grids, strict=True)):
-                for patches, kept in cut_patches(slide, plan, coords, tiling.patch_size):
-                    writer.write(patches, kept, scale)
-    picture = job.out / OVERVIEWS / f"{job.slide.name}.png"
-    picture.parent.mkdir(exist_ok=True)
-    draw_overview(PatchStore(job.store)).save(
-        picture, compress_level=1
-    )  # twice the bytes, a fifth of the time
-
-
 def _prepare(slide: Slide, job: Job) -> _Prepared:
     """Resolution, tissue and grids of a slide."""
     tiling = job.tiling
@@ -185,7 +226,7 @@ def _thumbnail_side(size: tuple[int, int], footprint: float) -> int:
     return min(max(round(8 * max(size) / footprint), 512), 2048)
 
 
-def describe(job: Job, earlier: dict[str, CachedSlide]) -> CachedSlide:
+def describe(job: StoreJob, earlier: dict[str, CachedSlide]) -> CachedSlide:
     """The row of a finished store; the earlier one, which knows how long it took, where there is one."""
     row = earlier.get(job.slide.name)
     if row is not None and row.status == "done":
@@ -213,8 +254,3 @@ def fingerprint(path: Path) -> str:
         file.seek(max(0, size - 65536))
         digest.update(file.read(65536))
     return digest.hexdigest()[:32]
-
-
-def settings_of(job: Job) -> dict[str, object]:
-    """What a finished store must have been made with."""
-    return {**job.tiling.as_json(), "override_mpp": job.slide.mpp}

@@ -4,21 +4,12 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from e2e_abmilx.builder import (
-    CLAIMS,
-    OVERVIEWS,
-    Job,
-    cache_slide,
-    describe,
-    fingerprint,
-    plan_slide,
-    settings_of,
-)
+from e2e_abmilx.builder import CLAIMS, OVERVIEWS, Job, StoreJob, describe, make_store, plan_slide
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
 from e2e_abmilx.overview import draw_sheet
@@ -58,7 +49,8 @@ def cache_slides(
         slides: A folder, a list of files, or a CSV with a column ``slide`` (or ``wsi``) of paths and, where the
             slide's own µm/px is wrong or missing, ``mpp``.
         out: Folder of the stores; made where it does not exist.
-        mpp: Each scale as µm per pixel, or as a magnification such as ``20x``, which is 0.5.
+        mpp: Each scale as µm per pixel, as a magnification such as ``20x``, which is 0.5, or as a pyramid level such
+            as ``level1``, which is what it is in the first slide that has it.
         patch_size: Side of a patch, pixels.
         overlap: Share of a patch that neighbours have in common, in [0, 1).
         min_tissue: Smallest share of tissue in a patch, in [0, 1].
@@ -76,52 +68,74 @@ def cache_slides(
         TilingError: A setting is out of range.
         CacheError: The folder holds stores made with other settings, or cannot be written.
     """
-    tiling = Tiling(parse_scales(mpp), patch_size, overlap, min_tissue, quality, assume_mpp)
-    check(tiling)
     files, out = find_slides(slides), Path(out)
+    scales = parse_scales(mpp, files, assume_mpp)
+    tiling = Tiling(scales, patch_size, overlap, min_tissue, quality, assume_mpp)
+    check(tiling)
     jobs = [Job(file, out, tiling, max(1, workers // len(files))) for file in files]
-    refuse_other_settings(jobs)
     if dry_run:
+        _refuse_other_origins(jobs)
         return _report(list(_progress(run_jobs(plan_slide, jobs, workers, None), len(jobs), 0)))
+    return make_stores(jobs, out, workers, scheduler)
+
+
+def make_stores(
+    jobs: Sequence[StoreJob],
+    out: Path,
+    workers: int,
+    scheduler: str | None = None,
+    *,
+    failed: Sequence[CachedSlide] = (),
+) -> list[CachedSlide]:
+    """Make the stores that are not there yet, and put a row for each slide into the manifest.
+
+    Args:
+        jobs: The stores.
+        out: Their folder; made where it does not exist.
+        workers: Stores made at the same time, each by a process of its own.
+        scheduler: Address of a Dask scheduler whose workers do it instead.
+        failed: Rows of slides that were set aside before.
+
+    Returns:
+        A row for each slide.
+
+    Raises:
+        CacheError: A store is there that was made otherwise, or the folder cannot be written.
+    """
+    _refuse_other_origins(jobs)
     _make_folder(out)
     earlier = read_manifest(out)
-    ready = [job for job in jobs if job.store.exists()]
-    rows = [describe(job, earlier) for job in ready]
+    rows = [*failed, *(describe(job, earlier) for job in jobs if job.store.exists())]
     update_manifest(out, rows)
     todo = [job for job in jobs if not job.store.exists()]
-    rows += _progress(run_jobs(cache_slide, todo, workers, scheduler), len(jobs), len(ready))
+    new = run_jobs(make_store, todo, workers, scheduler)
+    total = len(jobs) + len(failed)
+    rows += _progress(new, total, total - len(todo))
     if todo:
         _draw_sheet(out)
     _remove_if_empty(out / CLAIMS)
     return _report(rows)
 
 
-def refuse_other_settings(jobs: Sequence[Job]) -> None:
-    """Refuse stores that were cut in another way, or from another slide: bags must not mix them.
-
-    Raises:
-        CacheError: A store differs; the message shows in what.
-    """
+def _refuse_other_origins(jobs: Sequence[StoreJob]) -> None:
+    """Refuse stores that were made from something else, or in another way: bags must not mix them."""
     for job in jobs:
         if not job.store.exists():
             continue
-        made = PatchStore(job.store).attributes
-        there, wanted = {**made.get("tiling", {}), "override_mpp": made.get("override_mpp")}, settings_of(job)
-        changed = [
-            f"{key} {there.get(key)} there, {value} now"
-            for key, value in wanted.items()
-            if there.get(key) != value
-        ]
-        if changed:
+        if changed := list(_differences(PatchStore(job.store).attributes, job.origin())):
             raise CacheError(
-                f"{job.out} holds {job.store.name}, made with other settings: {'; '.join(changed)}."
-                " Give another folder, the old settings, or remove this one"
+                f"{job.store} was made from something else, or with other settings: {'; '.join(changed)}."
+                " Give another folder, the old settings, or remove this store"
             )
-        if job.slide.path.exists() and made.get("fingerprint") != fingerprint(job.slide.path):
-            raise CacheError(
-                f"{job.store} was made from another {job.slide.path.name} than {job.slide.path};"
-                " remove it to cache this one"
-            )
+
+
+def _differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> Iterator[str]:
+    for key, value in wanted.items():
+        there = made.get(key)
+        if isinstance(value, Mapping):
+            yield from _differences(there if isinstance(there, Mapping) else {}, value)
+        elif there != value:
+            yield f"{key} {there} there, {value} now"
 
 
 def verify(cache: Path) -> list[str]:

@@ -5,9 +5,6 @@ import hashlib
 import logging
 import math
 import re
-import shutil
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +12,19 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from e2e_abmilx.builder import CLAIMS, describe, fingerprint
+from e2e_abmilx.builder import StoreJob, fingerprint
+from e2e_abmilx.cache import make_stores
 from e2e_abmilx.coordinates import Tiles, read_tiles
 from e2e_abmilx.databases import open_database
 from e2e_abmilx.errors import InputError, SourceError
-from e2e_abmilx.locks import hold
-from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
+from e2e_abmilx.manifest import CachedSlide
 from e2e_abmilx.patches import cut_patches
 from e2e_abmilx.slide_files import SlideFile, find_slides
 from e2e_abmilx.slides import SNAP, ReadPlan, Slide
-from e2e_abmilx.store import PatchStore, StoreError, StoreWriter, leftovers
+from e2e_abmilx.store import StoreError, StoreWriter
 from e2e_abmilx.tiling import parse_scales
 from e2e_abmilx.tissue import coarse_grid
-from e2e_abmilx.workers import run_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +57,8 @@ def import_lmdb(
         A row for each slide, as in the manifest.
 
     Raises:
-        SourceError: A database cannot be used, or was imported here in another way.
+        SourceError: A database cannot be used.
+        CacheError: A slide was imported here from something else or in another way.
     """
     databases = (Path(fine),) if coarse is None else (Path(fine), Path(coarse))
     if len({path.resolve() for path in databases}) < len(databases):
@@ -85,7 +81,7 @@ def import_lmdb(
         else:
             numbers = tuple(count[name] for count in counts)
             jobs.append(_LmdbSlide(_Named(name, databases[0]), Path(out), databases, numbers, scales))
-    return _import(jobs, failed, Path(out), workers)
+    return make_stores(jobs, Path(out), workers, failed=failed)
 
 
 def import_coords(
@@ -109,8 +105,9 @@ def import_coords(
         slides: A folder, or a CSV with a column ``slide`` (or ``wsi``) of paths and, where the slide's own µm/px
             is wrong or missing, ``mpp``.
         out: Folder of the stores; made where it does not exist.
-        mpp: Each scale as µm per pixel, or as a magnification such as ``20x``. By default the coordinates files'
-            own, each slide's taken as 0.25, 0.5, 1 … where it is within 2 % of that.
+        mpp: Each scale as µm per pixel, as a magnification such as ``20x``, or as a pyramid level such as
+            ``level1``. By default the coordinates files' own, each slide's taken as 0.25, 0.5, 1 … where it is within
+            2 % of that.
         assume_mpp: Level-0 µm per pixel of slides that state none.
         workers: Slides cut at the same time, each by a process of its own.
 
@@ -118,10 +115,13 @@ def import_coords(
         A row for each coordinates file, as in the manifest.
 
     Raises:
-        SourceError: There are no coordinates, or a slide was imported here in another way.
+        SourceError: There are no coordinates, or two files of one slide.
         SlideError: There is no slide, or two of one name.
+        TilingError: A scale is neither µm/px nor a magnification nor a level that a slide has.
+        CacheError: A slide was imported here from something else or in another way.
     """
-    scales, by_name = _parse(mpp), {file.name: file for file in find_slides(slides)}
+    files = find_slides(slides)
+    scales, by_name = _parse(mpp, files, assume_mpp), {file.name: file for file in files}
     jobs: dict[str, _TiledSlide] = {}
     failed = []
     for path in sorted(Path(coords).glob("*.h5")):
@@ -138,7 +138,7 @@ def import_coords(
         raise SourceError(f"{coords} holds no .h5 file; give the folder `patches` that TRIDENT or CLAM wrote")
     if left := len(by_name) - len(jobs):
         logger.warning("%d slides in %s have no coordinates in %s", left, slides, coords)
-    return _import(list(jobs.values()), failed, Path(out), workers)
+    return make_stores(list(jobs.values()), Path(out), workers, failed=failed)
 
 
 def import_images(
@@ -160,14 +160,15 @@ def import_images(
         A row for each slide, as in the manifest.
 
     Raises:
-        SourceError: There is no folder of images, or one was imported here in another way.
+        SourceError: There is no folder of images.
+        CacheError: A slide was imported here from something else or in another way.
     """
     (scale,) = _parse(None if mpp is None else (mpp,)) or (math.nan,)
     slides = sorted(path for path in Path(folder).glob("[!.]*") if path.is_dir())
     if not slides:
         raise SourceError(f"{folder} holds no folder; it needs one for each slide, with the images in it")
     jobs = [_ImageFolder(_Named(path.name, path), Path(out), scale) for path in slides]
-    return _import(jobs, [], Path(out), workers)
+    return make_stores(jobs, Path(out), workers)
 
 
 class _Named(NamedTuple):
@@ -178,44 +179,15 @@ class _Named(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Source(ABC):
-    """One slide in some other form; travels to worker processes."""
-
-    slide: SlideFile | _Named
-    out: Path
-
-    @property
-    def store(self) -> Path:
-        """Where its store will be."""
-        return self.out / f"{self.slide.name}.zarr"
-
-    @property
-    def claim(self) -> Path:
-        """The lock file of whoever is writing it."""
-        return self.out / CLAIMS / f"{self.slide.name}.lock"
-
-    @abstractmethod
-    def origin(self) -> dict[str, object]:
-        """What the store is made from and how; recorded in it, and compared when it is there already."""
-
-    @abstractmethod
-    def write(self) -> None:
-        """Write the store."""
-
-
-@dataclass(frozen=True)
-class _LmdbSlide(_Source):
+class _LmdbSlide(StoreJob):
     databases: tuple[Path, ...]
     counts: tuple[int, ...]
     mpp: tuple[float, ...]
 
     def origin(self) -> dict[str, object]:
         prints = [fingerprint(path) for path in self.databases]
-        return {
-            "lmdb": [path.name for path in self.databases],
-            "fingerprints": prints,
-            "mpp": _known(self.mpp),
-        }
+        names = [path.name for path in self.databases]
+        return {"imported": {"lmdb": names, "fingerprints": prints, "mpp": _known(self.mpp)}}
 
     def write(self) -> None:
         name, facts = self.slide.name, _facts(self, self.counts, self.mpp)
@@ -236,13 +208,14 @@ class _LmdbSlide(_Source):
 
 
 @dataclass(frozen=True)
-class _ImageFolder(_Source):
+class _ImageFolder(StoreJob):
     mpp: float
 
     def origin(self) -> dict[str, object]:
         sizes = [(path.name, path.stat().st_size) for path in self._files()]
         digest = hashlib.sha256(repr(sizes).encode()).hexdigest()[:32]
-        return {"images": self.slide.path.name, "fingerprints": [digest], "mpp": _known([self.mpp])}
+        source = {"images": self.slide.path.name, "fingerprints": [digest]}
+        return {"imported": {**source, "mpp": _known([self.mpp])}}
 
     def write(self) -> None:
         files = self._files()
@@ -266,7 +239,7 @@ class _ImageFolder(_Source):
 
 
 @dataclass(frozen=True)
-class _TiledSlide(_Source):
+class _TiledSlide(StoreJob):
     slide: SlideFile
     coords: Path
     mpp: tuple[float, ...]
@@ -275,7 +248,8 @@ class _TiledSlide(_Source):
     def origin(self) -> dict[str, object]:
         prints = [fingerprint(self.coords), fingerprint(self.slide.path)]
         settings = {"assume_mpp": self.assume_mpp, "override_mpp": self.slide.mpp}
-        return {"coords": self.coords.name, "fingerprints": prints, "mpp": list(self.mpp), **settings}
+        source = {"coords": self.coords.name, "fingerprints": prints}
+        return {"imported": {**source, "mpp": list(self.mpp), **settings}}
 
     def write(self) -> None:
         with Slide(self.slide.path) as slide:
@@ -303,69 +277,10 @@ class _TiledSlide(_Source):
                         writer.write(patches, kept, scale)
 
 
-def _import(
-    jobs: Sequence[_Source], failed: Sequence[CachedSlide], out: Path, workers: int
-) -> list[CachedSlide]:
-    """Write the stores that are not there yet; add a row for each slide to the manifest."""
-    _refuse_other_origins(jobs)
-    out.mkdir(parents=True, exist_ok=True)
-    earlier = read_manifest(out)
-    ready = [describe(job, earlier) for job in jobs if job.store.exists()]  # type: ignore[arg-type]
-    rows = [*failed, *ready]
-    update_manifest(out, rows)
-    todo = [job for job in jobs if not job.store.exists()]
-    new = run_jobs(_import_slide, todo, workers, None)  # type: ignore[arg-type]
-    rows += tqdm(new, total=len(todo), desc="importing", unit="slide", disable=not todo)
-    with contextlib.suppress(OSError):  # absent, or another process is still at work
-        (out / CLAIMS).rmdir()
-    for row in rows:
-        if row.status == "failed":
-            logger.warning("set aside %s: %s", row.slide, row.reason)
-    return sorted(rows)
-
-
-def _import_slide(job: _Source) -> CachedSlide:
-    """Write the store of one slide, or say why not; runs in a worker process."""
-    job.claim.parent.mkdir(exist_ok=True)
-    with hold(job.claim, wait=True):  # another process may be at it: then its store is there afterwards
-        started = time.perf_counter()
-        if job.store.exists():
-            return describe(job, read_manifest(job.out))  # type: ignore[arg-type]
-        for partial in leftovers(job.store):
-            shutil.rmtree(partial)
-        try:
-            job.write()
-            row = describe(job, {})  # type: ignore[arg-type]
-            row = row._replace(seconds=round(time.perf_counter() - started, 2))
-        except InputError as error:
-            row = CachedSlide(job.slide.name, "failed", str(error))
-        except Exception as error:  # noqa: BLE001 - whatever a reader raises on this slide, the others go on
-            row = CachedSlide(job.slide.name, "failed", f"{job.slide.path}: {type(error).__name__}: {error}")
-        update_manifest(job.out, [row])
-        return row
-
-
-def _refuse_other_origins(jobs: Sequence[_Source]) -> None:
-    for job in jobs:
-        if not job.store.exists():
-            continue
-        made, wanted = PatchStore(job.store).attributes.get("imported", {}), job.origin()
-        changed = [
-            f"{key} {made.get(key)} there, {value} now"
-            for key, value in wanted.items()
-            if made.get(key) != value
-        ]
-        if changed:
-            raise SourceError(
-                f"{job.store} was made from something else, or in another way: {'; '.join(changed)}."
-                " Give another folder, the old settings, or remove this store"
-            )
-
-
-def _facts(job: _Source, counts: Sequence[int], mpp: Sequence[float]) -> dict[str, object]:
+def _facts(job: StoreJob, counts: Sequence[int], mpp: Sequence[float]) -> dict[str, object]:
     """What every imported store records."""
     return {
-        "imported": job.origin(),
+        **job.origin(),
         "slide_mpp": None,
         "slide_mpp_source": "unknown",
         "patch_mpp": _known(mpp),
@@ -377,9 +292,11 @@ def _known(mpp: Sequence[float]) -> list[float | None]:
     return [None if math.isnan(scale) else scale for scale in mpp]
 
 
-def _parse(mpp: Sequence[float | str] | None) -> tuple[float, ...]:
+def _parse(
+    mpp: Sequence[float | str] | None, slides: Sequence[SlideFile] = (), assume_mpp: float | None = None
+) -> tuple[float, ...]:
     """µm/px of the scales asked for, finest first; none where they were not stated."""
-    scales = parse_scales(mpp or ())
+    scales = parse_scales(mpp or (), slides, assume_mpp)
     if not all(0 < scale < math.inf for scale in scales) or len(set(scales)) < len(scales):
         raise SourceError(f"mpp {list(scales)}: give different positive µm/px, for example [0.5, 1.0]")
     return scales

@@ -4,7 +4,10 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -176,12 +179,13 @@ class Slide:
         Raises:
             SlideError: The pixels cannot be decoded.
         """
-        return self._read_shrunk(level, (x, y, width, height), shrink, absent=None)
+        return _read_shrunk(partial(self._read, level), (x, y, width, height), shrink)
 
     def thumbnail(self, max_side: int = 2048) -> np.ndarray:
         """Read the whole slide, small.
 
-        Where the level that serves best is damaged, a coarser one is taken.
+        Where the level that serves best is damaged, a coarser one is taken. Where all are, it is the one of which
+        most can be decoded; what cannot be is white, as glass, and a warning says how much that is.
 
         Args:
             max_side: Pixels along the longer side at most.
@@ -190,44 +194,45 @@ class Slide:
             RGB pixels, uint8, shape ``(h, w, 3)``.
 
         Raises:
-            SlideError: The pixels cannot be decoded.
+            SlideError: No pixel can be decoded, or the file is cut off.
         """
         shrink = max(1.0, max(self.size) / max_side)
         side = (max(1, round(self.size[0] / shrink)), max(1, round(self.size[1] / shrink)))
-        downsamples = sorted(self.level_downsamples)
-        best = max(downsample for downsample in downsamples if downsample <= shrink)
-        refusals = []
-        for downsample in downsamples[downsamples.index(best) :]:
-            factor = max(1, int(shrink / downsample))
+        best = max(downsample for downsample in self.level_downsamples if downsample <= shrink)
+        found = []
+        for downsample in sorted(each for each in self.level_downsamples if each >= best):
             level = self.level_downsamples.index(downsample)
-            width, height = self.level_dimensions[level]
-            try:
-                pooled = self._read_shrunk(level, (0, 0, width, height), factor, absent=_GLASS)
-            except SlideError as error:
-                refusals.append(error)
-                continue
-            box = (0.0, 0.0, width / factor, height / factor)
-            return np.asarray(Image.fromarray(pooled).resize(side, Image.Resampling.HAMMING, box=box))
-        raise refusals[0]
+            lost, picture, error = self._shrink_level(level, max(1, int(shrink / downsample)), side)
+            if error is None:
+                return picture
+            found.append((lost, picture, error))
+        lost, picture, error = min(found, key=itemgetter(0))
+        if lost == 1 or isinstance(error.__cause__, _NO_SALVAGE):
+            raise error
+        logger.warning(
+            "%.2g %% of the thumbnail of %s is missing and counts as glass, so no patches come from there: %s",
+            100 * lost,
+            self.path,
+            error,
+        )
+        return picture
 
-    def _read_shrunk(
-        self, level: int, box: tuple[int, int, int, int], shrink: int, absent: int | None
+    def _shrink_level(
+        self, level: int, factor: int, side: tuple[int, int]
+    ) -> tuple[float, np.ndarray, SlideError | None]:
+        """What share of a level cannot be read, the level resized to ``side``, and what was wrong with it."""
+        width, height = self.level_dimensions[level]
+        tile = self._tiled[level].tile if self._tiled else (_PART, _PART)
+        salvage = _Salvage(partial(self._read, level, absent=_GLASS), tile)
+        pooled = Image.fromarray(_read_shrunk(salvage.read, (0, 0, width, height), factor))
+        box = (0.0, 0.0, width / factor, height / factor)
+        picture = np.asarray(pooled.resize(side, Image.Resampling.HAMMING, box=box))
+        return salvage.lost / (width * height), picture, salvage.error
+
+    def _read(
+        self, level: int, x: int, y: int, width: int, height: int, *, absent: int | None = None
     ) -> np.ndarray:
-        """As :meth:`read_level`; tiles that the file leaves out get the grey value ``absent``, unless it is None."""
-        left, top, width, height = box
-        if shrink == 1:
-            return self._read(level, left, top, width, height, absent)
-        shrunk = np.empty((math.ceil(height / shrink), math.ceil(width / shrink), 3), np.uint8)
-        step = max(1, _PART // shrink)  # in parts, so that a large rectangle is never held whole
-        for row in range(0, shrunk.shape[0], step):
-            for column in range(0, shrunk.shape[1], step):
-                x, y = column * shrink, row * shrink
-                size = (min(step * shrink, width - x), min(step * shrink, height - y))
-                part = Image.fromarray(self._read(level, left + x, top + y, *size, absent)).reduce(shrink)
-                shrunk[row : row + step, column : column + step] = np.asarray(part)
-        return shrunk
-
-    def _read(self, level: int, x: int, y: int, width: int, height: int, absent: int | None) -> np.ndarray:
+        """Pixels of a level; tiles that the file leaves out get the grey value ``absent``, unless it is None."""
         try:
             if self._tiled:
                 return self._tiled[level].read(x, y, width, height, absent)
@@ -251,6 +256,74 @@ class Slide:
 _PART = 2048  # pixels along the side of what is read at once to be shrunk
 _GLASS = 255  # of tiles that a thumbnail finds absent: scanners leave out where they saw no tissue
 
+# A file that was cut off can be copied again, and a machine that failed may read it next time.
+_NO_SALVAGE = (EOFError, OSError, MemoryError)
+
+_Read = Callable[[int, int, int, int], np.ndarray]  # x, y, width, height → pixels
+
+
+def _read_shrunk(read: _Read, box: tuple[int, int, int, int], shrink: int) -> np.ndarray:
+    """A rectangle in which each square of ``shrink`` pixels is averaged to one."""
+    left, top, width, height = box
+    if shrink == 1:
+        return read(*box)
+    shrunk = np.empty((math.ceil(height / shrink), math.ceil(width / shrink), 3), np.uint8)
+    step = max(1, _PART // shrink)  # in parts, so that a large rectangle is never held whole
+    for row in range(0, shrunk.shape[0], step):
+        for column in range(0, shrunk.shape[1], step):
+            x, y = column * shrink, row * shrink
+            size = (min(step * shrink, width - x), min(step * shrink, height - y))
+            part = Image.fromarray(read(left + x, top + y, *size)).reduce(shrink)
+            shrunk[row : row + step, column : column + step] = np.asarray(part)
+    return shrunk
+
+
+class _Salvage:
+    """Reads a level with glass in place of the tiles that cannot be decoded.
+
+    Args:
+        read: Reads a rectangle of the level.
+        tile: Width and height of what is lost together, pixels.
+
+    Attributes:
+        lost: Pixels that became glass.
+        error: What was wrong last, or what forbids to make do with the rest; None where nothing was wrong.
+    """
+
+    def __init__(self, read: _Read, tile: tuple[int, int]) -> None:
+        self._read = read
+        self._tile = tile
+        self.lost = 0
+        self.error: SlideError | None = None
+
+    def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Whatever can be read of a rectangle."""
+        whole = self._try(x, y, width, height)
+        if whole is not None:
+            return whole
+        region = np.full((height, width, 3), _GLASS, np.uint8)
+        for top, bottom in _spans(y, y + height, self._tile[1]):
+            for left, right in _spans(x, x + width, self._tile[0]):
+                pixels = self._try(left, top, right - left, bottom - top)
+                if pixels is None:
+                    self.lost += (right - left) * (bottom - top)
+                else:
+                    region[top - y : bottom - y, left - x : right - x] = pixels
+        return region
+
+    def _try(self, x: int, y: int, width: int, height: int) -> np.ndarray | None:
+        try:
+            return self._read(x, y, width, height)
+        except SlideError as error:
+            if self.error is None or not isinstance(self.error.__cause__, _NO_SALVAGE):
+                self.error = error
+            return None
+
+
+def _spans(start: int, stop: int, step: int) -> Iterable[tuple[int, int]]:
+    """The range from ``start`` to ``stop``, cut at the multiples of ``step``."""
+    return pairwise([start, *range((start // step + 1) * step, stop, step), stop])
+
 
 class _TiledLevel:
     """A level of a TIFF whose tiles are read and decoded here, by tifffile.
@@ -269,6 +342,7 @@ class _TiledLevel:
         self._sizes: Sequence[int] = page.databytecounts
         self._width: int = level.keyframe.tilewidth
         self._height: int = level.keyframe.tilelength
+        self.tile = (self._width, self._height)
         self._columns = math.ceil(level.keyframe.imagewidth / self._width)
         self._tables = {"jpegtables": page.jpegtables, "jpegheader": level.keyframe.jpegheader}
         self._decode: Callable[..., Any] = level.keyframe.decode
@@ -293,9 +367,10 @@ class _TiledLevel:
             if absent is None:
                 raise ValueError(f"tile {index} is absent")
             return np.full((self._height, self._width, 3), absent, np.uint8)
-        # The second bound keeps a damaged table from having the whole file read.
-        if offset + size > self._file.size or size > 8 * self._height * self._width:
-            raise ValueError(f"tile {index} cannot have {size} bytes at {offset}")
+        if offset + size > self._file.size:
+            raise EOFError(f"tile {index} lies beyond the end of the file, at {offset}")
+        if size > 8 * self._height * self._width:  # or a damaged table might have the whole file read
+            raise ValueError(f"tile {index} cannot have {size} bytes")
         data = os.pread(self._file.fileno(), size, offset)
         if self._ends and not _is_whole(data):
             raise ValueError(f"tile {index} breaks off")

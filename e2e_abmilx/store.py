@@ -51,6 +51,9 @@ _EMPTY = 2**64 - 1  # index entry of a patch that a shard does not hold
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _BASELINE_FRAME, _SCAN = 0xC0, 0xDA  # markers: the frame header of a baseline stream, and the first pixels
 _BATCH = 1024  # patches encoded ahead of the disk
+_SHARES = (
+    4  # parts of a read a thread, so that a thread whose core is busy elsewhere leaves some to the others
+)
 
 Subsampling = Literal["420", "422", "444"]
 
@@ -210,7 +213,7 @@ class PatchStore:
             return patches
         # A pool for each call costs 0.1 ms and leaves nothing behind that a fork could break.
         with ThreadPoolExecutor(threads) as pool:
-            size = math.ceil(len(wanted) / threads) or 1
+            size = math.ceil(len(wanted) / (_SHARES * threads)) or 1
             shares = [
                 pool.submit(chosen.decode, wanted[start : start + size], patches[start : start + size])
                 for start in range(0, len(wanted), size)

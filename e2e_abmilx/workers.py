@@ -4,20 +4,22 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
-from e2e_abmilx.builder import Job
+from e2e_abmilx.builder import StoreJob
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.locks import is_abandoned
 from e2e_abmilx.manifest import CachedSlide, update_manifest
 
-Task = Callable[[Job], CachedSlide]
+J = TypeVar("J", bound=StoreJob)
+Task = Callable[[J], CachedSlide]
 
 
 class WorkerError(InputError):
     """Workers that cannot be had."""
 
 
-def run_jobs(task: Task, jobs: Sequence[Job], workers: int, scheduler: str | None) -> Iterator[CachedSlide]:
+def run_jobs(task: Task[J], jobs: Sequence[J], workers: int, scheduler: str | None) -> Iterator[CachedSlide]:
     """Run a task on every job; rows come as they are done.
 
     Args:
@@ -36,7 +38,7 @@ def run_jobs(task: Task, jobs: Sequence[Job], workers: int, scheduler: str | Non
     return _run_in_processes(task, jobs, workers)
 
 
-def _run_in_processes(task: Task, jobs: Sequence[Job], workers: int) -> Iterator[CachedSlide]:
+def _run_in_processes(task: Task[J], jobs: Sequence[J], workers: int) -> Iterator[CachedSlide]:
     """Run in worker processes; a slide whose process dies twice is set aside, the others go on."""
     pending = list(jobs)
     while pending:
@@ -54,7 +56,7 @@ def _run_in_processes(task: Task, jobs: Sequence[Job], workers: int) -> Iterator
                 yield _run_alone(task, job)
 
 
-def _run_alone(task: Task, job: Job) -> CachedSlide:
+def _run_alone(task: Task[J], job: J) -> CachedSlide:
     try:
         with _pool(1) as pool:
             row: CachedSlide = pool.submit(task, job).result()
@@ -71,7 +73,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _run_on_dask(task: Task, jobs: Sequence[Job], scheduler: str) -> Iterator[CachedSlide]:
+def _run_on_dask(task: Task[J], jobs: Sequence[J], scheduler: str) -> Iterator[CachedSlide]:
     try:
         from distributed import Client, KilledWorker
         from distributed import as_completed as as_dask_completes

@@ -172,8 +172,11 @@ def test_another_slide_of_the_same_name_is_refused(cohort: Path, tmp_path: Path)
         copy.parent.mkdir()
         shutil.copy(cohort / f"slides/{original}.tiff", copy)
     cache_slides([first], tmp_path / "out", patch_size=64)
-    with pytest.raises(CacheError, match=r"made from another s\.tiff"):
+    with pytest.raises(CacheError, match=r"made from something else.*: fingerprint \w+ there, \w+ now\."):
         cache_slides([second], tmp_path / "out", patch_size=64)
+    first.unlink()  # archived: its store stays good
+    (row,) = cache_slides([first], tmp_path / "out", patch_size=64)
+    assert row.status == "done"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +237,38 @@ def test_magnifications_overrides_and_plans(cohort: Path, tmp_path: Path) -> Non
     assert planned[0].bytes == pytest.approx(shards, rel=0.25)
     with pytest.raises(CacheError, match=r"override_mpp 0\.25 there, None now"):
         cache_slides(slide, tmp_path / "out", mpp=("20x",), patch_size=64)
+
+
+def test_a_level_is_one_resolution_for_all_slides(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slides = [cohort / f"slides/slide-00{number}.tiff" for number in range(2)]
+    (tmp_path / "slides.csv").write_text(f"slide,mpp\n{slides[0]},\n{slides[1]},0.25\n")
+    command = ["cache", "--slides", str(tmp_path / "slides.csv"), "--out", str(tmp_path / "out")]
+    main([*command, "--mpp", "[level1,2.0]", "--patch_size", "32"])
+    stores = [PatchStore(tmp_path / f"out/slide-00{number}.zarr") for number in range(2)]
+    assert [store.scales for store in stores] == [(1.0, 2.0)] * 2
+    assert [store.attributes["footprints"][0] for store in stores] == [64, 128]
+    cache_slides(
+        tmp_path / "slides.csv", tmp_path / "out", mpp=(1.0, 2.0), patch_size=32
+    )  # the same settings
+
+
+def test_the_rest_of_a_slide_of_one_damaged_level_is_cached(shared: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.svs"
+    shutil.copy(shared / "data/slides/CMU-1-Small-Region.svs", damaged)
+    with tifffile.TiffFile(damaged, mode="r+b") as file:
+        page = file.pages[0]  # 10 tiles of 240 px in a row
+        file.filehandle.seek(page.dataoffsets[63])
+        file.filehandle.write(bytes(page.databytecounts[63]))
+    (row,) = cache_slides([damaged], tmp_path / "out", mpp=(0.499,), patch_size=120)
+    (whole,) = cache_slides(
+        [shared / "data/slides/CMU-1-Small-Region.svs"], tmp_path / "out", mpp=(0.499,), patch_size=120
+    )
+    assert row.status == "done"
+    assert whole.num_patches - 9 <= row.num_patches < whole.num_patches
+    places = PatchStore(tmp_path / "out/damaged.zarr").coords()
+    assert not np.any((places > (600, 1320)).all(axis=1) & (places < (960, 1680)).all(axis=1))
 
 
 def test_verify_names_slide_and_patch(

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from e2e_abmilx import databases
+from e2e_abmilx.cache import CacheError, cache_slides
 from e2e_abmilx.imports import SourceError, import_coords, import_images, import_lmdb
 from e2e_abmilx.manifest import read_manifest
 from e2e_abmilx.slides import Slide
@@ -138,11 +139,11 @@ class TestLmdb:
         slides = {"a": [jpeg(0), jpeg(1)]}
         path = write_lmdb(tmp_path / "one.lmdb", slides)
         import_lmdb(path, tmp_path / "out", workers=1)
-        with pytest.raises(SourceError, match=r"mpp \[None\] there, \[1\.0\] now"):
+        with pytest.raises(CacheError, match=r"mpp \[None\] there, \[1\.0\] now"):
             import_lmdb(path, tmp_path / "out", mpp=(1.0,), workers=1)
         path.unlink()
         write_lmdb(path, {"a": [jpeg(2)]})
-        with pytest.raises(SourceError, match="fingerprints"):
+        with pytest.raises(CacheError, match="fingerprints"):
             import_lmdb(path, tmp_path / "out", workers=1)
 
     def test_slides_that_one_database_lacks_are_named(self, tmp_path: Path) -> None:
@@ -446,6 +447,20 @@ class TestCoords:
         assert inside.all(axis=2).any(axis=0).all()  # every fine patch has its surroundings
         assert inside.all(axis=2).any(axis=1).all()  # and no coarse one lies elsewhere
 
+    def test_a_level_is_a_scale(self, slides: Path, tmp_path: Path) -> None:
+        write_trident(tmp_path / "h5/a_patches.h5", lattice(128))
+        import_coords(tmp_path / "h5", slides, tmp_path / "out", mpp=("level1", "level2"), workers=1)
+        assert PatchStore(tmp_path / "out/a.zarr").scales == (1.0, 2.0)
+
+    def test_stores_that_were_cut_here_are_not_taken_for_imports(self, slides: Path, tmp_path: Path) -> None:
+        write_trident(tmp_path / "h5/a_patches.h5", lattice(128))
+        cache_slides([slides / "a.tiff"], tmp_path / "cut", patch_size=64)
+        with pytest.raises(CacheError, match=r"coords None there, a_patches\.h5 now"):
+            import_coords(tmp_path / "h5", slides, tmp_path / "cut")
+        import_coords(tmp_path / "h5", slides, tmp_path / "out", workers=1)
+        with pytest.raises(CacheError, match="patch_size None there, 64 now"):
+            cache_slides([slides / "a.tiff"], tmp_path / "out", patch_size=64)
+
     def test_a_real_slide(self, shared: Path, tmp_path: Path) -> None:
         file = shared / "data/slides/CMU-1-Small-Region.svs"
         (tmp_path / "slides.csv").write_text(f"wsi\n{file}\n")
@@ -482,10 +497,10 @@ class TestCoords:
         before = snapshot(tmp_path / "out")
         assert import_coords(tmp_path / "h5", slides, tmp_path / "out", workers=1) == rows
         assert snapshot(tmp_path / "out") == before
-        with pytest.raises(SourceError, match=r"mpp \[\] there, \[2\.0\] now"):
+        with pytest.raises(CacheError, match=r"mpp \[\] there, \[2\.0\] now"):
             import_coords(tmp_path / "h5", slides, tmp_path / "out", mpp=(2.0,), workers=1)
         write_trident(tmp_path / "h5/a_patches.h5", lattice(130))
-        with pytest.raises(SourceError, match="fingerprints"):
+        with pytest.raises(CacheError, match="fingerprints"):
             import_coords(tmp_path / "h5", slides, tmp_path / "out", workers=1)
 
     @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +193,68 @@ def test_thumbnail_of_a_damaged_level_comes_from_a_coarser_one(slide_file: Path,
         thumbnail, expected = slide.thumbnail(500).astype(float), whole.thumbnail(500)
     assert thumbnail.shape == expected.shape
     assert np.abs(thumbnail - expected).mean() < 8
+
+
+def _destroy(path: Path, tiles: slice, level: int = 0) -> None:
+    """Overwrite tiles of a level with zeros."""
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.series[0].levels[level].pages[0]
+        for offset, size in zip(page.dataoffsets[tiles], page.databytecounts[tiles], strict=True):
+            tiff.filehandle.seek(offset)
+            tiff.filehandle.write(bytes(size))
+
+
+@pytest.mark.parametrize("max_side", [4000, 700])
+def test_thumbnail_of_one_damaged_level_has_glass_there(
+    shared: Path, tmp_path: Path, max_side: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "damaged.svs"
+    shutil.copy(shared / "data/slides/CMU-1-Small-Region.svs", path)
+    _destroy(path, slice(63, 64))  # of 10 × 13 tiles of 240 px, the fourth of the seventh row
+    with Slide(path) as slide, Slide(shared / "data/slides/CMU-1-Small-Region.svs") as whole:
+        thumbnail, expected = slide.thumbnail(max_side), whole.thumbnail(max_side)
+    shrink = max(1, 2967 / max_side)
+    inner = tuple(
+        slice(round(first / shrink) + 2, round((first + 240) / shrink) - 2) for first in (1440, 720)
+    )
+    outer = tuple(slice(edges.start - 4, edges.stop + 4) for edges in inner)
+    assert (thumbnail[inner] == 255).all()
+    differs = (thumbnail != expected).any(axis=2)
+    differs[outer] = False
+    assert not differs.any()
+    (record,) = caplog.records
+    assert re.match(
+        rf"0\.87 % of the thumbnail of {path} is missing .*x 720, y 1440 .*tile 63 ", record.getMessage()
+    )
+
+
+def test_thumbnail_of_damaged_levels_is_of_the_one_that_misses_least(
+    slide_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "damaged.tiff"
+    shutil.copy(slide_file, path)
+    for level, tiles in ((0, slice(0, 2)), (1, slice(0, 4)), (2, slice(0, 1)), (3, slice(0, 1))):
+        _destroy(path, tiles, level)
+    with Slide(path) as slide, Slide(slide_file) as whole:
+        np.testing.assert_array_equal(slide.thumbnail()[256:], whole.thumbnail()[256:])
+        with pytest.raises(SlideError, match="level 1 cannot be read"):
+            slide.thumbnail(512)
+    assert "12 % of the thumbnail" in caplog.text
+
+
+def test_thumbnails_are_not_salvaged_where_another_try_helps(slide_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.tiff"
+    shutil.copy(slide_file, path)
+    for level in range(4):
+        _retag(path, "TileOffsets", {0: path.stat().st_size}, level)
+    with Slide(path) as slide, pytest.raises(SlideError, match="tile 0 lies beyond the end of the file"):
+        slide.thumbnail()
+    with Slide(slide_file) as slide:
+        pipe = os.pipe()
+        os.dup2(
+            pipe[0], slide._tiled[0]._file.fileno()
+        )  # what can be opened and not be read, as a disk that is gone
+        with pytest.raises(SlideError, match="OSError"):
+            slide.thumbnail()
+    for end in pipe:
+        os.close(end)
