@@ -11,46 +11,53 @@ from torch import Tensor, nn
 
 
 class RandomCrops(nn.Module):
-    """Random resized crops and flips, one draw a patch; in evaluation the whole patch, resized.
+    """Random resized crops, flips and shifts, one draw a patch; in evaluation the whole patch, resized.
 
-    Geometry only: the paper found that colour augmentation hurts.
+    Geometry only: the paper found that colour augmentation hurts. A crop has an area between ``min_area`` and all
+    of the patch and an aspect ratio from 3/4 to 4/3, and is resampled bilinearly.
 
     Args:
         size: s, side of the patches that the encoder sees, pixels.
         min_area: Smallest share of a patch's area that a crop may have, in (0, 1].
         flips: Mirror half of the patches left to right and half top to bottom.
+        max_shift: Move the patch before the crop by at most this share of its side, in [0, 1); what comes in from
+            outside is black.
     """
 
-    def __init__(self, size: int = 224, *, min_area: float = 0.25, flips: bool = True) -> None:
+    def __init__(
+        self, size: int = 224, *, min_area: float = 0.25, flips: bool = True, max_shift: float = 0.0
+    ) -> None:
         super().__init__()
         if not 0 < min_area <= 1:
             raise ValueError(f"min_area is {min_area}; it is a share of the patch and must lie in (0, 1]")
+        if not 0 <= max_shift < 1:
+            raise ValueError(f"max_shift is {max_shift}; it is a share of the side and must lie in [0, 1)")
         self.size = size
         self.min_area = min_area
         self.flips = flips
+        self.max_shift = max_shift
 
     def forward(self, patches: Tensor) -> Tensor:
         """Crop or resize patches.
 
         Args:
-            patches: Pixels 0 … 255, uint8, shape ``(M, 3, S, S)``.
+            patches: Pixels, uint8, shape ``(M, 3, S, S)``.
 
         Returns:
-            Pixels 0 … 255, float32, shape ``(M, 3, s, s)``.
+            Pixels, uint8, shape ``(M, 3, s, s)``.
         """
-        if self.training:
-            return F.grid_sample(
-                patches.float(),
-                self._random_grid(len(patches), patches.device),
-                mode="bilinear",
-                align_corners=False,
-            )
-        if patches.shape[-1] == self.size:
-            return patches.float()
-        return F.interpolate(patches.float(), (self.size, self.size), mode="bilinear", antialias=True)
+        if not self.training:
+            return self._resize(patches)
+        boxes = self.draw(len(patches), patches.device)
+        parts = zip(torch.split(patches, _AT_ONCE), torch.split(boxes, _AT_ONCE), strict=True)
+        return torch.cat([self._crop(part, box) for part, box in parts])
 
-    def _random_grid(self, count: int, device: torch.device) -> Tensor:
-        """Sampling positions of ``count`` crops, shape ``(count, s, s, 2)``, in [-1, 1]."""
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        """Draw the affine maps from a crop to its patch, both in [-1, 1], shape ``(count, 2, 3)``."""
+        return self._map(count, self._signs(count, device), device)
+
+    def _map(self, count: int, signs: Tensor, device: torch.device) -> Tensor:
+        """Maps of ``count`` crops and shifts; ``signs`` of shape ``(2, count)`` mirror them."""
 
         def uniform(low: float, high: float) -> Tensor:
             return torch.empty(count, device=device).uniform_(low, high)
@@ -59,11 +66,76 @@ class RandomCrops(nn.Module):
         stretch = uniform(-0.2877, 0.2877).exp().sqrt()  # aspect ratios from 3/4 to 4/3
         width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
         x, y = (uniform(-1, 1) * (1 - length) for length in (width, height))
-        if self.flips:
-            width, height = (length * uniform(-1, 1).sign() for length in (width, height))
+        if self.max_shift:
+            x, y = (centre + uniform(-2, 2) * self.max_shift for centre in (x, y))  # the patch is 2 wide
         zero = torch.zeros_like(x)
-        theta = torch.stack([torch.stack([width, zero, x], 1), torch.stack([zero, height, y], 1)], 1)
-        return F.affine_grid(theta, [count, 3, self.size, self.size], align_corners=False)
+        rows = [torch.stack([width * signs[0], zero, x], 1), torch.stack([zero, height * signs[1], y], 1)]
+        return torch.stack(rows, 1)
+
+    def _signs(self, count: int, device: torch.device) -> Tensor:
+        if not self.flips:
+            return torch.ones(2, count, device=device)
+        return torch.empty(2, count, device=device).uniform_(-1, 1).sign()
+
+    def _crop(self, patches: Tensor, boxes: Tensor) -> Tensor:
+        grid = F.affine_grid(boxes, [len(patches), 3, self.size, self.size], align_corners=False)
+        crops = F.grid_sample(patches.float(), grid, mode="bilinear", align_corners=False)
+        return crops.round_().to(torch.uint8)
+
+    def _resize(self, patches: Tensor) -> Tensor:
+        if patches.shape[-1] == self.size:
+            return patches
+        return F.interpolate(patches, (self.size, self.size), mode="bilinear", antialias=True)
+
+
+_AT_ONCE = (
+    256  # patches that are floating-point numbers at the same time: four times the memory of their bytes
+)
+
+
+class GroupedCrops(RandomCrops):
+    """The authors' draws: one crop box and one shift for each of a few runs of patches, and half of them mirrored.
+
+    The authors' library draws four boxes a batch, for its four quarters, and flips exactly half of the patches.
+
+    Args:
+        size: As in :class:`RandomCrops`.
+        min_area: As there.
+        flips: As there, but exactly half each way.
+        max_shift: As there.
+        groups: Runs of patches that share a draw.
+    """
+
+    def __init__(
+        self,
+        size: int = 224,
+        *,
+        min_area: float = 0.25,
+        flips: bool = True,
+        max_shift: float = 0.0,
+        groups: int = 4,
+    ) -> None:
+        super().__init__(size, min_area=min_area, flips=flips, max_shift=max_shift)
+        if groups < 1:
+            raise ValueError(f"groups is {groups}; it counts draws a batch and must be at least 1")
+        self.groups = groups
+
+    def draw(self, count: int, device: torch.device) -> Tensor:
+        """Draw ``groups`` maps and give each to a run of patches."""
+        shared = self._map(self.groups, torch.ones(2, self.groups, device=device), device)
+        group_of = torch.arange(count, device=device) * self.groups // count
+        boxes = shared[group_of]
+        signs = self._signs(count, device)
+        boxes[:, 0, 0] *= signs[0]
+        boxes[:, 1, 1] *= signs[1]
+        return boxes
+
+    def _signs(self, count: int, device: torch.device) -> Tensor:
+        signs = torch.ones(2, count, device=device)
+        if self.flips:
+            for row in signs:
+                row[torch.randperm(count, device=device)[: count // 2]] = -1
+        return signs
 
 
 class Normalize(nn.Module):

@@ -8,16 +8,17 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.jpegs import Jpegs, join_jpegs
+from e2e_abmilx.samplers import Draw
 from e2e_abmilx.store import PatchStore
 
 
@@ -43,7 +44,8 @@ class Bag(NamedTuple):
     """A batch: bags of patches, padded to the longest.
 
     Attributes:
-        patches: uint8 pixels, shape ``(B, N, 3, S, S)``, or float features, shape ``(B, N, D)``.
+        patches: uint8 pixels, shape ``(B, N, 3, S, S)``; or float features, shape ``(B, N, D)``; or, on the way to
+            the device, the JPEG streams of the real patches.
         mask: True for a real patch, shape ``(B, N)``.
         scale: Which of the store's scales each patch is from, shape ``(B, N)``.
         coords: Level-0 ``(x, y)`` of each patch, shape ``(B, N, 2)``.
@@ -54,7 +56,7 @@ class Bag(NamedTuple):
         last: False for a part of a case whose rest follows in the next batches.
     """
 
-    patches: Tensor
+    patches: Tensor | Jpegs
     mask: Tensor
     scale: Tensor
     coords: Tensor
@@ -65,16 +67,18 @@ class Bag(NamedTuple):
     last: bool
 
 
-class Draw(NamedTuple):
-    """Which random bag: a draw is a function of these two and the seed alone.
-
-    Attributes:
-        epoch: From 0.
-        case: Position of the case in the data set.
-    """
-
-    epoch: int
-    case: int
+#: No case at all: what a process gets that has fewer parts to evaluate than the others.
+NOTHING = Bag(
+    patches=torch.empty(0, 0),
+    mask=torch.empty(0, dtype=torch.bool),
+    scale=torch.empty(0, dtype=torch.int64),
+    coords=torch.empty(0, 2, dtype=torch.int64),
+    label=torch.tensor(-1),
+    time=torch.tensor(math.nan),
+    event=torch.tensor(0),
+    cases=(),
+    last=False,
+)
 
 
 class Part(NamedTuple):
@@ -92,7 +96,7 @@ class RandomBags(Dataset[Bag]):
     """Random multi-scale bags, Eq. 2 of arXiv:2506.02408.
 
     Of ``patches_per_bag`` = s, ⌊s · coarse_share⌋ are drawn from the coarser scales and the rest from the finest,
-    uniformly and without replacement over all slides of a case; a case with fewer gives what it has.
+    uniformly and without replacement over all slides of a case.
 
     Args:
         cases: The cases.
@@ -101,6 +105,9 @@ class RandomBags(Dataset[Bag]):
         patches_per_bag: s.
         coarse_share: Share of coarse patches, the paper's 1/r.
         seed: Of every draw.
+        short_bags: What becomes of a case with fewer patches: ``"mask"`` gives what it has, and padding is neither
+            encoded nor attended; ``"duplicate"`` repeats random ones up to s, as the authors do.
+        encoded: Leave patches JPEG-coded, for a device that decodes them.
     """
 
     def __init__(
@@ -112,6 +119,8 @@ class RandomBags(Dataset[Bag]):
         patches_per_bag: int,
         coarse_share: float,
         seed: int,
+        short_bags: Literal["mask", "duplicate"] = "mask",
+        encoded: bool = False,
     ) -> None:
         self.cases = cases
         self.targets = targets
@@ -119,6 +128,8 @@ class RandomBags(Dataset[Bag]):
         self.patches_per_bag = patches_per_bag
         self.coarse_share = coarse_share
         self.seed = seed
+        self.short_bags = short_bags
+        self.encoded = encoded
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -126,19 +137,26 @@ class RandomBags(Dataset[Bag]):
     def __getitem__(self, draw: Draw) -> Bag:
         """Return a single bag without the dimension B."""
         case, target = self.cases[draw.case], self.targets[draw.case]
-        rng = np.random.default_rng([self.seed, draw.epoch, zlib.crc32(case.id.encode())])
+        name = zlib.crc32(case.id.encode())
+        rng = np.random.default_rng([self.seed, draw.epoch, name, draw.repeat])
         stores = [PatchStore(self.cache / f"{slide}.zarr") for slide in case.slides]
-        parts = []
+        pieces = []
         for scale, wanted in enumerate(self._counts(len(stores[0].scales))):
             sizes = [store.num_patches(scale) for store in stores]
-            chosen = rng.permutation(sum(sizes))[:wanted]
+            chosen = self._choose(rng, sum(sizes), wanted)
             first = 0
             for store, size in zip(stores, sizes, strict=True):
                 own = np.sort(chosen[(chosen >= first) & (chosen < first + size)]) - first
                 first += size
                 if len(own):
-                    parts.append(_read(store, own, scale))
-        return _patch_bag(case, target, parts, last=True)
+                    pieces.append(_read(store, own, scale, self.encoded))
+        return _patch_bag(case, target, pieces, last=True)
+
+    def _choose(self, rng: np.random.Generator, available: int, wanted: int) -> np.ndarray:
+        chosen: np.ndarray = rng.permutation(available)[:wanted]
+        if self.short_bags == "duplicate" and 0 < available < wanted:
+            return np.concatenate([chosen, rng.integers(available, size=wanted - available)])
+        return chosen
 
     def _counts(self, scales: int) -> list[int]:
         """Patches of each scale, finest first."""
@@ -148,22 +166,34 @@ class RandomBags(Dataset[Bag]):
 
 
 class WholeSlides(Dataset[Bag]):
-    """Every patch of the finest scale of every slide, in parts of bounded size, case after case.
+    """Every patch of every slide, in parts of bounded size, case after case.
 
     Args:
         cases: The cases.
         targets: Their targets, in the same order.
         cache: Folder of the patch stores.
         chunk_size: Patches in a part, at most.
+        scales: ``"finest"``, as in the paper, or ``"all"``.
+        encoded: Leave patches JPEG-coded, for a device that decodes them.
     """
 
     def __init__(
-        self, cases: Sequence[Case], targets: Sequence[Target], cache: Path, *, chunk_size: int
+        self,
+        cases: Sequence[Case],
+        targets: Sequence[Target],
+        cache: Path,
+        *,
+        chunk_size: int,
+        scales: Literal["finest", "all"] = "finest",
+        encoded: bool = False,
     ) -> None:
         self.cases = cases
         self.targets = targets
         self.cache = cache
-        self.parts = [part for index in range(len(cases)) for part in self._split(index, chunk_size)]
+        self.chunk_size = chunk_size
+        self.scales = scales
+        self.encoded = encoded
+        self.parts = [part for index in range(len(cases)) for part in self._split(index)]
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -172,109 +202,20 @@ class WholeSlides(Dataset[Bag]):
         """Return a part of a bag without the dimension B."""
         part = self.parts[index]
         store = PatchStore(self.cache / f"{part.slide}.zarr")
-        patches = _read(store, np.arange(part.start, part.stop), part.scale)
-        return _patch_bag(self.cases[part.case], self.targets[part.case], [patches], last=part.last)
+        piece = _read(store, np.arange(part.start, part.stop), part.scale, self.encoded)
+        return _patch_bag(self.cases[part.case], self.targets[part.case], [piece], last=part.last)
 
-    def _split(self, index: int, chunk_size: int) -> list[Part]:
-        parts = []
-        for slide in self.cases[index].slides:
-            count = PatchStore(self.cache / f"{slide}.zarr").num_patches(0)
-            parts += [
-                Part(index, slide, 0, start, min(start + chunk_size, count), last=False)
-                for start in range(0, count, chunk_size)
-            ]
+    def _split(self, case: int) -> list[Part]:
+        parts = [part for slide in self.cases[case].slides for part in self._split_slide(case, slide)]
         parts[-1] = parts[-1]._replace(last=True)
         return parts
 
-
-class FeatureBags(Dataset[Bag]):
-    """All features of every case, for two-stage training: one ``<slide>.pt`` tensor ``(N, D)`` a slide.
-
-    Args:
-        cases: The cases.
-        targets: Their targets, in the same order.
-        folder: Folder of the feature files.
-    """
-
-    def __init__(self, cases: Sequence[Case], targets: Sequence[Target], folder: Path) -> None:
-        self.cases = cases
-        self.targets = targets
-        self.folder = folder
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __getitem__(self, which: Draw | int) -> Bag:
-        """Return a single bag without the dimension B; its coordinates are unknown and zero."""
-        index = which.case if isinstance(which, Draw) else which
-        case = self.cases[index]
-        features = torch.cat([load_features(self.folder / f"{slide}.pt") for slide in case.slides]).float()
-        coords = torch.zeros(len(features), 2, dtype=torch.int64)
-        return _make_bag(
-            case, self.targets[index], features, torch.zeros(len(features)).long(), coords, last=True
-        )
-
-
-def load_features(path: Path) -> Tensor:
-    """Map a file of features into memory, shape ``(N, D)``; nothing but tensors is unpickled.
-
-    Raises:
-        BagError: The file is no tensor of that shape.
-    """
-    try:
-        features = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, UnpicklingError) as error:
-        raise BagError(
-            f"{path} cannot be read as a tensor ({error}); write features with torch.save"
-        ) from error
-    if not isinstance(features, Tensor) or features.ndim != 2 or not len(features):
-        raise BagError(f"{path} must hold one tensor (patches, features), with at least one patch")
-    return features
-
-
-def check_features(cases: Sequence[Case], folder: Path) -> int:
-    """Refuse feature files that cannot make bags together.
-
-    Returns:
-        D, the features of a patch.
-
-    Raises:
-        BagError: Files differ in their number of features, or are none.
-    """
-    paths = [folder / f"{slide}.pt" for case in cases for slide in case.slides]
-    width = load_features(paths[0]).shape[1]
-    for path in paths:
-        other = load_features(path).shape[1]
-        if other != width:
-            raise BagError(
-                f"{path} has {other} features a patch, {paths[0]} {width}; extract all with one encoder"
-            )
-    return width
-
-
-class EpochSampler(Sampler[Draw]):
-    """All bags once an epoch, shuffled by (seed, epoch).
-
-    Args:
-        size: Number of bags.
-        seed: Of the order.
-    """
-
-    def __init__(self, size: int, *, seed: int) -> None:
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[Draw]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        return iter([Draw(self.epoch, int(index)) for index in order])
+    def _split_slide(self, case: int, slide: str) -> Iterator[Part]:
+        store = PatchStore(self.cache / f"{slide}.zarr")
+        for scale in range(len(store.scales) if self.scales == "all" else 1):
+            count = store.num_patches(scale)
+            for start in range(0, count, self.chunk_size):
+                yield Part(case, slide, scale, start, min(start + self.chunk_size, count), last=False)
 
 
 def collate(bags: Sequence[Bag]) -> Bag:
@@ -287,8 +228,10 @@ def collate(bags: Sequence[Bag]) -> Bag:
             row[: len(tensor)] = tensor
         return padded
 
+    jpegs = [bag.patches for bag in bags if isinstance(bag.patches, Jpegs)]
+    pixels = [bag.patches for bag in bags if isinstance(bag.patches, Tensor)]
     return Bag(
-        patches=_channels_first(stack([bag.patches for bag in bags])),
+        patches=join_jpegs(jpegs) if jpegs else _channels_first(stack(pixels)),
         mask=stack([bag.mask for bag in bags]),
         scale=stack([bag.scale for bag in bags]),
         coords=stack([bag.coords for bag in bags]),
@@ -322,25 +265,51 @@ def check_stores(cases: Sequence[Case], cache: Path) -> None:
                 )
 
 
-def _read(store: PatchStore, indices: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray, int]:
-    return store.read(indices, scale), store.coords(scale)[indices], scale
+class _Piece(NamedTuple):
+    """Patches of one scale of one slide."""
+
+    patches: Tensor | Jpegs
+    coords: np.ndarray
+    scale: int
 
 
-def _patch_bag(
-    case: Case, target: Target, parts: Sequence[tuple[np.ndarray, np.ndarray, int]], *, last: bool
+def _read(store: PatchStore, indices: np.ndarray, scale: int, encoded: bool) -> _Piece:
+    if encoded:
+        patches: Tensor | Jpegs = Jpegs.of(store.read_encoded(indices, scale))
+    else:
+        patches = torch.from_numpy(store.read(indices, scale))
+    return _Piece(patches, store.coords(scale)[indices], scale)
+
+
+def _patch_bag(case: Case, target: Target, pieces: Sequence[_Piece], *, last: bool) -> Bag:
+    jpegs = [piece.patches for piece in pieces if isinstance(piece.patches, Jpegs)]
+    pixels = [piece.patches for piece in pieces if isinstance(piece.patches, Tensor)]
+    return make_bag(
+        case,
+        target,
+        join_jpegs(jpegs) if jpegs else torch.cat(pixels),
+        torch.cat([torch.full((len(piece.coords),), piece.scale) for piece in pieces]),
+        torch.from_numpy(np.concatenate([piece.coords for piece in pieces])),
+        last=last,
+    )
+
+
+def make_bag(
+    case: Case, target: Target, patches: Tensor | Jpegs, scale: Tensor, coords: Tensor, *, last: bool
 ) -> Bag:
-    patches = torch.from_numpy(np.concatenate([pixels for pixels, _, _ in parts]))
-    coords = torch.from_numpy(np.concatenate([coords for _, coords, _ in parts]))
-    scale = torch.cat([torch.full((len(pixels),), number) for pixels, _, number in parts])
-    return _make_bag(case, target, patches, scale, coords, last=last)
+    """A single bag without the dimension B, of real patches only.
 
-
-def _make_bag(
-    case: Case, target: Target, patches: Tensor, scale: Tensor, coords: Tensor, *, last: bool
-) -> Bag:
+    Args:
+        case: The case.
+        target: Its target.
+        patches: Pixels, shape ``(N, S, S, 3)``, features, shape ``(N, D)``, or N JPEG streams.
+        scale: Scale of each patch, shape ``(N,)``.
+        coords: Level-0 ``(x, y)``, shape ``(N, 2)``.
+        last: False for a part whose case goes on.
+    """
     return Bag(
         patches=patches,
-        mask=torch.ones(len(patches), dtype=torch.bool),
+        mask=torch.ones(len(scale), dtype=torch.bool),
         scale=scale,
         coords=coords,
         label=torch.tensor(target.label),

@@ -10,14 +10,20 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import e2e_abmilx.heads
 import e2e_abmilx.schedules  # noqa: F401 - with these imported a config names classes without their modules
-from e2e_abmilx.callbacks import BestCheckpoint, LastCheckpoint, PredictionTable
+from e2e_abmilx.callbacks import (
+    BestCheckpoint,
+    DataWait,
+    LastCheckpoint,
+    MemoryAdvice,
+    PredictionTable,
+)
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.loggers import RunLogger
 from e2e_abmilx.tasks import BagTask
 
 logger = logging.getLogger(__name__)
@@ -33,6 +39,8 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(PredictionTable, "predictions")
+        parser.add_lightning_class_args(DataWait, "data_wait")
+        parser.add_lightning_class_args(MemoryAdvice, "memory_advice")
 
     def before_instantiate_classes(self) -> None:
         """Keep one config a verb, so that a test does not overwrite the config of the training."""
@@ -50,13 +58,13 @@ class BagCLI(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         run = Path(settings.default_root_dir or f"runs/{self.subcommand}")
         _make_folder(run)
-        if self.subcommand == "fit" and not self._get(self.config, "ckpt_path"):
+        resume = self.subcommand == "fit" and self._get(self.config, "ckpt_path") is not None
+        if self.subcommand == "fit" and not resume:
             set_aside(run)
         kwargs["default_root_dir"] = str(run)
         if settings.logger in (None, True):
-            kwargs["logger"] = CSVLogger(
-                run, name="", version="" if self.subcommand == "fit" else self.subcommand
-            )
+            version = "" if self.subcommand == "fit" else str(self.subcommand)
+            kwargs["logger"] = RunLogger(run, version=version, resume=resume)
         if settings.precision is None:
             kwargs["precision"] = best_precision(settings.accelerator)
             logger.info("precision %s: the fastest that this device trains well in", kwargs["precision"])

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from e2e_abmilx.bags import (
-    Bag,
-    EpochSampler,
-    FeatureBags,
-    RandomBags,
-    Target,
-    WholeSlides,
-    check_features,
-    check_stores,
-    collate,
-)
+from e2e_abmilx.bags import Bag, RandomBags, Target, WholeSlides, check_stores, collate
 from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.cohort import (
     SPLITS,
@@ -34,6 +26,10 @@ from e2e_abmilx.cohort import (
     match_slides,
     read_cohort,
 )
+from e2e_abmilx.feature_bags import FeatureBags, check_features
+from e2e_abmilx.jpegs import Jpegs
+from e2e_abmilx.loaders import BagLoader, Padded, recommended_workers
+from e2e_abmilx.samplers import CaseSampler, EpochSampler, Progress
 from e2e_abmilx.synthetic import write_cohort
 
 logger = logging.getLogger(__name__)
@@ -52,8 +48,11 @@ class BagDataModule(LightningDataModule):
         fold: Test on this fold of ``folds`` made ones instead of the table's splits.
         folds: Number of folds, where ``fold`` is given.
         skip_missing: Go on without the cases whose slides are missing, instead of stopping.
-        batch_size: B, bags in a training batch.
-        workers: Processes that read bags.
+        select_on_test: Validate on the validation and test cases together, and test on the same: the authors'
+            protocol, whose figures are too good. Only for comparisons with theirs.
+        balanced: Draw all classes equally often in training.
+        batch_size: B, bags in a training batch of each process.
+        workers: Processes that read bags; by default what suits this machine.
         seed: Of draws, order and folds.
     """
 
@@ -68,8 +67,10 @@ class BagDataModule(LightningDataModule):
         fold: int | None = None,
         folds: int = 5,
         skip_missing: bool = False,
+        select_on_test: bool = False,
+        balanced: bool = False,
         batch_size: int = 1,
-        workers: int = 2,
+        workers: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -78,11 +79,13 @@ class BagDataModule(LightningDataModule):
         self.labels, self.columns, self.target = labels, columns, target
         self.class_names, self.time_bins = classes, time_bins
         self.fold, self.folds, self.skip_missing = fold, folds, skip_missing
+        self.select_on_test, self.balanced = select_on_test, balanced
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.cases: dict[str, list[Case]] = {}
         self.targets: dict[str, list[Target]] = {}
         #: The classes in order, or ``("0", …)`` for the time bins of a survival model; known after ``setup``.
         self.classes: tuple[str, ...] = ()
+        self._progress: Progress | None = None
 
     @abstractmethod
     def available(self) -> tuple[Path, list[str]]:
@@ -97,8 +100,8 @@ class BagDataModule(LightningDataModule):
         """Return the bags of a split as training sees them, asked for by :class:`~e2e_abmilx.bags.Draw`."""
 
     @abstractmethod
-    def whole_bags(self, split: str) -> Dataset[Bag]:
-        """Return everything of a split, as evaluation sees it."""
+    def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
+        """Return everything of a split, as evaluation sees it, and which case each item is of."""
 
     def setup(self, stage: str) -> None:
         """Read the cohort, match it with the slides and number its targets.
@@ -112,36 +115,100 @@ class BagDataModule(LightningDataModule):
         cases = self._read_cases(stage)
         self.check(cases)
         targets = self._number_targets(cases)
+        if self.select_on_test:
+            logger.warning(
+                "select_on_test: checkpoints are chosen on the test cases, so that the test tells how well that went and"
+                " not how the model does on new cases; do not report it as a test"
+            )
+            cases = [case if case.split == "train" else case._replace(split="test") for case in cases]
         for split in SPLITS:
             chosen = [index for index, case in enumerate(cases) if case.split == split]
             self.cases[split] = [cases[index] for index in chosen]
             self.targets[split] = [targets[index] for index in chosen]
+        if self.select_on_test:
+            self.cases["val"], self.targets["val"] = self.cases["test"], self.targets["test"]
         self.cases["all"], self.targets["all"] = cases, targets
         logger.info("cases: %s", ", ".join(f"{len(self.cases[split])} {split}" for split in SPLITS))
 
-    def train_dataloader(self) -> DataLoader[Bag]:
+    def train_dataloader(self) -> BagLoader:
         """Bags of the training split, shuffled; a last smaller batch is left out."""
         size = len(self.cases["train"])
-        return self._load(
+        sampler = EpochSampler(
+            size,
+            seed=self.seed,
+            classes=[target.label for target in self.targets["train"]] if self.balanced else None,
+            progress=self._progress,
+            **self._share(),
+        )
+        return BagLoader(
             self.random_bags("train"),
             batch_size=self.batch_size,
-            sampler=EpochSampler(size, seed=self.seed),
-            drop_last=size > self.batch_size,
+            sampler=sampler,
+            drop_last=len(sampler) > self.batch_size,
+            **self._reading(),
         )
 
     def val_dataloader(self) -> DataLoader[Bag]:
         """Everything of the validation split."""
-        return self._load(self.whole_bags("val"), batch_size=1)
+        return self._evaluate("val")
 
     def test_dataloader(self) -> DataLoader[Bag]:
         """Everything of the test split."""
         if not self.cases["test"]:
             raise CohortError(f"the test split of {self.labels} has no case; give some rows the split 'test'")
-        return self._load(self.whole_bags("test"), batch_size=1)
+        return self._evaluate("test")
 
     def predict_dataloader(self) -> DataLoader[Bag]:
         """Everything of every case."""
-        return self._load(self.whole_bags("all"), batch_size=1)
+        return self._evaluate("all")
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the training is: bags are functions of (seed, epoch, case), so there is no more to remember."""
+        if self.trainer is None:
+            return {}
+        loop = self.trainer.fit_loop.epoch_loop
+        progress: Any = loop.batch_progress.current  # its type knows half of its fields
+        return Progress(self.trainer.current_epoch, progress.processed * self.batch_size)._asdict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._progress = Progress(**state_dict) if state_dict else None
+        # Lightning looks for a loader that keeps its own state
+        warnings.filterwarnings(
+            "ignore", message="You're resuming from a checkpoint that ended before the epoch"
+        )
+
+    def transfer_batch_to_device(self, batch: Bag, device: torch.device, dataloader_idx: int) -> Bag:
+        """Move a batch; JPEG streams are decoded on the device."""
+        if isinstance(batch.patches, Jpegs):
+            pixels = batch.patches.decode(device)
+            patches = pixels.new_zeros(*batch.mask.shape, *pixels.shape[1:])
+            patches[batch.mask.to(device)] = pixels
+            batch = batch._replace(patches=patches)
+        moved: Bag = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
+
+    def _evaluate(self, split: str) -> DataLoader[Bag]:
+        bags, case_of = self.whole_bags(split)
+        sampler = CaseSampler(case_of, **self._share())
+        return DataLoader(Padded(bags), batch_size=1, sampler=sampler, **self._reading())
+
+    def _share(self) -> dict[str, int]:
+        """Which of how many processes this one is."""
+        if self.trainer is None:
+            return {}
+        return {"rank": self.trainer.global_rank, "num_replicas": self.trainer.world_size}
+
+    def _reading(self) -> dict[str, Any]:
+        """How loaders read."""
+        processes = self.trainer.num_devices if self.trainer else 1
+        workers = recommended_workers(processes) if self.workers is None else self.workers
+        return {
+            "collate_fn": collate,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+        }
 
     def _read_cases(self, stage: str) -> list[Case]:
         folder, slides = self.available()
@@ -195,43 +262,29 @@ class BagDataModule(LightningDataModule):
         edges: np.ndarray = np.quantile(events, np.arange(1, self.time_bins) / self.time_bins)
         return edges
 
-    def _load(self, bags: Dataset[Bag], **how: Any) -> DataLoader[Bag]:  # noqa: ANN401
-        return DataLoader(
-            bags,
-            collate_fn=collate,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **how,
-        )
-
 
 class SlideDataModule(BagDataModule):
     """Bags of patches from cached slides, for end-to-end training.
 
-    Training bags are random multi-scale draws; validation, test and prediction see every patch of the finest
-    scale, in parts. Where ``slides`` is given, what is not cached yet is cached first.
+    Training bags are random multi-scale draws; validation, test and prediction see every patch, in parts. Where
+    ``slides`` is given, what is not cached yet is cached first.
 
     Args:
         cache: Folder of patch stores.
-        labels: As in :class:`BagDataModule`, like all that are not explained here.
+        labels: Label table (CSV), as in :class:`BagDataModule`.
         slides: Slides to cache first: a folder, a file or a CSV.
-        columns: See there.
-        target: See there.
-        classes: See there.
-        time_bins: See there.
-        fold: See there.
-        folds: See there.
-        skip_missing: See there.
         mpp: µm per pixel of each scale to cache.
         patch_size: Side of a patch to cache, pixels.
         assume_mpp: Level-0 µm per pixel of slides that state none.
         patches_per_bag: s, patches of a training bag.
         coarse_share: 1/r, share of them drawn from the coarser scales.
-        batch_size: B, bags in a training batch.
+        short_bags: What becomes of a case with fewer patches: ``"mask"`` gives what it has, ``"duplicate"``
+            repeats random ones, as the authors do.
+        eval_scales: What evaluation sees: the ``"finest"`` scale, as in the paper, or ``"all"``.
         chunk_size: Patches encoded at once in evaluation.
-        workers: Processes that read patches, and that cut slides.
-        seed: Of draws, order and folds.
+        decode_on_device: Send JPEG streams to the device, which decodes them (by nvJPEG on CUDA), where reading
+            keeps it waiting.
+        **cohort: Everything else of :class:`BagDataModule`.
     """
 
     def __init__(
@@ -240,36 +293,18 @@ class SlideDataModule(BagDataModule):
         labels: Path | None = None,
         *,
         slides: Path | None = None,
-        columns: dict[str, str] | None = None,
-        target: Literal["label", "survival"] = "label",
-        classes: list[str] | None = None,
-        time_bins: int = 4,
-        fold: int | None = None,
-        folds: int = 5,
-        skip_missing: bool = False,
         mpp: tuple[float, ...] = (0.5, 1.0),
         patch_size: int = 256,
         assume_mpp: float | None = None,
         patches_per_bag: int = 512,
         coarse_share: float = 0.25,
-        batch_size: int = 1,
+        short_bags: Literal["mask", "duplicate"] = "mask",
+        eval_scales: Literal["finest", "all"] = "finest",
         chunk_size: int = 512,
-        workers: int = 2,
-        seed: int = 0,
+        decode_on_device: bool = False,
+        **cohort: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(
-            labels,
-            columns=columns,
-            target=target,
-            classes=classes,
-            time_bins=time_bins,
-            fold=fold,
-            folds=folds,
-            skip_missing=skip_missing,
-            batch_size=batch_size,
-            workers=workers,
-            seed=seed,
-        )
+        super().__init__(labels, **cohort)
         for name, value in {"patches_per_bag": patches_per_bag, "chunk_size": chunk_size}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it counts patches and must be at least 1")
@@ -279,7 +314,9 @@ class SlideDataModule(BagDataModule):
             )
         self.cache, self.slides = Path(cache), slides
         self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
-        self.patches_per_bag, self.coarse_share, self.chunk_size = patches_per_bag, coarse_share, chunk_size
+        self.patches_per_bag, self.coarse_share, self.short_bags = patches_per_bag, coarse_share, short_bags
+        self.eval_scales, self.chunk_size = eval_scales, chunk_size
+        self.decode_on_device = decode_on_device
 
     def prepare_data(self) -> None:
         """Cache the slides that are not cached yet."""
@@ -290,7 +327,7 @@ class SlideDataModule(BagDataModule):
                 mpp=self.mpp,
                 patch_size=self.patch_size,
                 assume_mpp=self.assume_mpp,
-                workers=self.workers,
+                workers=self.workers or os.cpu_count() or 1,
             )
 
     def available(self) -> tuple[Path, list[str]]:
@@ -315,11 +352,21 @@ class SlideDataModule(BagDataModule):
             patches_per_bag=self.patches_per_bag,
             coarse_share=self.coarse_share,
             seed=self.seed,
+            short_bags=self.short_bags,
+            encoded=self.decode_on_device,
         )
 
-    def whole_bags(self, split: str) -> Dataset[Bag]:
+    def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
         """Return whole slides in parts."""
-        return WholeSlides(self.cases[split], self.targets[split], self.cache, chunk_size=self.chunk_size)
+        bags = WholeSlides(
+            self.cases[split],
+            self.targets[split],
+            self.cache,
+            chunk_size=self.chunk_size,
+            scales=self.eval_scales,
+            encoded=self.decode_on_device,
+        )
+        return bags, [part.case for part in bags.parts]
 
 
 class FeatureDataModule(BagDataModule):
@@ -327,48 +374,17 @@ class FeatureDataModule(BagDataModule):
 
     Args:
         features: Folder of one ``<slide>.pt`` tensor ``(N, D)`` a slide.
-        labels: As in :class:`BagDataModule`, like all that follow.
-        columns: See there.
-        target: See there.
-        classes: See there.
-        time_bins: See there.
-        fold: See there.
-        folds: See there.
-        skip_missing: See there.
-        batch_size: See there.
-        workers: See there.
-        seed: See there.
+        labels: Label table (CSV), as in :class:`BagDataModule`.
+        **cohort: Everything else of :class:`BagDataModule`.
     """
 
     def __init__(
         self,
         features: Path,
         labels: Path | None = None,
-        *,
-        columns: dict[str, str] | None = None,
-        target: Literal["label", "survival"] = "label",
-        classes: list[str] | None = None,
-        time_bins: int = 4,
-        fold: int | None = None,
-        folds: int = 5,
-        skip_missing: bool = False,
-        batch_size: int = 1,
-        workers: int = 2,
-        seed: int = 0,
+        **cohort: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(
-            labels,
-            columns=columns,
-            target=target,
-            classes=classes,
-            time_bins=time_bins,
-            fold=fold,
-            folds=folds,
-            skip_missing=skip_missing,
-            batch_size=batch_size,
-            workers=workers,
-            seed=seed,
-        )
+        super().__init__(labels, **cohort)
         self.features = Path(features)
 
     def available(self) -> tuple[Path, list[str]]:
@@ -386,9 +402,9 @@ class FeatureDataModule(BagDataModule):
         """Return all features of each case."""
         return FeatureBags(self.cases[split], self.targets[split], self.features)
 
-    def whole_bags(self, split: str) -> Dataset[Bag]:
+    def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
         """Return all features of each case."""
-        return FeatureBags(self.cases[split], self.targets[split], self.features)
+        return self.random_bags(split), range(len(self.cases[split]))
 
 
 class SyntheticDataModule(SlideDataModule):
@@ -422,7 +438,7 @@ class SyntheticDataModule(SlideDataModule):
         coarse_share: float = 0.25,
         batch_size: int = 4,
         chunk_size: int = 256,
-        workers: int = 2,
+        workers: int | None = None,
         seed: int = 0,
     ) -> None:
         folder = Path(folder)

@@ -4,10 +4,10 @@ Letters: M patches of any number of bags, S patch side, D features.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import timm
 import torch
@@ -22,7 +22,78 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class ResNetEncoder(nn.Module):
+class TimmEncoder(nn.Module):
+    """Any timm model, with its own pooling and without its classifier.
+
+    Attributes:
+        num_features: D, what a head must accept.
+        mean: Channel means that its input is normalised by, for pixels in [0, 1].
+        std: Channel standard deviations, likewise.
+
+    Args:
+        name: A timm model, such as ``resnet34``, ``convnext_tiny`` or ``vit_small_patch16_224``.
+        pretrained: Start from timm's ImageNet weights, fetched from the model hub or its local cache.
+        weights: A local weight file to start from instead; keys that do not match are an error.
+        frozen_norms: BatchNorm normalises by its running statistics, in training too, and leaves them as they are;
+            otherwise it takes those of each chunk of patches.
+
+    Raises:
+        InputError: The model is unknown, or weights cannot be fetched or do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        pretrained: bool = True,
+        weights: Path | None = None,
+        frozen_norms: bool = False,
+    ) -> None:
+        super().__init__()
+        self.frozen_norms = frozen_norms
+        try:
+            self.model = self._create(name, pretrained=pretrained and weights is None)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"the weights of {name!r} cannot be fetched ({type(error).__name__}: {error}); start from random ones"
+                " (pretrained: false), from a file (weights: FILE), or fill the hub's cache on a machine with a network"
+            ) from error
+        self.num_features = self._width()
+        known = timm.get_pretrained_cfg(name)
+        self.mean: tuple[float, ...] = tuple(known.mean) if known else IMAGENET_MEAN
+        self.std: tuple[float, ...] = tuple(known.std) if known else IMAGENET_STD
+        if weights is not None:
+            _load_file(self.model, weights)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Encode patches.
+
+        Args:
+            patches: Normalised pixels, shape ``(M, 3, S, S)``.
+
+        Returns:
+            Features, shape ``(M, D)``.
+        """
+        features: Tensor = self.model(patches)
+        return features
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's, but frozen norms stay as they are."""
+        super().train(mode)
+        if self.frozen_norms:
+            for norm in _norms_of(self):
+                norm.eval()
+        return self
+
+    def _create(self, name: str, *, pretrained: bool) -> nn.Module:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        return model
+
+    def _width(self) -> int:
+        return int(self.model.num_features)  # type: ignore[arg-type]
+
+
+class ResNetEncoder(TimmEncoder):
     """A timm ResNet cut after its third stage, with global average pooling.
 
     The last stage is left out as in App. B.3 of arXiv:2506.02408: 2,782,784 parameters and D = 256 for
@@ -35,32 +106,23 @@ class ResNetEncoder(nn.Module):
 
     Args:
         name: A timm ResNet, such as ``resnet18`` or ``resnet50.tv2_in1k``.
-        pretrained: Start from timm's ImageNet weights, fetched from the model hub or its local cache.
-        weights: A local weight file to start from instead; keys that do not match are an error.
+        pretrained: As in :class:`TimmEncoder`.
+        weights: As there.
+        frozen_norms: As there.
 
     Raises:
         InputError: Weights cannot be fetched, or do not fit.
     """
 
     def __init__(
-        self, name: str = "resnet18", *, pretrained: bool = True, weights: Path | None = None
+        self,
+        name: str = "resnet18",
+        *,
+        pretrained: bool = True,
+        weights: Path | None = None,
+        frozen_norms: bool = False,
     ) -> None:
-        super().__init__()
-        try:
-            self.model = timm.create_model(
-                name, pretrained=pretrained and weights is None, features_only=True, out_indices=(3,)
-            )
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"the weights of {name!r} cannot be fetched ({type(error).__name__}); start from random ones"
-                " (pretrained: false), from a file (weights: FILE), or fill the hub's cache on a machine with a network"
-            ) from error
-        self.num_features: int = self.model.feature_info.channels()[-1]  # type: ignore[union-attr, operator]
-        known = timm.get_pretrained_cfg(name)
-        self.mean: tuple[float, ...] = tuple(known.mean) if known else IMAGENET_MEAN
-        self.std: tuple[float, ...] = tuple(known.std) if known else IMAGENET_STD
-        if weights is not None:
-            _load_file(self.model, weights)
+        super().__init__(name, pretrained=pretrained, weights=weights, frozen_norms=frozen_norms)
 
     @classmethod
     def from_reference(
@@ -87,16 +149,51 @@ class ResNetEncoder(nn.Module):
         return encoder
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Encode patches.
-
-        Args:
-            patches: Normalised pixels, shape ``(M, 3, S, S)``.
-
-        Returns:
-            Features, shape ``(M, D)``.
-        """
+        """Encode patches: ``(M, 3, S, S)`` → ``(M, D)``."""
         features: Tensor = self.model(patches)[-1]
         return features.mean(dim=(2, 3))
+
+    def _create(self, name: str, *, pretrained: bool) -> nn.Module:
+        model: nn.Module = timm.create_model(
+            name, pretrained=pretrained, features_only=True, out_indices=(3,)
+        )
+        return model
+
+    def _width(self) -> int:
+        return int(self.model.feature_info.channels()[-1])  # type: ignore[union-attr, operator]
+
+
+class FrozenEncoder(nn.Module):
+    """An encoder that is used as it is: no gradients, no dropout, BatchNorm by its running statistics.
+
+    Attributes:
+        num_features: D of the encoder.
+        mean: Channel means of the encoder's input.
+        std: Channel standard deviations, likewise.
+
+    Args:
+        encoder: The encoder.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+        self.num_features = encoder.num_features
+        self.mean = getattr(encoder, "mean", IMAGENET_MEAN)
+        self.std = getattr(encoder, "std", IMAGENET_STD)
+        self.train()
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Encode patches: ``(M, 3, S, S)`` → ``(M, D)``, without a graph."""
+        with torch.no_grad():
+            features: Tensor = self.encoder(patches)
+        return features
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's, but the encoder stays in evaluation."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
 
 
 class Precomputed(nn.Module):
@@ -141,10 +238,25 @@ def encode_in_chunks(
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; it counts patches and must be at least 1")
-    chunks = torch.split(patches, chunk_size)
+    return encode_chunks(encoder, torch.split(patches, chunk_size), checkpoint=checkpoint)
+
+
+def encode_chunks(
+    encoder: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], *, checkpoint: bool = False
+) -> Tensor:
+    """As :func:`encode_in_chunks`, of chunks that were cut already.
+
+    Args:
+        encoder: The encoder.
+        chunks: Pixels, each of shape ``(m, 3, S, S)``.
+        checkpoint: Trade one more forward pass for the activation memory.
+
+    Returns:
+        Features, shape ``(M, D)``.
+    """
     if not (checkpoint and torch.is_grad_enabled()):
         return torch.cat([encoder(chunk) for chunk in chunks])
-    norms = [layer for layer in _modules(encoder) if isinstance(layer, _BatchNorm)]
+    norms = _norms_of(encoder)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _running_statistics_kept(norms)
@@ -154,16 +266,20 @@ def encode_in_chunks(
     )
 
 
-def _modules(encoder: Callable[[Tensor], Tensor]) -> Iterator[nn.Module]:
-    return encoder.modules() if isinstance(encoder, nn.Module) else iter(())
+def _norms_of(encoder: Callable[[Tensor], Tensor]) -> list[_BatchNorm]:
+    modules = encoder.modules() if isinstance(encoder, nn.Module) else ()
+    return [layer for layer in modules if isinstance(layer, _BatchNorm)]
 
 
 @contextlib.contextmanager
 def _running_statistics_kept(norms: list[_BatchNorm]) -> Iterator[None]:
     """BatchNorm layers normalise by the batch, as in training, but do not update their running statistics."""
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, (_, tracked) in zip(norms, kept, strict=True):
+        norm.momentum = 0.0
+        norm.num_batches_tracked = (
+            None if tracked is None else tracked.clone()
+        )  # SyncBatchNorm insists on one
     try:
         yield
     finally:

@@ -6,17 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2e_abmilx.bags import (
-    BagError,
-    Draw,
-    EpochSampler,
-    RandomBags,
-    Target,
-    WholeSlides,
-    check_stores,
-    collate,
-)
+from e2e_abmilx.bags import BagError, RandomBags, Target, WholeSlides, check_stores, collate
 from e2e_abmilx.cohort import Case
+from e2e_abmilx.samplers import Draw
 from e2e_abmilx.store import PatchStore, write_store
 
 
@@ -112,15 +104,41 @@ def test_whole_slides_cover_every_fine_patch_once(cache: Path, chunk_size: int) 
     assert all((part.scale == 0).all() for part in parts)
 
 
-def test_sampler_shuffles_by_epoch() -> None:
-    sampler = EpochSampler(10, seed=0)
-    first = list(sampler)
-    assert first == list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert {draw.epoch for draw in second} == {1}
-    assert sorted(draw.case for draw in second) == list(range(10))
-    assert [draw.case for draw in first] != [draw.case for draw in second]
+def test_all_scales_are_evaluated_where_asked(cache: Path) -> None:
+    cases = [Case("two", ("a", "b"), "1")]
+    slides = WholeSlides(cases, [Target(1)], cache, chunk_size=7, scales="all")
+    parts = [slides[index] for index in range(len(slides))]
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+    scale = torch.cat([part.scale for part in parts])
+    assert torch.bincount(scale).tolist() == [25, 8]
+
+
+def test_short_bags_can_repeat_patches(cache: Path) -> None:
+    bags = _bags(cache, 16, 0.25)
+    bags.short_bags = "duplicate"
+    bag = bags[Draw(0, 0)]  # 20 fine and 6 coarse patches: nothing to repeat
+    assert len({tuple(row) for row in bag.coords.tolist()}) == 16
+    bag = bags[Draw(0, 2)]  # 3 fine ones, none coarse
+    assert bag.mask.sum() == 12
+    assert set((bag.coords[:, 0] // 16).tolist()) == {0, 1, 2}
+
+
+def test_a_case_drawn_again_in_an_epoch_is_another_bag(cache: Path) -> None:
+    bags = _bags(cache, 8, 0.25)
+    assert not torch.equal(bags[Draw(0, 0)].coords, bags[Draw(0, 0, 1)].coords)
+    assert torch.equal(bags[Draw(0, 0, 1)].coords, bags[Draw(0, 0, 1)].coords)
+
+
+def test_streams_decode_to_the_same_pixels(cache: Path) -> None:
+    bags = _bags(cache, 16, 0.25)
+    pixels = collate([bags[Draw(0, 0)], bags[Draw(0, 2)]])
+    bags.encoded = True
+    streams = collate([bags[Draw(0, 0)], bags[Draw(0, 2)]])
+    decoded = streams.patches.decode(torch.device("cpu"))
+    assert decoded.shape == (19, 3, 16, 16)
+    difference = decoded.int() - pixels.patches[pixels.mask].int()
+    assert difference.abs().max() <= 2  # two builds of libjpeg-turbo
+    assert torch.equal(streams.coords, pixels.coords)
 
 
 def test_stores_that_cannot_make_bags_together(cache: Path, tmp_path: Path) -> None:

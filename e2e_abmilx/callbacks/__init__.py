@@ -1,6 +1,8 @@
 """Lightning callbacks: one behaviour a file."""
 
 from e2e_abmilx.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from e2e_abmilx.callbacks.data_wait import DataWait
+from e2e_abmilx.callbacks.memory_advice import MemoryAdvice
 from e2e_abmilx.callbacks.predictions import PredictionTable
 
-__all__ = ["BestCheckpoint", "LastCheckpoint", "PredictionTable"]
+__all__ = ["BestCheckpoint", "DataWait", "LastCheckpoint", "MemoryAdvice", "PredictionTable"]

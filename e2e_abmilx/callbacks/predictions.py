@@ -8,7 +8,7 @@ from pathlib import Path
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from e2e_abmilx.tasks.base import BagTask, Prediction
+from e2e_abmilx.tasks import BagTask, Prediction
 
 
 class PredictionTable(Callback):

@@ -1,7 +1,8 @@
 """Lightning modules: one a kind of label."""
 
-from e2e_abmilx.tasks.base import BagTask, Prediction
+from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.classification import ClassificationTask
+from e2e_abmilx.tasks.prediction import Prediction
 from e2e_abmilx.tasks.survival import SurvivalTask
 
 __all__ = ["BagTask", "ClassificationTask", "Prediction", "SurvivalTask"]

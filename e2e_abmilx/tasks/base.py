@@ -1,48 +1,27 @@
 """What classification and survival share: encode a bag, pool it, learn from it, evaluate whole slides."""
 
+import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from e2e_abmilx.augment import Normalize
 from e2e_abmilx.bags import Bag
-from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, encode_in_chunks
+from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, encode_chunks
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads.base import BagHead, HeadOutput
-from e2e_abmilx.heads.sparsity import attention_sparsity
-
-
-class Prediction(NamedTuple):
-    """What a task says of one case.
-
-    Attributes:
-        case: Name of the case.
-        label: Class or time bin, -1 where unknown.
-        time: Months; NaN where unknown.
-        event: 1 where the event happened.
-        scores: What :attr:`BagTask.score_names` names, such as class probabilities.
-        output: Logits, attention and embedding, with B = 1.
-        coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``.
-        scale: Scale of each patch, shape ``(N,)``.
-    """
-
-    case: str
-    label: int
-    time: float
-    event: int
-    scores: list[float]
-    output: HeadOutput
-    coords: Tensor
-    scale: Tensor
+from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
+from e2e_abmilx.tasks.prediction import Prediction
 
 
 class BagTask(LightningModule):
@@ -61,6 +40,7 @@ class BagTask(LightningModule):
         encoder_chunk: Patches that pass the encoder at once in training; BatchNorm sees each chunk alone.
         recompute: Compute activations again in the backward pass instead of keeping them: less memory, the
             same gradients.
+        decay_norms: Whether the optimizer's weight decay takes in norms and biases, as the authors' does.
     """
 
     #: The metric that the best checkpoint is chosen by, on validation data.
@@ -82,6 +62,7 @@ class BagTask(LightningModule):
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
         encoder_chunk: int = 512,
         recompute: bool = False,
+        decay_norms: bool = True,
     ) -> None:
         super().__init__()
         self._save_plain_hyperparameters()
@@ -94,11 +75,15 @@ class BagTask(LightningModule):
         )
         self.loss = loss or self.configure_loss()
         self.optimizer, self.schedule = optimizer, schedule
-        self.encoder_chunk, self.recompute = encoder_chunk, recompute
+        self.encoder_chunk, self.recompute, self.decay_norms = encoder_chunk, recompute, decay_norms
         self.val_metrics = self.configure_metrics().clone(prefix="val/")
         self.test_metrics = self.configure_metrics().clone(prefix="test/")
         #: Names of the classes, known from the data or the checkpoint.
         self.classes: tuple[str, ...] = tuple(map(str, range(num_outputs)))
+        self.train_means = nn.ModuleDict(
+            {name: MeanMetric() for name in ("loss", *AttentionSparsity._fields)}
+        )
+        self._seed: int | None = None
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @abstractmethod
@@ -135,23 +120,64 @@ class BagTask(LightningModule):
         Returns:
             Features, shape ``(B, N, D)``; zeros for padding.
         """
+        assert isinstance(bag.patches, Tensor)  # JPEG streams are decoded on their way to the device
         if bag.patches.ndim == 3:
             features: Tensor = self.encoder(bag.patches)
             return features
         pixels = self.augment(bag.patches[bag.mask])
-        see = nn.Sequential(self.normalize, self.encoder)
-        chunk_size = self.encoder_chunk if self.training else len(pixels)
-        encoded = encode_in_chunks(see, pixels, chunk_size, checkpoint=self.recompute and self.training)
+        encoded = encode_chunks(
+            nn.Sequential(self.normalize, self.encoder),
+            self._cut(pixels),
+            checkpoint=self.recompute and self.training,
+        )
         features = encoded.new_zeros(*bag.mask.shape, encoded.shape[-1])
         features[bag.mask] = encoded
         return features
+
+    def _cut(self, pixels: Tensor) -> Sequence[Tensor]:
+        """Cut patches into what the encoder sees at once.
+
+        Synchronised BatchNorm waits for all processes at each chunk: there all have as many, though their bags differ.
+        """
+        if not self.training:
+            return [pixels]  # the loader cut them
+        if not any(isinstance(layer, nn.SyncBatchNorm) for layer in self.modules()):
+            return torch.split(pixels, self.encoder_chunk)
+        count = torch.tensor(math.ceil(len(pixels) / self.encoder_chunk), device=self.device)
+        most = int(self.trainer.strategy.reduce(count, reduce_op="max"))
+        return torch.tensor_split(pixels, most)
+
+    def on_fit_start(self) -> None:
+        """Take the run's seed, unless a checkpoint has brought it."""
+        if self._seed is None:
+            self._seed = torch.initial_seed() % 2**64
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the epoch's means anew; Lightning leaves this out where an epoch is gone on with."""
+        for metric in self.train_means.children():
+            assert isinstance(metric, Metric)
+            metric.reset()
+
+    def on_train_batch_start(self, batch: Bag, batch_idx: int) -> None:
+        """Make crops, dropout and whatever else is random a function of (seed, epoch, batch, process).
+
+        So a resumed run goes on with what an uninterrupted one would have drawn.
+        """
+        entropy = [self._seed or 0, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
     def training_step(self, bag: Bag, batch_idx: int) -> Tensor:
         """Return the loss of a batch of random bags."""
         output = self(bag)
         loss = self.bag_loss(output.logits.float(), bag)
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(bag.cases))
-        self._log_sparsity("train", output, bag.mask)
+        if not loss.isfinite():
+            raise InputError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {batch_idx}, of cases"
+                f" {', '.join(bag.cases)}; look at their slides and labels, lower the learning rate, clip gradients"
+                " (trainer.gradient_clip_val: 1.0), or take another precision (trainer.precision: bf16-mixed, 32-true)"
+            )
+        self.log("train/loss_step", loss, prog_bar=True, batch_size=len(bag.cases))
+        self._log_means(loss, attention_sparsity(output.attention.detach(), bag.mask), len(bag.cases))
         return loss
 
     def validation_step(self, bag: Bag, batch_idx: int) -> None:
@@ -167,9 +193,18 @@ class BagTask(LightningModule):
         whole = self._gather(bag)
         return None if whole is None else self._predict(*whole)
 
+    def _log_means(self, loss: Tensor, sparsity: AttentionSparsity, bags: int) -> None:
+        """Log the epoch's means; they are metrics, which a checkpoint keeps when it is written inside an epoch."""
+        values = {"loss": loss.detach(), **_means(sparsity)}
+        for name, value in values.items():
+            metric = self.train_means[name]
+            metric(value, bags)
+            full_name = "train/loss_epoch" if name == "loss" else f"train/{name}"
+            self.log(full_name, metric, on_step=False, on_epoch=True, metric_attribute=f"train_means.{name}")  # type: ignore[arg-type]
+
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of seven
         """Return the optimizer and its schedule, stepped with each optimizer step."""
-        optimizer = self.optimizer(filter(lambda parameter: parameter.requires_grad, self.parameters()))
+        optimizer = self.optimizer(self._parameter_groups())
         if self.schedule is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -182,6 +217,16 @@ class BagTask(LightningModule):
             "lr_scheduler": {"scheduler": self.schedule(optimizer, int(steps)), "interval": "step"},
         }
 
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if self.decay_norms:
+            return [{"params": trained}]
+        vectors = [parameter for parameter in trained if parameter.ndim < 2]  # norms and biases
+        return [
+            {"params": [parameter for parameter in trained if parameter.ndim >= 2]},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+
     def setup(self, stage: str) -> None:
         """Take the names of the classes from the data and refuse another number of them."""
         classes = tuple(getattr(getattr(self.trainer, "datamodule", None), "classes", ()))
@@ -193,12 +238,18 @@ class BagTask(LightningModule):
         self.classes = classes or self.classes
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the classes."""
+        """Keep the names of the classes, the seed and the epoch's means so far."""
         checkpoint["classes"] = list(self.classes)
+        checkpoint["seed"] = self._seed
+        checkpoint["train_means"] = {name: metric.metric_state for name, metric in self.train_means.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the names of the classes."""
+        """Restore them."""
         self.classes = tuple(checkpoint.get("classes", self.classes))
+        self._seed = checkpoint.get("seed")
+        for name, state in checkpoint.get("train_means", {}).items():
+            for key, value in state.items():
+                setattr(self.train_means[name], key, value)
 
     def _evaluate(self, bag: Bag, metrics: MetricCollection, stage: str) -> Prediction | None:
         whole = self._gather(bag)
@@ -209,21 +260,19 @@ class BagTask(LightningModule):
         self.log(f"{stage}/loss", self.bag_loss(logits, case), batch_size=1, sync_dist=True)
         self.update_metrics(metrics, logits, case)
         self.log_dict(_metrics_of(metrics), batch_size=1)
-        self._log_sparsity(stage, output, case.mask)
+        means = _means(attention_sparsity(output.attention, case.mask))
+        self.log_dict({f"{stage}/{name}": mean for name, mean in means.items()}, batch_size=1, sync_dist=True)
         return self._predict(case, output)
-
-    def _log_sparsity(self, stage: str, output: HeadOutput, mask: Tensor) -> None:
-        """Log how few patches the attention looks at, averaged over heads, bags and the epoch."""
-        measures = attention_sparsity(output.attention.detach(), mask).mean_over_heads()
-        means = {f"{stage}/{name}": value.mean() for name, value in measures._asdict().items()}
-        self.log_dict(means, on_step=False, on_epoch=True, batch_size=len(mask), sync_dist=True)
 
     def _gather(self, bag: Bag) -> tuple[Bag, HeadOutput] | None:
         """Encode a part of a case; with the last one, pool all of them.
 
         Returns:
-            The case, with features for patches, and the head's output; None before the last part.
+            The case, with features for patches, and the head's output; None before the last part, and for the
+            nothing that fills up a process's share.
         """
+        if not bag.mask.numel():
+            return None
         self._parts.append((self.encode(bag), bag.coords, bag.scale))
         if not bag.last:
             return None
@@ -262,6 +311,11 @@ def _width_of(encoder: nn.Module) -> int:
             f"the encoder {type(encoder).__name__} has no whole number num_features; set it to the features of a patch"
         )
     return width
+
+
+def _means(sparsity: AttentionSparsity) -> dict[str, Tensor]:
+    """Each measure, averaged over heads and bags."""
+    return {name: value.mean() for name, value in sparsity.mean_over_heads()._asdict().items()}
 
 
 def _metrics_of(metrics: MetricCollection) -> dict[str, Metric]:

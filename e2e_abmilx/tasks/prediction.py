@@ -1,0 +1,31 @@
+"""What a task says of one case."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from e2e_abmilx.heads.base import HeadOutput
+
+
+class Prediction(NamedTuple):
+    """What a task says of one case.
+
+    Attributes:
+        case: Name of the case.
+        label: Class or time bin, -1 where unknown.
+        time: Months; NaN where unknown.
+        event: 1 where the event happened.
+        scores: What :attr:`BagTask.score_names` names, such as class probabilities.
+        output: Logits, attention and embedding, with B = 1.
+        coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``.
+        scale: Scale of each patch, shape ``(N,)``.
+    """
+
+    case: str
+    label: int
+    time: float
+    event: int
+    scores: list[float]
+    output: HeadOutput
+    coords: Tensor
+    scale: Tensor

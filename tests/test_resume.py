@@ -1,0 +1,128 @@
+"""A run that was killed and resumed is the run that was not, bit for bit."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from e2e_abmilx.augment import RandomCrops
+from e2e_abmilx.callbacks import BestCheckpoint, LastCheckpoint
+from e2e_abmilx.datamodules import SlideDataModule
+from e2e_abmilx.encoders import TimmEncoder
+from e2e_abmilx.heads import ABMILX
+from e2e_abmilx.loggers import RunLogger
+from e2e_abmilx.schedules import WarmupCosine
+from e2e_abmilx.tasks import ClassificationTask
+
+TIMINGS = ("train/data_wait",)
+EPOCHS, STEPS = 3, 3  # of the run below: batches of 4 of 14 training cases, two cases left out
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing that would clean up is run by it."""
+
+
+class KillAt(Callback):
+    """End the run when a batch begins."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == self.step:
+            raise Killed
+
+
+def _fit(
+    folder: Path, cohort: Path, stores: Path, *, kill_at: int | None = None, accumulate: int = 1
+) -> ClassificationTask:
+    """Go on from ``last.ckpt`` where there is one."""
+    last = folder / "last.ckpt"
+    seed_everything(3, verbose=False)
+    task = ClassificationTask(
+        TimmEncoder("test_resnet", pretrained=False),  # 16 to 64 channels, with BatchNorm
+        lambda width, outputs: ABMILX(width, outputs, hidden_features=16, num_heads=2, dropout=0.25),
+        2,
+        augment=RandomCrops(32),
+        encoder_chunk=12,
+        recompute=True,
+        schedule=lambda optimizer, steps: WarmupCosine(optimizer, steps, warmup=0.2),
+    )
+    data = SlideDataModule(
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, batch_size=4, workers=0
+    )
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        precision="32-true",
+        accumulate_grad_batches=accumulate,
+        logger=RunLogger(folder, resume=last.exists()),
+        callbacks=[
+            EMAWeightAveraging(decay=0.9),
+            BestCheckpoint(),
+            LastCheckpoint(every_n_steps=1),
+            *([] if kill_at is None else [KillAt(kill_at)]),
+        ],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    trainer.fit(task, data, ckpt_path=last if last.exists() else None, weights_only=False)
+    return task
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(_same(one[k], other[k]) for k in one)
+        )
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))  # type: ignore[arg-type]
+    return bool(one == other)
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", newline="") as file:
+        return [
+            {key: value for key, value in row.items() if key not in TIMINGS} for row in csv.DictReader(file)
+        ]
+
+
+def _assert_same_run(one: Path, other: Path) -> None:
+    states = [torch.load(folder / "last.ckpt", weights_only=False) for folder in (one, other)]
+    for name in (
+        "state_dict",
+        "current_model_state",
+        "optimizer_states",
+        "lr_schedulers",
+        "global_step",
+        "epoch",
+    ):
+        assert _same(states[0][name], states[1][name]), name
+    best = [torch.load(folder / "best.ckpt", weights_only=False)["state_dict"] for folder in (one, other)]
+    assert _same(*best)
+    assert _rows(one) == _rows(other)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, cohort: Path, stores: Path) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    _fit(folder, cohort, stores)
+    assert torch.load(folder / "last.ckpt", weights_only=False)["global_step"] == EPOCHS * STEPS
+    return folder
+
+
+@pytest.mark.parametrize("step", range(1, EPOCHS * STEPS))
+def test_stopped_at_any_step(step: int, whole: Path, cohort: Path, stores: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        _fit(tmp_path, cohort, stores, kill_at=step)
+    _fit(tmp_path, cohort, stores)
+    _assert_same_run(whole, tmp_path)
