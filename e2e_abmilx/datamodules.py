@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
@@ -21,10 +20,16 @@ from e2e_abmilx.cohort import (
     Case,
     CohortError,
     assign_folds,
+    carve_validation,
     check_splits,
     encode_labels,
+    group_by_site,
     match_slides,
     read_cohort,
+    read_splits,
+    time_bins,
+    time_edges,
+    write_splits,
 )
 from e2e_abmilx.feature_bags import FeatureBags, check_features
 from e2e_abmilx.jpegs import Jpegs
@@ -42,11 +47,16 @@ class BagDataModule(LightningDataModule):
         labels: Label table (CSV); without one, every slide is a case that can be predicted only.
         columns: The table's names for ``slide``, ``case``, ``label``, ``time``, ``event``, ``split``, ``group``
             where they are not the usual ones.
+        slide_table: A second table that says which slides a case has, where the labels are one row a case.
         target: ``"label"``: classes; ``"survival"``: time and event.
         classes: The classes in order; by default those in the table, sorted.
-        time_bins: Discrete times of a survival model: quantiles of the training events.
-        fold: Test on this fold of ``folds`` made ones instead of the table's splits.
-        folds: Number of folds, where ``fold`` is given.
+        time_bins: Discrete times of a survival model: quantiles of the events.
+        bins: Whose events: those of the ``"train"`` cases, or of the whole ``"cohort"``, as the authors do.
+        splits: A file of splits, or a folder of one file a fold, instead of the table's.
+        fold: Which fold to test on: of ``splits``, or of ``folds`` made ones.
+        folds: Number of folds, where ``fold`` is given and ``splits`` is not.
+        by_site: Never part the cases of a site of TCGA, which their barcodes tell.
+        val_share: Share of the training cases that validate, where no split says which do.
         skip_missing: Go on without the cases whose slides are missing, instead of stopping.
         select_on_test: Validate on the validation and test cases together, and test on the same: the authors'
             protocol, whose figures are too good. Only for comparisons with theirs.
@@ -61,11 +71,16 @@ class BagDataModule(LightningDataModule):
         labels: Path | None = None,
         *,
         columns: dict[str, str] | None = None,
+        slide_table: Path | None = None,
         target: Literal["label", "survival"] = "label",
         classes: list[str] | None = None,
         time_bins: int = 4,
+        bins: Literal["train", "cohort"] = "train",
+        splits: Path | None = None,
         fold: int | None = None,
         folds: int = 5,
+        by_site: bool = False,
+        val_share: float = 0.125,
         skip_missing: bool = False,
         select_on_test: bool = False,
         balanced: bool = False,
@@ -76,9 +91,10 @@ class BagDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it counts bags and must be at least 1")
-        self.labels, self.columns, self.target = labels, columns, target
-        self.class_names, self.time_bins = classes, time_bins
-        self.fold, self.folds, self.skip_missing = fold, folds, skip_missing
+        self.labels, self.columns, self.slide_table = labels, columns, slide_table
+        self.target, self.class_names, self.time_bins, self.bins = target, classes, time_bins, bins
+        self.splits, self.fold, self.folds, self.by_site = splits, fold, folds, by_site
+        self.val_share, self.skip_missing = val_share, skip_missing
         self.select_on_test, self.balanced = select_on_test, balanced
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.cases: dict[str, list[Case]] = {}
@@ -218,7 +234,9 @@ class BagDataModule(LightningDataModule):
                     "data.labels is not given; without a label table slides can only be predicted"
                 )
             return [Case(name, (name,)) for name in slides]
-        cases = read_cohort(Path(self.labels), columns=self.columns)
+        cases = self._split(
+            read_cohort(Path(self.labels), columns=self.columns, slide_table=self.slide_table)
+        )
         matched, complaints = match_slides(cases, slides, folder)
         if len(matched) < len(cases) and not self.skip_missing:
             raise CohortError(
@@ -227,10 +245,29 @@ class BagDataModule(LightningDataModule):
             )
         for line in complaints:
             logger.warning("%s", line)
-        if self.fold is not None:
-            matched = assign_folds(matched, fold=self.fold, folds=self.folds, seed=self.seed)
-        check_splits(matched, needed=("train", "val") if stage == "fit" else ())
+        check_splits(matched, needed=("train", "val") if stage == "fit" and not self.select_on_test else ())
         return matched
+
+    def _split(self, cases: list[Case]) -> list[Case]:
+        """Settle the splits of all cases, those without slides too: a missing slide must not move the others."""
+        stratify_by: Literal["label", "event"] = "event" if self.target == "survival" else "label"
+        if self.by_site:
+            cases = group_by_site(cases)
+        if self.splits is not None:
+            cases = read_splits(cases, Path(self.splits), fold=self.fold)
+        elif self.fold is not None:
+            cases = assign_folds(
+                cases, fold=self.fold, folds=self.folds, seed=self.seed, stratify_by=stratify_by
+            )
+        splits = {case.split for case in cases}
+        if "train" in splits and "val" not in splits and not self.select_on_test:
+            logger.info("no validation cases are given: %g of the training cases validate", self.val_share)
+            cases = carve_validation(cases, share=self.val_share, seed=self.seed, stratify_by=stratify_by)
+        return cases
+
+    def write_splits(self, path: Path) -> None:
+        """Write which case is in which split, in the form that ``splits`` reads."""
+        write_splits(self.cases["all"], path)
 
     def _number_targets(self, cases: Sequence[Case]) -> list[Target]:
         if self.labels is None:
@@ -245,22 +282,14 @@ class BagDataModule(LightningDataModule):
             raise CohortError(
                 f"{len(unknown)} cases have no survival time, first {unknown[0]}; complete {self.labels}"
             )
-        edges = self._time_edges([case for case in cases if case.split == "train"])
-        self.classes = tuple(str(number) for number in range(self.time_bins))
-        return [
-            Target(int(np.searchsorted(edges, case.time, side="right")), case.time, case.event)
-            for case in cases
-        ]
-
-    def _time_edges(self, train: Sequence[Case]) -> np.ndarray:
-        """Inner edges of the time bins: quantiles of the training events' times."""
-        events = [case.time for case in train if case.event]
-        if len(events) < self.time_bins:
-            raise CohortError(
-                f"{len(events)} training events cannot make {self.time_bins} time bins; lower time_bins"
+        if self.bins == "cohort":
+            logger.warning(
+                "bins: the time bins know the events of the test cases; right only to repeat others' work"
             )
-        edges: np.ndarray = np.quantile(events, np.arange(1, self.time_bins) / self.time_bins)
-        return edges
+        edges = time_edges(cases, self.time_bins, bins=self.bins)
+        self.classes = tuple(str(number) for number in range(self.time_bins))
+        found = time_bins([case.time for case in cases], edges).tolist()
+        return [Target(number, case.time, case.event) for number, case in zip(found, cases, strict=True)]
 
 
 class SlideDataModule(BagDataModule):

@@ -64,6 +64,7 @@ class TimmEncoder(nn.Module):
         self.std: tuple[float, ...] = tuple(known.std) if known else IMAGENET_STD
         if weights is not None:
             _load_file(self.model, weights)
+        self.train()  # Lightning leaves modules in the mode that it finds them in
 
     def forward(self, patches: Tensor) -> Tensor:
         """Encode patches.

@@ -1,9 +1,13 @@
 """Losses of survival models."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 _SMALLEST = 1e-7  # probabilities are held above this before the logarithm, as the authors do
+
+Ties = Literal["breslow", "efron"]
 
 
 def survival_nll(logits: Tensor, time_bin: Tensor, event: Tensor, *, alpha: float = 0.0) -> Tensor:
@@ -22,12 +26,11 @@ def survival_nll(logits: Tensor, time_bin: Tensor, event: Tensor, *, alpha: floa
     Returns:
         Mean over the bags, a scalar.
     """
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    hazards = logits.sigmoid()
+    hazards = _at_least_float32(logits).sigmoid()
     survival = torch.cumprod(1 - hazards, dim=1)
     before = torch.cat([torch.ones_like(survival[:, :1]), survival], dim=1)
     bins = time_bin.long().unsqueeze(1)
-    happened = event.to(logits.dtype)
+    happened = event.to(hazards.dtype)
 
     def log_at(values: Tensor, index: Tensor) -> Tensor:
         return values.gather(1, index).squeeze(1).clamp_min(_SMALLEST).log()
@@ -46,7 +49,7 @@ def survival_risk(logits: Tensor) -> Tensor:
     Returns:
         Risk, higher for an earlier event, shape ``(B,)``.
     """
-    return -torch.cumprod(1 - logits.float().sigmoid(), dim=1).sum(dim=1)
+    return -torch.cumprod(1 - _at_least_float32(logits).sigmoid(), dim=1).sum(dim=1)
 
 
 class SurvivalNLL(nn.Module):
@@ -63,3 +66,89 @@ class SurvivalNLL(nn.Module):
     def forward(self, logits: Tensor, time_bin: Tensor, event: Tensor) -> Tensor:
         """Return the mean loss of a batch: ``(B, K)``, ``(B,)``, ``(B,)`` → scalar."""
         return survival_nll(logits, time_bin, event, alpha=self.alpha)
+
+
+def cox_loss(risk: Tensor, time: Tensor, event: Tensor, *, ties: Ties = "breslow") -> Tensor:
+    r"""Negative log partial likelihood of the proportional-hazards model (Cox 1972).
+
+    An event of risk r at time t costs :math:`\log \sum_{j \in R} e^{r_j} - r`, where R holds the bags whose time is
+    at least t. Of d events at the same time, Breslow's method gives each the whole of R; Efron's takes
+    :math:`\frac{k}{d}` of the d events out of R for the k-th of them, k = 0 … d - 1.
+
+    Args:
+        risk: Log hazard ratio, shape ``(B,)``; computed in float32 at least.
+        time: Months until the event or the censoring, shape ``(B,)``.
+        event: 1 where the event happened, 0 where it was censored, shape ``(B,)``.
+        ties: Method for events at the same time.
+
+    Returns:
+        Mean over the events, a scalar; 0, with gradient 0, without an event.
+    """
+    latest_first = time.argsort(descending=True)
+    risk, earlier = _at_least_float32(risk)[latest_first], -time[latest_first]
+    last_at_risk = torch.searchsorted(earlier, earlier, right=True) - 1
+    log_at_risk = risk.logcumsumexp(0)[last_at_risk]
+    happened = event[latest_first].bool()
+    costs = (log_at_risk - risk)[happened]
+    if ties == "efron":
+        costs = costs + _efron_correction(-costs, last_at_risk[happened])
+    elif ties != "breslow":
+        raise ValueError(f"ties are handled by 'breslow' or 'efron', not by {ties!r}")
+    return costs.sum() / max(len(costs), 1)
+
+
+def _efron_correction(log_share: Tensor, moment: Tensor) -> Tensor:
+    """Logarithm of what Efron's method leaves of the risk set for each of E events.
+
+    Args:
+        log_share: Logarithm of each event's share of its risk set, at most 0, so that nothing overflows, shape ``(E,)``.
+        moment: A number for each event's time, rising, shape ``(E,)``.
+    """
+    tied = moment.bincount()
+    place = torch.arange(len(moment), device=moment.device) - (tied.cumsum(0) - tied)[moment]
+    of_events = torch.zeros_like(tied, dtype=log_share.dtype).index_add(0, moment, log_share.exp())
+    return torch.log1p(-place * of_events[moment] / tied[moment])
+
+
+class CoxLoss(nn.Module):
+    """:func:`cox_loss` over a batch and the bags just before it, since a few bags alone are seldom comparable.
+
+    In training the risks of the latest bags are remembered, without gradient, and take part as events and as bags at
+    risk. In evaluation there is no memory. The memory lies in checkpoints; under data parallelism all processes see
+    that of the first.
+
+    Args:
+        memory: Number of bags remembered. Fewer than the training cases, so that no case meets its own past.
+        ties: Method for events at the same time.
+    """
+
+    risks: Tensor
+    times: Tensor
+    events: Tensor
+
+    def __init__(self, memory: int = 256, ties: Ties = "breslow") -> None:
+        super().__init__()
+        self.ties = ties
+        # An empty place was censored before all time: it is in no risk set.
+        self.register_buffer("risks", torch.zeros(memory))
+        self.register_buffer("times", torch.full((memory,), -torch.inf))
+        self.register_buffer("events", torch.zeros(memory))
+
+    def forward(self, risk: Tensor, time: Tensor, event: Tensor) -> Tensor:
+        """Return the mean loss over the events of batch and memory: ``(B,)``, ``(B,)``, ``(B,)`` → scalar."""
+        if not self.training:
+            return cox_loss(risk, time, event, ties=self.ties)
+        risk = torch.cat([self.risks, _at_least_float32(risk)])
+        time, event = torch.cat([self.times, time]), torch.cat([self.events, event])
+        self._remember(risk, time, event)
+        return cox_loss(risk, time, event, ties=self.ties)
+
+    def _remember(self, risk: Tensor, time: Tensor, event: Tensor) -> None:
+        """Keep the latest bags of memory and batch."""
+        oldest = len(risk) - len(self.risks)
+        for kept, column in ((self.risks, risk), (self.times, time), (self.events, event)):
+            kept.copy_(column.detach()[oldest:])
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

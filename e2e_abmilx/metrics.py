@@ -8,6 +8,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from e2e_abmilx.evaluation.columns import aligned
+
 
 def concordance_index(risk: Tensor, time: Tensor, event: Tensor) -> float:
     """Harrell's C-index: the share of comparable pairs in which the higher risk meets the earlier event.
@@ -19,9 +21,14 @@ def concordance_index(risk: Tensor, time: Tensor, event: Tensor) -> float:
 
     Returns:
         A number in [0, 1], 0.5 for random risks; NaN where no pair can be compared.
+
+    Raises:
+        InputError: If a value is NaN or the lengths differ.
     """
+    columns = {"risk": risk.double().cpu(), "time": time.double().cpu(), "event": event.cpu()}
+    risks, times, events = aligned(**columns)
     try:
-        return float(_harrell(time.double().numpy(), -risk.double().numpy(), event.long().numpy()))
+        return float(_harrell(times, -risks, events))
     except ZeroDivisionError:
         return math.nan
 
@@ -44,11 +51,11 @@ class ConcordanceIndex(Metric):
 
     def update(self, risk: Tensor, time: Tensor, event: Tensor) -> None:
         """Add a batch: risk, months and events, each of shape ``(B,)``."""
-        self.risk.append(risk.detach().float())
-        self.time.append(time.float())
-        self.event.append(event.long())
+        self.risk.append(risk.detach())
+        self.time.append(time)
+        self.event.append(event)
 
     def compute(self) -> Tensor:
         """Return the C-index of everything added, a scalar."""
-        columns = [dim_zero_cat(state).cpu() for state in (self.risk, self.time, self.event)]
+        columns = [dim_zero_cat(state) for state in (self.risk, self.time, self.event)]
         return torch.tensor(concordance_index(*columns), device=self.device)

@@ -87,13 +87,56 @@ def test_bad_input_is_refused(cohort: Path, stores: Path, tmp_path: Path) -> Non
     with pytest.raises(CohortError, match="not one of the classes"):
         _ready(_data(cohort, stores, classes=["0", "2"]))
     table = tmp_path / "labels.csv"
-    table.write_text((cohort / "labels.csv").read_text().replace(",val,", ",train,"))
-    with pytest.raises(CohortError, match="the val split has no case"):
+    table.write_text((cohort / "labels.csv").read_text().replace(",train,", ",test,"))
+    with pytest.raises(CohortError, match="the train split has no case"):
         _ready(SlideDataModule(stores, table, columns={"label": "lesion"}))
     with pytest.raises(ValueError, match="patches_per_bag is 0"):
         _data(cohort, stores, patches_per_bag=0)
     with pytest.raises(ValueError, match="coarse_share is 1"):
         _data(cohort, stores, coarse_share=1.0)
+
+
+def test_validation_is_carved_from_training(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text((cohort / "labels.csv").read_text().replace(",val,", ",train,"))
+    data = _ready(SlideDataModule(stores, table, columns={"label": "lesion"}, val_share=0.25, workers=0))
+    names = {split: {case.id for case in data.cases[split]} for split in ("train", "val", "test")}
+    assert len(names["val"]) == pytest.approx(0.25 * len(names["train"] | names["val"]), abs=1)
+    assert not names["train"] & names["val"]
+    whole = _ready(_data(cohort, stores))
+    assert names["test"] == {case.id for case in whole.cases["test"]}
+    data.write_splits(tmp_path / "splits.csv")
+    again = _ready(_data(cohort, stores, splits=tmp_path / "splits.csv"))
+    assert {case.id for case in again.cases["val"]} == names["val"]
+
+
+def test_selecting_on_test_is_possible_and_loud(
+    cohort: Path, stores: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    honest = _ready(_data(cohort, stores))
+    data = _ready(_data(cohort, stores, select_on_test=True))
+    unseen = {case.id for split in ("val", "test") for case in honest.cases[split]}
+    assert {case.id for case in data.cases["val"]} == {case.id for case in data.cases["test"]} == unseen
+    assert {case.id for case in data.cases["train"]} == {case.id for case in honest.cases["train"]}
+    assert "do not report it as a test" in caplog.text
+
+
+def test_streams_are_decoded_on_their_way(cohort: Path, stores: Path) -> None:
+    batches = []
+    for on_device in (False, True):
+        data = _ready(_data(cohort, stores, decode_on_device=on_device, workers=1))
+        loader = data.train_dataloader()
+        batches.append([data.transfer_batch_to_device(bag, torch.device("cpu"), 0) for bag in loader])
+    for one, other in zip(*batches, strict=True):
+        assert one.cases == other.cases
+        assert one.patches.shape == other.patches.shape
+        assert (one.patches.int() - other.patches.int()).abs().max() <= 2
+
+
+def test_balanced_draws(cohort: Path, stores: Path) -> None:
+    data = _ready(_data(cohort, stores, balanced=True, batch_size=1))
+    labels = [int(bag.label) for bag in data.train_dataloader()]
+    assert abs(labels.count(0) - labels.count(1)) <= 1
 
 
 def test_empty_bag_is_named(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ FLOORS = {
         "synthetic",
         "cohort",
     ],
+    "evaluation": ["evaluation"],
     "bags": ["samplers", "jpegs", "bags", "feature_bags", "loaders"],
     "modules": ["encoders", "heads", "losses", "metrics", "augment", "schedules"],
     "lightning": ["datamodules", "tasks", "loggers", "callbacks"],
@@ -70,15 +71,20 @@ def test_imports_point_downwards(path: Path) -> None:
             assert ORDER.index(parts[1]) < ORDER.index(own), f"{path.name} imports {name}, which is above it"
 
 
-@pytest.mark.parametrize("name", [name for name in FLOORS["pixels"] if (PACKAGE / f"{name}.py").exists()])
-def test_pixel_floor_knows_no_torch(name: str) -> None:
-    assert not {module.split(".")[0] for module in _imports(PACKAGE / f"{name}.py")} & HEAVY
+def _files(name: str) -> list[Path]:
+    folder = PACKAGE / name
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{name}.py"]
+
+
+@pytest.mark.parametrize("name", [*FLOORS["pixels"], *FLOORS["evaluation"]])
+def test_numpy_floors_know_no_torch(name: str) -> None:
+    for path in _files(name):
+        assert not {module.split(".")[0] for module in _imports(path)} & HEAVY
 
 
 @pytest.mark.parametrize("name", [*FLOORS["modules"], *FLOORS["bags"]])
 def test_modules_know_no_lightning(name: str) -> None:
-    files = (PACKAGE / name).rglob("*.py") if (PACKAGE / name).is_dir() else [PACKAGE / f"{name}.py"]
-    for path in files:
+    for path in _files(name):
         assert not any(module.split(".")[0] == "lightning" for module in _imports(path))
 
 

@@ -1,10 +1,21 @@
+import copy
+import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lifelines import CoxPHFitter
+from torch import Tensor
 
-from e2e_abmilx.losses import SurvivalNLL, survival_nll, survival_risk
+from e2e_abmilx.losses import CoxLoss, SurvivalNLL, Ties, cox_loss, survival_nll, survival_risk
+
+TIES: list[Ties] = ["breslow", "efron"]
 
 
 def _slow_nll(logits: list[list[float]], bins: list[int], events: list[int], alpha: float) -> float:
@@ -21,7 +32,7 @@ def _slow_nll(logits: list[list[float]], bins: list[int], events: list[int], alp
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.15, 1.0])
-def test_against_the_definition(alpha: float) -> None:
+def test_nll_against_the_definition(alpha: float) -> None:
     torch.manual_seed(0)
     logits = torch.randn(20, 5, dtype=torch.float64)
     bins, events = torch.randint(0, 5, (20,)), torch.randint(0, 2, (20,))
@@ -32,24 +43,234 @@ def test_against_the_definition(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, 0.15, 0.4, 1.0])
 @pytest.mark.parametrize("precision", ["f32", "f64"])
-def test_against_the_authors(shared: Path, alpha: float, precision: str) -> None:
+def test_nll_against_the_authors(shared: Path, alpha: float, precision: str) -> None:
     reference = torch.load(shared / "reference/survival_reference.pt", weights_only=True)
     wanted = reference[f"alpha{alpha}_{precision}"]
     dtype = torch.float32 if precision == "f32" else torch.float64
     logits = reference["logits"].to(dtype).requires_grad_()
-    loss = survival_nll(logits, reference["Y"], 1 - reference["c"], alpha=alpha)
+    bins, event = reference["Y"], 1 - reference["c"]
+    loss = survival_nll(logits, bins, event, alpha=alpha)
     loss.backward()
     torch.testing.assert_close(loss, wanted["loss"].to(dtype), rtol=0, atol=1e-6)
     torch.testing.assert_close(logits.grad, wanted["grad_logits"].to(dtype), rtol=0, atol=1e-6)
+    for row, own in enumerate(wanted["per_sample"]):
+        alone = survival_nll(logits[row : row + 1], bins[row : row + 1], event[row : row + 1], alpha=alpha)
+        torch.testing.assert_close(alone, own, rtol=0, atol=1e-6)
 
 
-def test_half_precision_is_computed_in_float32() -> None:
-    logits = torch.randn(4, 4)
-    bins, events = torch.tensor([0, 1, 2, 3]), torch.tensor([1, 0, 1, 0])
-    rounded = logits.bfloat16()
-    assert survival_nll(rounded, bins, events) == survival_nll(rounded.float(), bins, events)
+def test_risk_against_the_authors(shared: Path) -> None:
+    reference = torch.load(shared / "reference/survival_reference.pt", weights_only=True)
+    torch.testing.assert_close(survival_risk(reference["logits"]), reference["risk"], rtol=0, atol=1e-6)
+
+
+def test_half_precision_is_computed_in_float32(shared: Path) -> None:
+    reference = torch.load(shared / "reference/survival_reference.pt", weights_only=True)
+    half, bins, event = reference["fp16"]["logits"], reference["Y"], 1 - reference["c"]
+    loss = survival_nll(half, bins, event)
+    assert loss.dtype == torch.float32
+    assert loss == survival_nll(half.float(), bins, event)
+    assert survival_risk(half).dtype == torch.float32
+    # the authors stay in float16, which moves their loss away from the exact one
+    exact, theirs = reference["alpha0.0_f64"]["loss"], reference["fp16"]["loss"]
+    assert (loss - exact).abs() < (theirs - exact).abs() / 5
+
+
+@pytest.mark.parametrize("extreme", [1e2, 1e4])
+def test_nll_of_extreme_logits_is_finite(extreme: float) -> None:
+    logits = torch.tensor([[extreme] * 4, [-extreme] * 4]).repeat(2, 1).requires_grad_()
+    loss = survival_nll(logits, torch.tensor([3, 0, 3, 0]), torch.tensor([1, 1, 0, 0]))
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_nll_of_censored_cases_alone() -> None:
+    logits = torch.zeros(2, 4, requires_grad=True)
+    bins, event = torch.tensor([0, 3]), torch.tensor([0, 0])
+    assert survival_nll(logits, bins, event).item() == pytest.approx((1 + 4) / 2 * math.log(2))
+    loss = survival_nll(logits, bins, event, alpha=1.0)
+    loss.backward()
+    assert loss == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
 
 
 def test_risk_rises_with_the_hazard() -> None:
     low, high = torch.full((1, 4), -2.0), torch.full((1, 4), 2.0)
     assert survival_risk(high) > survival_risk(low)
+
+
+def _slow_cox(risk: Tensor, time: list[int], event: list[int], ties: Ties) -> Tensor:
+    """The partial likelihood event by event, from its definition."""
+    costs, seen = [], dict.fromkeys(time, 0)
+    for i in range(len(time)):
+        if not event[i]:
+            continue
+        hazard = torch.stack([risk[j].exp() for j in range(len(time)) if time[j] >= time[i]]).sum()
+        tied = [j for j in range(len(time)) if event[j] and time[j] == time[i]]
+        if ties == "efron":
+            hazard = hazard - seen[time[i]] / len(tied) * torch.stack([risk[j].exp() for j in tied]).sum()
+        seen[time[i]] += 1
+        costs.append(hazard.log() - risk[i])
+    return torch.stack(costs).mean() if costs else (risk * 0).sum()
+
+
+def _with_gradient(loss: Callable[[Tensor], Tensor], risk: list[float]) -> tuple[Tensor, Tensor]:
+    leaf = torch.tensor(risk, dtype=torch.float64, requires_grad=True)
+    value = loss(leaf)
+    value.backward()
+    assert leaf.grad is not None
+    return value.detach(), leaf.grad
+
+
+bags = st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 6), st.integers(0, 1)), min_size=1, max_size=15)
+
+
+@given(bags, st.sampled_from(TIES))
+def test_cox_against_the_definition(rows: list[tuple[float, int, int]], ties: Ties) -> None:
+    risk, time, event = (list(column) for column in zip(*rows, strict=True))
+    columns = torch.tensor(time, dtype=torch.float64), torch.tensor(event)
+    found = _with_gradient(lambda leaf: cox_loss(leaf, *columns, ties=ties), risk)
+    wanted = _with_gradient(lambda leaf: _slow_cox(leaf, time, event, ties), risk)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_cox_against_lifelines(ties: Ties) -> None:
+    """At lifelines' own maximum: its log-likelihood (Efron's), and no slope there."""
+    generator = np.random.default_rng(0)
+    covariates = generator.normal(size=(120, 2))
+    time = generator.exponential(np.exp(-covariates @ [0.7, -0.4]))
+    time = np.ceil(time * 5) if ties == "efron" else time  # without ties the two methods are one
+    table = pd.DataFrame(covariates).assign(time=time, event=generator.random(120) < 0.6)
+    fitter = CoxPHFitter().fit(table, "time", "event", fit_options={"precision": 1e-10})
+    coefficients = torch.tensor(fitter.params_.to_numpy(), requires_grad=True)
+    event = torch.tensor(table["event"].to_numpy())
+    loss = cox_loss(torch.tensor(covariates) @ coefficients, torch.tensor(time), event, ties=ties)
+    loss.backward()
+    assert -loss.item() * int(event.sum()) == pytest.approx(fitter.log_likelihood_, abs=1e-9)
+    assert coefficients.grad is not None
+    assert coefficients.grad.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_cox_is_stable(ties: Ties) -> None:
+    torch.manual_seed(0)
+    risk = (torch.randn(40) * 1e4).requires_grad_()
+    time, event = torch.randint(1, 12, (40,)).float(), torch.randint(0, 2, (40,))
+    loss = cox_loss(risk, time, event, ties=ties)
+    loss.backward()
+    exact = cox_loss(risk.detach().double(), time, event, ties=ties)
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert risk.grad is not None
+    assert risk.grad.isfinite().all()
+    assert cox_loss(risk.detach().bfloat16(), time, event, ties=ties).dtype == torch.float32
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize(
+    ("time", "event"),
+    [([3.0], [1]), ([3.0], [0]), ([1.0, 2.0, 2.0], [0, 0, 0]), ([3.0, 1.0, 2.0], [1, 0, 0])],
+    ids=["one event", "one censoring", "all censored", "nobody left at risk"],
+)
+def test_cox_without_comparable_bags_is_zero(ties: Ties, time: list[float], event: list[int]) -> None:
+    risk = torch.randn(len(time), requires_grad=True)
+    loss = cox_loss(risk, torch.tensor(time), torch.tensor(event), ties=ties)
+    loss.backward()
+    assert loss == 0
+    assert risk.grad is not None
+    assert (risk.grad == 0).all()
+
+
+@given(bags, st.sampled_from(TIES), st.floats(-100, 100))
+def test_cox_knows_only_differences(rows: list[tuple[float, int, int]], ties: Ties, shift: float) -> None:
+    risk, time, event = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
+    risk.requires_grad_()
+    loss = cox_loss(risk, time, event, ties=ties)
+    loss.backward()
+    torch.testing.assert_close(cox_loss(risk + shift, time, event, ties=ties), loss, rtol=0, atol=1e-9)
+    assert risk.grad is not None
+    assert abs(risk.grad.sum()) < 1e-9
+
+
+def test_cox_refuses_other_ties() -> None:
+    with pytest.raises(ValueError, match="'breslow' or 'efron', not by 'exact'"):
+        cox_loss(torch.zeros(1), torch.ones(1), torch.ones(1), ties="exact")  # type: ignore[arg-type]
+
+
+def _cohort(size: int) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(size), torch.randint(1, 9, (size,)).float(), torch.randint(0, 2, (size,))
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_memory_holds_the_latest_bags(ties: Ties) -> None:
+    risk, time, event = _cohort(20)
+    loss = CoxLoss(memory=7, ties=ties)
+    for start in range(0, 20, 2):
+        now, seen = slice(start, start + 2), slice(max(start - 7, 0), start)
+        own = risk[now].clone().requires_grad_()
+        found = loss(own, time[now], event[now])
+        found.backward()
+        again = risk[now].clone().requires_grad_()
+        columns = (torch.cat([column[seen], column[now]]) for column in (time, event))
+        wanted = cox_loss(torch.cat([risk[seen], again]), *columns, ties=ties)
+        wanted.backward()
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(own.grad, again.grad)
+
+
+def test_memory_learns_from_single_bags() -> None:
+    """Bags come one by one: alone none has a gradient, with the memory the risk learns the order of the times."""
+    torch.manual_seed(0)
+    time, event = torch.arange(1.0, 9.0), torch.ones(8)
+    risk, loss = torch.zeros(8, requires_grad=True), CoxLoss(memory=7)
+    optimizer = torch.optim.SGD([risk], lr=1.0)
+    for _ in range(30):
+        for bag in torch.randperm(8).split(1):
+            optimizer.zero_grad()
+            loss(risk[bag], time[bag], event[bag]).backward()
+            optimizer.step()
+    assert (risk.diff() < 0).all()
+
+
+def test_memory_keeps_no_graph_and_rests_in_evaluation() -> None:
+    risk, time, event = _cohort(4)
+    loss = CoxLoss(memory=8)
+    loss(risk.requires_grad_(), time, event)
+    assert not loss.risks.requires_grad
+    before = copy.deepcopy(loss.state_dict())
+    loss.eval()
+    torch.testing.assert_close(loss(-risk, time, event), cox_loss(-risk, time, event))
+    torch.testing.assert_close(loss.state_dict(), before)
+
+
+def test_memory_lies_in_checkpoints() -> None:
+    risk, time, event = _cohort(12)
+    loss = CoxLoss(memory=8)
+    loss(risk[:6], time[:6], event[:6])
+    file = io.BytesIO()
+    torch.save(loss.state_dict(), file)
+    file.seek(0)
+    resumed = CoxLoss(memory=8)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    rest = risk[6:], time[6:], event[6:]
+    assert resumed(*rest) == loss(*rest)
+
+
+def test_batch_may_exceed_the_memory() -> None:
+    risk, time, event = _cohort(12)
+    loss = CoxLoss(memory=5)
+    torch.testing.assert_close(loss(risk, time, event), cox_loss(risk, time, event))
+    torch.testing.assert_close(loss.risks, risk[-5:])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("ties", TIES)
+def test_cox_is_the_same_on_the_gpu(ties: Ties) -> None:
+    columns = _cohort(20)
+    here, there = CoxLoss(memory=8, ties=ties), CoxLoss(memory=8, ties=ties).cuda()
+    for batch in zip(*(column.split(4) for column in columns), strict=True):
+        found = there(*(column.cuda() for column in batch))
+        torch.testing.assert_close(found.cpu(), here(*batch))

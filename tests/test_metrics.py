@@ -1,15 +1,21 @@
 import itertools
 import math
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed
+import torch.multiprocessing
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.metrics import ConcordanceIndex, concordance_index
 
 
-def _pairwise(risk: list[float], time: list[float], event: list[int]) -> float | None:
+def _pairwise(risk: list[float], time: list[float], event: list[int]) -> float:
     """Harrell's C by its definition: over all pairs whose order of events is known."""
     agreed = comparable = 0.0
     for i, j in itertools.permutations(range(len(risk)), 2):
@@ -17,31 +23,132 @@ def _pairwise(risk: list[float], time: list[float], event: list[int]) -> float |
             continue
         comparable += 1
         agreed += 1.0 if risk[i] > risk[j] else 0.5 if risk[i] == risk[j] else 0.0
-    return agreed / comparable if comparable else None
+    return agreed / comparable if comparable else math.nan
 
 
-cases = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 8), st.integers(0, 1)), min_size=2, max_size=25)
+def _cohort(size: int) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(size), torch.rand(size) * 50, torch.randint(0, 2, (size,))
+
+
+cases = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 8), st.integers(0, 1)), min_size=1, max_size=25)
 
 
 @given(cases)
-def test_against_all_pairs(rows: list[tuple[int, int, int]]) -> None:
+def test_c_index_is_that_of_all_pairs(rows: list[tuple[int, int, int]]) -> None:
     risk, time, event = (list(column) for column in zip(*rows, strict=True))
-    found = concordance_index(torch.tensor(risk), torch.tensor(time), torch.tensor(event))
+    columns = [torch.tensor(column) for column in (risk, time, event)]
     wanted = _pairwise(risk, time, event)
-    assert math.isnan(found) if wanted is None else found == pytest.approx(wanted)
-
-
-def test_metric_streams_batches() -> None:
-    torch.manual_seed(0)
-    risk, time, event = torch.randn(30), torch.rand(30) * 50, torch.randint(0, 2, (30,))
+    assert concordance_index(*columns) == pytest.approx(wanted, nan_ok=True)
     metric = ConcordanceIndex()
-    for part in range(0, 30, 7):
-        metric.update(risk[part : part + 7], time[part : part + 7], event[part : part + 7])
-    assert metric.compute().item() == pytest.approx(concordance_index(risk, time, event))
-    metric.reset()
-    time, event = torch.arange(1, 6), torch.ones(5)
-    metric.update(-time.float(), time, event)
+    for batch in zip(*(column.split(4) for column in columns), strict=True):
+        metric.update(*batch)
+    assert metric.compute().item() == pytest.approx(wanted, nan_ok=True)
+
+
+@given(cases)
+def test_c_index_of_the_opposite_risk_is_the_rest(rows: list[tuple[int, int, int]]) -> None:
+    risk, time, event = (torch.tensor(column) for column in zip(*rows, strict=True))
+    found = concordance_index(risk, time, event)
+    assert math.isnan(found) or 0 <= found <= 1
+    assert concordance_index(-risk, time, event) == pytest.approx(1 - found, nan_ok=True)
+
+
+def test_c_index_of_known_orders() -> None:
+    time, event = torch.arange(1.0, 8.0), torch.tensor([1, 1, 0, 1, 0, 1, 0])
+    assert concordance_index(-time, time, event) == 1
+    assert concordance_index(time, time, event) == 0
+    assert concordance_index(torch.zeros(7), time, event) == 0.5
+
+
+def test_c_index_against_the_authors(shared: Path) -> None:
+    reference = torch.load(shared / "reference/survival_reference.pt", weights_only=True)
+    metric = ConcordanceIndex()
+    metric.update(reference["risk"], reference["event_times"], 1 - reference["c"])
+    assert metric.compute().item() == pytest.approx(reference["cindex"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("time", "event"),
+    [([1.0], [1]), ([1.0, 2.0], [0, 0]), ([2.0, 2.0], [1, 1]), ([1.0, 2.0], [0, 1])],
+    ids=["one case", "all censored", "events at one time", "only the last one happened"],
+)
+def test_no_comparable_pair_is_nan(time: list[float], event: list[int]) -> None:
+    metric = ConcordanceIndex()
+    metric.update(torch.arange(len(time)).float(), torch.tensor(time), torch.tensor(event))
+    assert metric.compute().isnan()
+
+
+@pytest.mark.parametrize("broken", ["risk", "time"])
+def test_nan_is_named(broken: str) -> None:
+    columns = {"risk": torch.randn(3), "time": torch.rand(3), "event": torch.ones(3)}
+    columns[broken][1] = math.nan
+    metric = ConcordanceIndex()
+    metric.update(**columns)
+    with pytest.raises(InputError, match=f"1 of 3 rows of '{broken}' are NaN"):
+        metric.compute()
+
+
+def test_columns_of_different_lengths_are_named() -> None:
+    with pytest.raises(InputError, match=r"different lengths, \{'risk': 2, 'time': 3, 'event': 3\}"):
+        concordance_index(torch.randn(2), torch.rand(3), torch.ones(3))
+
+
+def test_precision_is_kept() -> None:
+    """Risks that float32 cannot part stay apart."""
+    risk = 1 + torch.tensor([2e-12, 1e-12], dtype=torch.float64)
+    metric = ConcordanceIndex()
+    metric.update(risk, torch.tensor([1.0, 2.0]), torch.tensor([1, 1]))
     assert metric.compute() == 1
+
+
+def test_metric_streams_and_starts_again() -> None:
+    columns = _cohort(30)
+    metric = ConcordanceIndex()
+    for batch in zip(*(column.split(7) for column in columns), strict=True):
+        metric.update(*batch)
+    assert metric.compute().item() == pytest.approx(concordance_index(*columns))
     metric.reset()
-    metric.update(time.float(), time, event)
-    assert metric.compute() == 0
+    metric.update(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 2.0]), torch.tensor([1, 1]))
+    assert metric.compute() == 1
+
+
+def test_metric_keeps_no_graph() -> None:
+    metric = ConcordanceIndex()
+    metric.update(torch.randn(3, requires_grad=True), torch.rand(3), torch.ones(3))
+    assert not metric.risk[0].requires_grad
+
+
+def test_metric_pickles() -> None:
+    columns = _cohort(20)
+    metric = ConcordanceIndex()
+    metric.update(*(column[:12] for column in columns))
+    copy = pickle.loads(pickle.dumps(metric))
+    copy.update(*(column[12:] for column in columns))
+    assert copy.compute().item() == pytest.approx(concordance_index(*columns))
+
+
+def test_states_of_two_metrics_merge() -> None:
+    first, second = ConcordanceIndex(), ConcordanceIndex()
+    columns = _cohort(20)
+    first.update(*(column[:5] for column in columns))
+    second.update(*(column[5:] for column in columns))
+    first.merge_state(second)
+    assert first.compute().item() == pytest.approx(concordance_index(*columns))
+
+
+def _process(rank: int, folder: Path) -> None:
+    """Hold an unequal part of the cohort."""
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    part = slice(0, 5) if rank == 0 else slice(5, 20)
+    metric = ConcordanceIndex()
+    metric.update(*(column[part] for column in _cohort(20)))
+    (folder / str(rank)).write_text(str(metric.compute().item()))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_metric_joins_processes(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_process, (tmp_path,), nprocs=2)
+    wanted = pytest.approx(concordance_index(*_cohort(20)))
+    assert [float((tmp_path / str(rank)).read_text()) for rank in range(2)] == [wanted, wanted]

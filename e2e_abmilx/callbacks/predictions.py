@@ -61,9 +61,9 @@ class PredictionTable(Callback):
 
 
 def _of_all_processes(rows: Sequence[Prediction]) -> list[Prediction]:
-    if not torch.distributed.is_initialized():
-        return list(rows)
-    gathered: list[list[Prediction]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(gathered, list(rows))
-    unique = {row.case: row for part in gathered for row in part}
-    return list(unique.values())
+    """The rows of all processes, by name: the order does not tell how many there were."""
+    parts = [list(rows)]
+    if torch.distributed.is_initialized():
+        parts = [[] for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather_object(parts, list(rows))
+    return sorted((row for part in parts for row in part), key=lambda row: row.case)

@@ -251,13 +251,20 @@ class BagTask(LightningModule):
             for key, value in state.items():
                 setattr(self.train_means[name], key, value)
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget parts of a case whose rest never came, as the check before training leaves them."""
+        self._parts = []
+
     def _evaluate(self, bag: Bag, metrics: MetricCollection, stage: str) -> Prediction | None:
         whole = self._gather(bag)
         if whole is None:
             return None
         case, output = whole
         logits = output.logits.float()
-        self.log(f"{stage}/loss", self.bag_loss(logits, case), batch_size=1, sync_dist=True)
+        loss = self.bag_loss(logits, case)
+        if self.trainer.sanity_checking:  # which ends before every process has seen the end of a case
+            return None
+        self.log(f"{stage}/loss", loss, batch_size=1, sync_dist=True)
         self.update_metrics(metrics, logits, case)
         self.log_dict(_metrics_of(metrics), batch_size=1)
         means = _means(attention_sparsity(output.attention, case.mask))

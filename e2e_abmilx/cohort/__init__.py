@@ -1,0 +1,32 @@
+"""Label tables → cases with their slides, labels and splits."""
+
+from e2e_abmilx.cohort.cases import Case, read_cohort
+from e2e_abmilx.cohort.label_tables import CohortError
+from e2e_abmilx.cohort.matching import encode_labels, match_slides
+from e2e_abmilx.cohort.splits import (
+    SPLITS,
+    assign_folds,
+    carve_validation,
+    check_splits,
+    group_by_site,
+    read_splits,
+    write_splits,
+)
+from e2e_abmilx.cohort.time_bins import time_bins, time_edges
+
+__all__ = [
+    "SPLITS",
+    "Case",
+    "CohortError",
+    "assign_folds",
+    "carve_validation",
+    "check_splits",
+    "encode_labels",
+    "group_by_site",
+    "match_slides",
+    "read_cohort",
+    "read_splits",
+    "time_bins",
+    "time_edges",
+    "write_splits",
+]

@@ -1,0 +1,127 @@
+"""How sure a measure is: the bootstrap over cases."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.evaluation.estimators import Estimator, Weight
+
+INTERVAL = (0.025, 0.975)  # quantiles: 95 %
+
+
+class Estimate(NamedTuple):
+    """A measure and its uncertainty.
+
+    Attributes:
+        point: The measure of all rows as they are.
+        mean: Mean over the resamples.
+        sd: Standard deviation over the resamples, with n - 1.
+        low: Lower end of the 95 % percentile interval.
+        high: Upper end of the 95 % percentile interval.
+        draws: Number of resamples.
+        undefined: How many of them are left out, because the measure is not defined there.
+    """
+
+    point: float
+    mean: float
+    sd: float
+    low: float
+    high: float
+    draws: int
+    undefined: int
+
+
+class Difference(NamedTuple):
+    """The first measure minus the second, and its uncertainty.
+
+    Attributes:
+        estimate: Of the difference.
+        p_value: Two-sided, for a difference of 0: twice the share of resamples on the rarer side of 0, 0 included,
+            where one more resample is counted there, so that it is never 0; NaN where no resample is defined.
+    """
+
+    estimate: Estimate
+    p_value: float
+
+
+def bootstrap(estimator: Estimator, cases: Sequence[str], *, draws: int = 1000, seed: int = 0) -> Estimate:
+    """Resample cases with replacement; all rows of a case stay together.
+
+    Args:
+        estimator: A measure of the n rows.
+        cases: Case of each row, shape ``(n,)``.
+        draws: Number of resamples.
+        seed: The same seed and cases give the same resamples, whatever the order of the rows.
+
+    Raises:
+        InputError: If the estimator has another number of rows.
+    """
+    _check_rows(cases, estimator)
+    return _summarise(estimator, resamples(cases, draws=draws, seed=seed))[0]
+
+
+def paired_bootstrap(
+    first: Estimator, second: Estimator, cases: Sequence[str], *, draws: int = 1000, seed: int = 0
+) -> Difference:
+    """Compare two sets of predictions of the same cases, resampled together.
+
+    Args:
+        first: A measure of the n rows.
+        second: The same measure of other predictions of these rows, in the same order.
+        cases: Case of each row, shape ``(n,)``.
+        draws: Number of resamples.
+        seed: As for :func:`bootstrap`.
+
+    Raises:
+        InputError: If an estimator has another number of rows.
+    """
+    _check_rows(cases, first, second)
+    estimate, values = _summarise(
+        lambda weight: first(weight) - second(weight), resamples(cases, draws=draws, seed=seed)
+    )
+    if not len(values):
+        return Difference(estimate, np.nan)
+    rarer = min((values <= 0).sum(), (values >= 0).sum())
+    return Difference(estimate, min(1.0, 2 * float(rarer + 1) / (len(values) + 1)))
+
+
+def resamples(cases: Sequence[str], *, draws: int, seed: int) -> Iterator[Weight]:
+    """Yield all ones for the rows as they are, then how often each row was drawn, shape ``(n,)`` each.
+
+    Args:
+        cases: Case of each row, shape ``(n,)``.
+        draws: Number of resamples.
+        seed: Of the random numbers.
+    """
+    names, case_of_row = np.unique(np.asarray(cases, dtype=str), return_inverse=True)
+    generator = np.random.default_rng(seed)
+    yield np.ones(len(case_of_row), dtype=np.int64)
+    for _ in range(draws):
+        drawn = generator.integers(len(names), size=len(names))
+        yield np.bincount(drawn, minlength=len(names))[case_of_row]
+
+
+def _check_rows(cases: Sequence[str], *estimators: Estimator) -> None:
+    for estimator in estimators:
+        if estimator.rows != len(cases):
+            raise InputError(
+                f"{len(cases)} cases for the {estimator.rows} rows of {type(estimator).__name__};"
+                " name the case of each row, several times where it has several rows"
+            )
+
+
+def _summarise(
+    measure: Callable[[Weight], float], weights: Iterator[Weight]
+) -> tuple[Estimate, NDArray[np.float64]]:
+    """The estimate and the values of those resamples where the measure is defined."""
+    point, *drawn = (measure(weight) for weight in weights)
+    values = np.array(drawn)[~np.isnan(drawn)]
+    undefined = len(drawn) - len(values)
+    if len(values) < 2:
+        return Estimate(point, np.nan, np.nan, np.nan, np.nan, len(drawn), undefined), values
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    low, high = map(float, np.quantile(values, INTERVAL))
+    return Estimate(point, mean, sd, low, high, len(drawn), undefined), values

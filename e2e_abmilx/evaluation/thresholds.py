@@ -1,0 +1,78 @@
+"""Thresholds on a probability or a risk, which are never fitted on test cases."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.evaluation.columns import aligned, check_labels
+
+FITTING_SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A number and the split whose cases it was chosen on.
+
+    Attributes:
+        value: A case is positive, or at high risk, from here on.
+        split: ``"train"`` or ``"val"``.
+
+    Raises:
+        InputError: If the split is another one, such as ``"test"``.
+    """
+
+    value: float
+    split: str
+
+    def __post_init__(self) -> None:
+        if self.split not in FITTING_SPLITS:
+            raise InputError(
+                f"a threshold was fitted on the split '{self.split}': what is fitted on the cases that it is judged by"
+                f" flatters the model; fit it on {' or '.join(FITTING_SPLITS)}"
+            )
+
+    def reached(self, score: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return which scores are at least the threshold."""
+        return score >= self.value
+
+
+def fit_youden_threshold(probability: ArrayLike, label: ArrayLike, *, split: str) -> Threshold:
+    """Find the probability with the highest Youden index, sensitivity + specificity - 1; of equals the lowest.
+
+    Args:
+        probability: Of the positive class, shape ``(n,)``.
+        label: 1 for a positive row, 0 for a negative one, shape ``(n,)``.
+        split: Whose cases these are, ``"train"`` or ``"val"``.
+
+    Raises:
+        InputError: If the split is another one, or one of the two classes has no row.
+    """
+    scores, labels = aligned(probability=probability, label=label)
+    check_labels(labels, 2)
+    if len(np.unique(labels)) < 2:
+        raise InputError(
+            f"all {len(labels)} {split} cases are of class {labels[0]}; a threshold needs cases of both classes"
+        )
+    values, rank = np.unique(scores, return_inverse=True)
+    positives, negatives = (np.bincount(rank, labels == number) for number in (1, 0))
+    missed = np.cumsum(positives) - positives
+    spared = np.cumsum(negatives) - negatives
+    youden = spared * positives.sum() - missed * negatives.sum()  # in whole numbers, for exact ties
+    return Threshold(float(values[np.argmax(youden)]), split)
+
+
+def fit_median_threshold(risk: ArrayLike, *, split: str) -> Threshold:
+    """Find the risk that parts cases into halves.
+
+    Args:
+        risk: Shape ``(n,)``.
+        split: Whose cases these are, ``"train"`` or ``"val"``.
+
+    Raises:
+        InputError: If the split is another one.
+    """
+    (risks,) = aligned(risk=risk)
+    return Threshold(float(np.median(risks)), split)

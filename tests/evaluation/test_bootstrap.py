@@ -1,0 +1,193 @@
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.evaluation.bootstrap import bootstrap, paired_bootstrap, resamples
+from e2e_abmilx.evaluation.concordance import Concordance
+from e2e_abmilx.evaluation.estimators import (
+    Accuracy,
+    Auroc,
+    CohenKappa,
+    Estimator,
+    MacroAccuracy,
+    MacroF1,
+    Mean,
+    Resampled,
+)
+
+SEED = 7784414403328510413  # of the authors' resamples of fold 0
+
+
+def _authors_resamples(size: int, draws: int) -> Iterator[NDArray[np.int64]]:
+    generator = torch.Generator().manual_seed(SEED)
+    for _ in range(draws):
+        yield torch.multinomial(torch.ones(size), size, replacement=True, generator=generator).numpy()
+
+
+def test_c_index_on_the_authors_resamples(shared: Path) -> None:
+    reference = torch.load(shared / "reference/survival_reference.pt", weights_only=True)
+    estimator = Concordance(reference["risk"], reference["event_times"], 1 - reference["c"])
+    assert estimator(np.ones(24, dtype=np.int64)) == pytest.approx(reference["cindex"], abs=1e-6)
+    drawn = list(_authors_resamples(24, 1000))
+    for ours, theirs in zip(drawn, reference["bootstrap_idx_first3"], strict=False):
+        np.testing.assert_array_equal(ours, theirs)
+    values = [estimator(np.bincount(rows, minlength=24)) for rows in drawn]
+    found = [statistics.mean(values), statistics.stdev(values)]
+    assert found == pytest.approx(reference["bootstrap_cindex_fold0"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("AUC", lambda probability, label: Auroc(probability, label)),
+        ("Acc_micro", lambda probability, label: Accuracy(probability.argmax(1), label)),
+        ("Acc(macro)", lambda probability, label: MacroAccuracy(probability.argmax(1), label)),
+        ("F1", lambda probability, label: MacroF1(probability.argmax(1), label)),
+        ("CK", lambda probability, label: CohenKappa(probability.argmax(1), label)),
+    ],
+)
+def test_classification_on_the_authors_resamples(
+    shared: Path, name: str, make: Callable[..., Estimator]
+) -> None:
+    reference = torch.load(shared / "reference/survival_reference.pt", weights_only=True)["cls_metrics"]
+    estimator = make(reference["logits"].softmax(1), reference["labels"])
+    assert estimator(np.ones(200, dtype=np.int64)) == pytest.approx(reference["point"][name], abs=1e-6)
+    values = [estimator(np.bincount(rows, minlength=200)) for rows in _authors_resamples(200, 50)]
+    found = [statistics.mean(values), statistics.stdev(values)]
+    assert found == pytest.approx(reference["boot50"][name], abs=1e-6)
+
+
+def _cases(size: int) -> list[str]:
+    return [f"case {number:04}" for number in range(size)]
+
+
+def test_mean_of_normal_numbers() -> None:
+    """The bootstrap of a mean is known: sd / √n, and the interval ± 1.96 of it."""
+    value = np.random.default_rng(0).normal(5, 2, 400)
+    found = bootstrap(Mean(value, among=np.ones(400)), _cases(400), draws=4000)
+    error = value.std() / math.sqrt(400)
+    assert found.point == pytest.approx(value.mean())
+    assert found.mean == pytest.approx(value.mean(), abs=0.01)
+    assert found.sd == pytest.approx(error, rel=0.05)
+    assert found.low == pytest.approx(value.mean() - 1.96 * error, abs=0.02)
+    assert found.high == pytest.approx(value.mean() + 1.96 * error, abs=0.02)
+    assert (found.draws, found.undefined) == (4000, 0)
+
+
+def test_summary_is_of_the_defined_resamples() -> None:
+    """Few cases, so that many resamples hold a single class."""
+    probability, label = [0.2, 0.6, 0.4, 0.9], [0, 0, 1, 1]
+    estimator = Auroc(probability, label)
+    found = bootstrap(estimator, _cases(4), draws=300, seed=3)
+    values = [estimator(weight) for weight in resamples(_cases(4), draws=300, seed=3)][1:]
+    defined = [value for value in values if not math.isnan(value)]
+    assert found.undefined == len(values) - len(defined) > 0
+    assert found.point == 0.75
+    assert found.mean == pytest.approx(statistics.mean(defined))
+    assert found.sd == pytest.approx(statistics.stdev(defined))
+    assert [found.low, found.high] == pytest.approx(np.quantile(defined, [0.025, 0.975]).tolist())
+
+
+def test_never_defined() -> None:
+    found = bootstrap(Auroc([0.1, 0.2], [1, 1]), _cases(2), draws=10)
+    assert found.undefined == found.draws == 10
+    assert all(math.isnan(value) for value in found[:5])
+    assert math.isnan(paired_bootstrap(*[Auroc([0.1, 0.2], [1, 1])] * 2, _cases(2), draws=10).p_value)
+
+
+def test_no_comparable_pair_is_left_out() -> None:
+    found = bootstrap(Concordance([1, 2, 3], [3, 2, 1], [0, 0, 1]), _cases(3), draws=200)
+    assert found.point == 1
+    assert 0 < found.undefined < 200
+    assert (found.mean, found.sd) == (1, 0)
+
+
+def test_rows_of_a_case_stay_together() -> None:
+    cases = ["b", "a", "b", "c", "a", "b"]
+    for weight in resamples(cases, draws=50, seed=0):
+        assert weight[0] == weight[2] == weight[5]
+        assert weight[1] == weight[4]
+        assert weight[0] + weight[1] + weight[3] == 3
+
+
+def test_several_rows_a_case_widen_the_interval() -> None:
+    """Ten copies of each row say no more than one."""
+    value = np.random.default_rng(0).normal(size=50)
+    once = bootstrap(Mean(value, among=np.ones(50)), _cases(50))
+    copies = bootstrap(Mean(np.repeat(value, 10), among=np.ones(500)), np.repeat(_cases(50), 10).tolist())
+    assert copies == pytest.approx(once)
+
+
+def test_seed_decides_and_row_order_does_not() -> None:
+    value, cases = np.random.default_rng(0).normal(size=30), _cases(30)
+    first = bootstrap(Mean(value, among=np.ones(30)), cases, seed=1)
+    assert bootstrap(Mean(value, among=np.ones(30)), cases, seed=1) == first
+    assert bootstrap(Mean(value, among=np.ones(30)), cases, seed=2) != first
+    assert bootstrap(Mean(value[::-1], among=np.ones(30)), cases[::-1], seed=1) == pytest.approx(first)
+
+
+def test_weights_and_drawn_rows_agree() -> None:
+    generator = np.random.default_rng(0)
+    guess, label = generator.integers(0, 3, (2, 80))
+    by_weight = bootstrap(Accuracy(guess, label), _cases(80), draws=50)
+    by_rows = bootstrap(Resampled(lambda g, y: (g == y).mean(), guess, label), _cases(80), draws=50)
+    assert by_rows == pytest.approx(by_weight)
+
+
+def test_paired_difference() -> None:
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 2, 300)
+    noise = generator.normal(size=300)
+    good, poor, other = (Auroc(signal * label + noise, label) for signal in (1.5, 0.5, 0.45))
+    clear, unclear = (
+        paired_bootstrap(first, second, _cases(300)) for first, second in [(good, poor), (poor, other)]
+    )
+    once = np.ones(300, dtype=np.int64)
+    assert clear.estimate.point == pytest.approx(good(once) - poor(once))
+    assert clear.estimate.low > 0
+    assert clear.p_value == pytest.approx(2 / 1001)
+    # the same noise in both: paired resamples see a difference far smaller than either interval
+    assert unclear.estimate.sd < bootstrap(poor, _cases(300)).sd / 5
+    reverse = paired_bootstrap(poor, good, _cases(300))
+    assert reverse.p_value == clear.p_value
+    assert reverse.estimate.high == pytest.approx(-clear.estimate.low)
+
+
+def test_equal_predictions_do_not_differ() -> None:
+    estimator = Accuracy([0, 1, 1, 0], [0, 1, 0, 0])
+    found = paired_bootstrap(estimator, estimator, _cases(4))
+    assert (found.estimate.point, found.estimate.low, found.estimate.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_p_values_of_equal_models_are_uniform() -> None:
+    """Two models of the same worth: p < 0.1 in about one comparison in ten."""
+    generator = np.random.default_rng(0)
+    small = 0
+    for _ in range(200):
+        first, second = generator.normal(size=(2, 60))
+        once = np.ones(60)
+        found = paired_bootstrap(Mean(first, among=once), Mean(second, among=once), _cases(60), draws=200)
+        small += found.p_value < 0.1
+    assert 8 <= small <= 36
+
+
+def test_cases_must_name_every_row() -> None:
+    with pytest.raises(InputError, match="3 cases for the 2 rows of Accuracy; name the case of each row"):
+        bootstrap(Accuracy([0, 1], [0, 1]), _cases(3))
+    with pytest.raises(InputError, match="2 cases for the 3 rows of Accuracy"):
+        paired_bootstrap(Accuracy([0, 1], [0, 1]), Accuracy([0, 1, 1], [0, 1, 1]), _cases(2))
+
+
+def test_importing_needs_no_torch() -> None:
+    code = "import sys, e2e_abmilx.evaluation.bootstrap, e2e_abmilx.evaluation.concordance; print({'torch', 'pandas'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

@@ -1,0 +1,116 @@
+"""Two processes (gloo, CPU) do what one does with batches twice as large."""
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+WATCH = '''
+import torch
+from lightning.pytorch import Callback
+
+class KeepGradients(Callback):
+    """Write the gradients of the first step."""
+
+    def on_before_optimizer_step(self, trainer, task, optimizer):
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            grads = {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None}
+            torch.save(grads, trainer.default_root_dir + "/gradients.pt")
+'''
+
+
+def _run(folder: Path, cohort: Path, stores: Path, *, processes: int, batch_size: int) -> None:
+    config = {
+        "seed_everything": 1,
+        "model": {
+            "class_path": "ClassificationTask",
+            "init_args": {
+                "num_outputs": 2,
+                "encoder": {
+                    "class_path": "TimmEncoder",
+                    "init_args": {"name": "test_resnet", "pretrained": False, "frozen_norms": True},
+                },
+                "head": {
+                    "class_path": "ABMILX",
+                    "init_args": {"hidden_features": 16, "num_heads": 2, "dropout": 0.0},
+                },
+                "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.005}},
+                "encoder_chunk": 16,
+            },
+        },
+        "data": {
+            "class_path": "SlideDataModule",
+            "init_args": {
+                "cache": str(stores),
+                "labels": str(cohort / "labels.csv"),
+                "columns": {"label": "lesion"},
+                "patches_per_bag": 8,
+                "batch_size": batch_size,
+                "chunk_size": 16,
+                "workers": 1,
+            },
+        },
+        "trainer": {
+            "default_root_dir": str(folder),
+            "accelerator": "cpu",
+            "devices": processes,
+            "strategy": "ddp" if processes > 1 else "auto",
+            "precision": "32-true",
+            "max_epochs": 2,
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            "callbacks": [{"class_path": "keep_gradients.KeepGradients"}],
+        },
+    }
+    folder.mkdir()
+    (folder / "keep_gradients.py").write_text(WATCH)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        free = port.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free)}
+    command = [sys.executable, "-m", "e2e_abmilx", "fit", "--config", str(folder / "config.yaml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def _rows(path: Path, prefixes: tuple[str, ...]) -> list[dict[str, float]]:
+    with open(path, newline="") as file:
+        rows = [
+            {key: float(value) for key, value in row.items() if value and key.startswith(prefixes)}
+            for row in csv.DictReader(file)
+        ]
+    return [row for row in rows if row]
+
+
+def test_two_processes_are_one_with_larger_batches(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    _run(tmp_path / "one", cohort, stores, processes=1, batch_size=4)
+    _run(tmp_path / "two", cohort, stores, processes=2, batch_size=2)
+    one, two = (torch.load(tmp_path / name / "gradients.pt", weights_only=True) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-5, msg=name)
+    states = [
+        torch.load(tmp_path / name / "last.ckpt", weights_only=False)["state_dict"] for name in ("one", "two")
+    ]
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-4, atol=1e-5, msg=name)
+    watched = ("val/", "test/", "train/loss_epoch", "train/effective")
+    ours, theirs = (_rows(tmp_path / name / "metrics.csv", watched) for name in ("one", "two"))
+    assert len(ours) == len(theirs) > 3
+    for row, other in zip(ours, theirs, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+    tables = []
+    for name in ("one", "two"):
+        with open(tmp_path / name / "predictions.csv", newline="") as file:
+            tables.append(list(csv.reader(file)))
+    assert [row[:2] for row in tables[0]] == [row[:2] for row in tables[1]]
+    assert len(tables[0]) == len({row[0] for row in tables[0]}) > 2
+    for row, other in zip(tables[0][1:], tables[1][1:], strict=True):
+        assert [float(score) for score in row[2:]] == pytest.approx([float(s) for s in other[2:]], rel=1e-3)
