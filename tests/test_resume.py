@@ -1,10 +1,16 @@
 """A run that was killed and resumed is the run that was not, bit for bit."""
 
 import csv
+import os
+import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
@@ -126,3 +132,81 @@ def test_stopped_at_any_step(step: int, whole: Path, cohort: Path, stores: Path,
         _fit(tmp_path, cohort, stores, kill_at=step)
     _fit(tmp_path, cohort, stores)
     _assert_same_run(whole, tmp_path)
+
+
+KILLER = """
+import os, signal
+from lightning.pytorch import Callback
+
+class Kill(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _command(folder: Path, cohort: Path, stores: Path) -> list[str]:
+    config = {
+        "seed_everything": 3,
+        "model": {
+            "class_path": "ClassificationTask",
+            "init_args": {
+                "num_outputs": 2,
+                "encoder": {
+                    "class_path": "TimmEncoder",
+                    "init_args": {"name": "test_resnet", "pretrained": False},
+                },
+                "head": {"class_path": "ABMILX", "init_args": {"hidden_features": 16, "num_heads": 2}},
+                "augment": {"class_path": "RandomCrops", "init_args": {"size": 32}},
+                "encoder_chunk": 12,
+                "recompute": True,
+                "schedule": {"class_path": "WarmupCosine", "init_args": {"warmup": 0.2}},
+            },
+        },
+        "data": {
+            "class_path": "SlideDataModule",
+            "init_args": {
+                "cache": str(stores),
+                "labels": str(cohort / "labels.csv"),
+                "columns": {"label": "lesion"},
+                "patches_per_bag": 8,
+                "batch_size": 4,
+            },
+        },
+        "last_checkpoint": {"every_n_steps": 1},
+        "trainer": {
+            "default_root_dir": str(folder),
+            "accelerator": "cpu",
+            "precision": "32-true",
+            "max_epochs": EPOCHS,
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+            "callbacks": [{"class_path": "EMAWeightAveraging", "init_args": {"decay": 0.9}}],
+        },
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return [sys.executable, "-m", "e2e_abmilx", "fit", "--config", str(folder / "config.yaml")]
+
+
+@pytest.mark.slow
+def test_killed_at_five_random_steps(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    (tmp_path / "killer.py").write_text(KILLER)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+    def run(folder: Path, *more: str) -> int:
+        command = [*_command(folder, cohort, stores), *more]
+        return subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+
+    assert run(tmp_path / "whole") == 0
+    for step in random.sample(range(1, EPOCHS * STEPS), 5):
+        folder = tmp_path / f"killed-{step}"
+        kill = f"--trainer.callbacks+={{class_path: killer.Kill, init_args: {{step: {step}}}}}"
+        assert run(folder, kill) == -signal.SIGKILL
+        assert run(folder, "--ckpt_path", str(folder / "last.ckpt")) == 0
+        _assert_same_run(tmp_path / "whole", folder)
+        predictions = [(run_ / "predictions.csv").read_text() for run_ in (tmp_path / "whole", folder)]
+        assert predictions[0] == predictions[1]
