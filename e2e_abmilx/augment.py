@@ -156,4 +156,5 @@ class Normalize(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Normalise patches of shape ``(M, 3, S, S)``; the result is channels last in memory, which is faster."""
-        return ((patches - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        normal = (patches - self.mean).div_(self.std)  # in place: a bag of floats is large enough once
+        return normal.contiguous(memory_format=torch.channels_last)

@@ -223,6 +223,8 @@ def collate(bags: Sequence[Bag]) -> Bag:
     longest = max(len(bag.mask) for bag in bags)
 
     def stack(tensors: Sequence[Tensor]) -> Tensor:
+        if len(tensors) == 1:
+            return tensors[0].unsqueeze(0)  # a part of a slide need not be copied
         padded = tensors[0].new_zeros(len(tensors), longest, *tensors[0].shape[1:])
         for row, tensor in zip(padded, tensors, strict=True):
             row[: len(tensor)] = tensor
@@ -287,7 +289,7 @@ def _patch_bag(case: Case, target: Target, pieces: Sequence[_Piece], *, last: bo
     return make_bag(
         case,
         target,
-        join_jpegs(jpegs) if jpegs else torch.cat(pixels),
+        join_jpegs(jpegs) if jpegs else torch.cat(pixels) if len(pixels) > 1 else pixels[0],
         torch.cat([torch.full((len(piece.coords),), piece.scale) for piece in pieces]),
         torch.from_numpy(np.concatenate([piece.coords for piece in pieces])),
         last=last,

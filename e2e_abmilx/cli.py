@@ -20,6 +20,7 @@ from e2e_abmilx.callbacks import (
     LastCheckpoint,
     MemoryAdvice,
     PredictionTable,
+    SplitTable,
 )
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
@@ -28,7 +29,7 @@ from e2e_abmilx.tasks import BagTask
 
 logger = logging.getLogger(__name__)
 
-_RUN_FILES = ("fit.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "predictions.csv")
+_RUN_FILES = ("fit.yaml", "splits.csv", "best.ckpt", "last.ckpt", "metrics.csv", "predictions.csv")
 
 
 class BagCLI(LightningCLI):
@@ -39,6 +40,7 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(PredictionTable, "predictions")
+        parser.add_lightning_class_args(SplitTable, "split_table")
         parser.add_lightning_class_args(DataWait, "data_wait")
         parser.add_lightning_class_args(MemoryAdvice, "memory_advice")
 
@@ -110,6 +112,9 @@ def _hush() -> None:
     )
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message=".*is not supported by the model summary")
+    # last.ckpt is written by a callback of its own, and best.ckpt is meant
+    warnings.filterwarnings("ignore", message=".*configured with multiple `ModelCheckpoint` callbacks")
+    warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities of TorchVision")
     # the sanity check before training sees two bags, often of one class
     warnings.filterwarnings("ignore", message="No (posi|nega)tive samples in targets")
 

@@ -329,7 +329,7 @@ class SlideDataModule(BagDataModule):
         coarse_share: float = 0.25,
         short_bags: Literal["mask", "duplicate"] = "mask",
         eval_scales: Literal["finest", "all"] = "finest",
-        chunk_size: int = 512,
+        chunk_size: int = 256,
         decode_on_device: bool = False,
         **cohort: Any,  # noqa: ANN401
     ) -> None:

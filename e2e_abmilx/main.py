@@ -1,22 +1,21 @@
 """The command line: LightningCLI's verbs on tasks and data modules, and a table of plain commands."""
 
 import logging
+import pkgutil
 import sys
-from typing import Any
 
 from jsonargparse import auto_cli
 
-from e2e_abmilx.cache import cache_slides, verify
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.imports import import_coords, import_images, import_lmdb
 
-#: Commands that need neither model nor data: name → typed function with a docstring.
-TOOLS: dict[str, Any] = {
-    "cache": cache_slides,
-    "import_coords": import_coords,
-    "import_images": import_images,
-    "import_lmdb": import_lmdb,
-    "verify": verify,
+#: Commands that need neither model nor data: name → typed function with a docstring, imported when it is asked for.
+TOOLS = {
+    "cache": "e2e_abmilx.cache:cache_slides",
+    "import_coords": "e2e_abmilx.imports:import_coords",
+    "import_images": "e2e_abmilx.imports:import_images",
+    "import_lmdb": "e2e_abmilx.imports:import_lmdb",
+    "report": "e2e_abmilx.reports:report",
+    "verify": "e2e_abmilx.cache:verify",
 }
 
 
@@ -31,6 +30,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         if words and words[0] in TOOLS:
             _run_tool(words)
+        elif words and words[0] == "crossval":
+            _run_crossval(words[1:])
         else:
             _run_lightning(args)
     except InputError as error:
@@ -54,7 +55,11 @@ def _show_log() -> None:
 
 def _run_tool(words: list[str]) -> None:
     words = ["--dry_run=true" if word in ("--dry-run", "--dry_run") else word for word in words]
-    result = auto_cli(TOOLS, args=words, as_positional=False, prog="e2e-abmilx")
+    tool = pkgutil.resolve_name(TOOLS[words[0]])
+    result = auto_cli({words[0]: tool}, args=words, as_positional=False, prog="e2e-abmilx")
+    if words[0] == "report":
+        print(result)
+        return
     if words[0] == "verify":
         print("\n".join(result) or "every patch of every store is sound")
         sys.exit(f"error: {len(result)} problems" if result else 0)
@@ -63,7 +68,13 @@ def _run_tool(words: list[str]) -> None:
         sys.exit(f"error: {failed} of {len(result)} slides were set aside; manifest.csv says why")
 
 
+def _run_crossval(words: list[str]) -> None:
+    from e2e_abmilx.crossval import crossval  # reading runs takes pandas, and `cache --help` does not need it
+
+    print(crossval(words))
+
+
 def _run_lightning(args: list[str] | None) -> None:
     from e2e_abmilx.cli import run  # Lightning takes seconds to import, and `cache --help` does not need it
 
-    run(args, epilog=f"Also: {', '.join(TOOLS)}; each has its own --help.")
+    run(args, epilog=f"Also: {', '.join(sorted([*TOOLS, 'crossval']))}; each has its own --help.")

@@ -16,7 +16,7 @@ class WarmupCosine(LRScheduler):
     Args:
         optimizer: Its rates are scheduled.
         total_steps: Optimizer steps of the whole run.
-        warmup: Share of the steps spent warming up, in [0, 1): 10 of 75 epochs are 0.1333.
+        warmup: Share of the steps spent warming up, in [0, 1): 10 of 75 epochs are 0.13333. Rounded to whole steps.
         warmup_lr: Rate of the first step, where there is a warm-up.
         min_lr: Rate that the cosine ends at.
     """
@@ -33,7 +33,7 @@ class WarmupCosine(LRScheduler):
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup is {warmup}; it is a share of the steps and must lie in [0, 1)")
         self.total_steps = total_steps
-        self.warmup_steps = warmup * total_steps
+        self.warmup_steps = round(warmup * total_steps)
         self.warmup_lr = warmup_lr
         self.min_lr = min_lr
         super().__init__(optimizer)

@@ -33,11 +33,11 @@ FLOORS = {
         "synthetic",
         "cohort",
     ],
-    "evaluation": ["evaluation"],
+    "evaluation": ["evaluation", "plots", "heatmaps"],
     "bags": ["samplers", "jpegs", "bags", "feature_bags", "loaders"],
     "modules": ["encoders", "heads", "losses", "metrics", "augment", "schedules"],
     "lightning": ["datamodules", "tasks", "loggers", "callbacks"],
-    "people": ["cli", "main", "__main__"],
+    "people": ["cli", "runs", "reports", "crossval", "main", "__main__"],
 }
 ORDER = [name for names in FLOORS.values() for name in names]
 HEAVY = {"torch", "lightning", "torchmetrics", "timm", "torchvision"}

@@ -28,6 +28,12 @@ def test_shape() -> None:
         _rates(10, 1.0, warmup=1.5)
 
 
+def test_a_rounded_share_warms_up_whole_epochs() -> None:
+    rates = _rates(30 * 167, 1.0, warmup=0.16667)
+    assert rates[5 * 167 - 1] == max(rates) == pytest.approx(1 - 1 / 835, rel=1e-5)
+    assert rates[5 * 167] == pytest.approx(0.933, abs=1e-3)
+
+
 def test_against_the_authors_epochs(shared: Path) -> None:
     runs = json.loads((shared / "reference/schedule_reference.json").read_text())["schedules"]
     assert len(runs) == 8

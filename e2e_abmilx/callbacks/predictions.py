@@ -56,7 +56,7 @@ class PredictionTable(Callback):
                 known = (
                     [row.time, row.event] if survival else [task.classes[row.label] if row.label >= 0 else ""]
                 )
-                table.writerow([row.case, *known, *(f"{score:.6g}" for score in row.scores)])
+                table.writerow([row.case, *known, *(f"{score:.9g}" for score in row.scores)])
         partial.replace(path)
 
 

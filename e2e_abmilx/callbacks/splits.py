@@ -1,0 +1,17 @@
+"""Which case was in which split."""
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from e2e_abmilx.datamodules import BagDataModule
+
+
+class SplitTable(Callback):
+    """Write ``splits.csv`` into ``trainer.default_root_dir`` when a fit begins, in the form that ``data.splits`` reads."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it once, from the first process."""
+        data = getattr(trainer, "datamodule", None)
+        if trainer.is_global_zero and isinstance(data, BagDataModule):
+            data.write_splits(Path(trainer.default_root_dir, "splits.csv"))

@@ -1,0 +1,47 @@
+"""Brier scores of the cases of survival runs, where the runs recorded what these need."""
+
+from collections.abc import Sequence
+
+from e2e_abmilx.evaluation.brier import Censoring, case_brier_scores
+from e2e_abmilx.runs import Run, columns_named
+
+
+def brier_horizon(runs: Sequence[Run]) -> float | None:
+    """Return the months up to which all of these runs predict survival; None if one does not.
+
+    That takes columns ``survival_<months>`` in ``predictions.csv``, and ``time`` and ``event`` of the training cases
+    in ``splits.csv``.
+    """
+    if not all({"time", "event"} <= set(run.splits) and _survival_columns(run) for run in runs):
+        return None
+    return min(_edges(run)[-1] for run in runs)
+
+
+def add_brier_scores(run: Run, horizon: float) -> Run:
+    """Return the run with a column ``brier``, the score of each case from 0 to the horizon in months.
+
+    Raises:
+        InputError: All training cases are censored by the horizon.
+    """
+    train, table = run.splits[run.splits["split"] == "train"], run.predictions
+    scores = case_brier_scores(
+        table[_survival_columns(run)],
+        _edges(run),
+        table["time"],
+        table["event"],
+        censoring=Censoring(train["time"], train["event"]),
+        horizon=horizon,
+    )
+    return run._replace(predictions=table.assign(brier=scores))
+
+
+def _survival_columns(run: Run) -> list[str]:
+    return sorted(columns_named("survival_", run.predictions), key=_months)
+
+
+def _edges(run: Run) -> list[float]:
+    return [_months(name) for name in _survival_columns(run)]
+
+
+def _months(name: str) -> float:
+    return float(name.removeprefix("survival_"))

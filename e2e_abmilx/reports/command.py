@@ -1,0 +1,39 @@
+"""The command ``e2e-abmilx report``."""
+
+from pathlib import Path
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.reports.report import make_report
+from e2e_abmilx.reports.tables import common_folder, text, write_csv, write_json
+from e2e_abmilx.runs import Run, find_runs, read_run
+
+
+def report(runs: Path | list[Path], against: Path | list[Path] | None = None, out: Path | None = None) -> str:
+    """Tell what runs say: each one's measures, their mean ± sd, those of all test cases, with 95 % intervals.
+
+    ``report.csv`` and ``report.json`` hold the same numbers, and more.
+
+    Args:
+        runs: Folders of runs that ended with their test, or of cross-validations, whose folds they then are.
+        against: Runs to compare with, by the paired bootstrap on the cases that both have tested.
+        out: Where to write; by default the folder that all of ``runs`` lie in.
+
+    Returns:
+        The tables, as text.
+
+    Raises:
+        InputError: A run is unfinished or leaks, or the runs cannot be told of together.
+    """
+    ours, theirs = _read_runs(runs), _read_runs(against or [])
+    if not ours:
+        raise InputError("no run is named; name the folder of at least one")
+    made = make_report(ours, theirs)
+    folder = common_folder(ours) if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(made, folder / "report.csv")
+    write_json(made, folder / "report.json")
+    return text(made)
+
+
+def _read_runs(folders: Path | list[Path]) -> list[Run]:
+    return [read_run(folder) for folder in find_runs([folders] if isinstance(folders, Path) else folders)]

@@ -1,0 +1,101 @@
+"""Two sets of runs on the cases that both have tested."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.evaluation.bootstrap import Difference, paired_bootstrap
+from e2e_abmilx.evaluation.estimators import Estimator
+from e2e_abmilx.reports.measures import Measure
+from e2e_abmilx.reports.summary import find_overlap, pool
+from e2e_abmilx.runs import Run
+
+
+class Compared(NamedTuple):
+    """A measure of both sets on the shared cases.
+
+    Attributes:
+        first: Of the first set.
+        second: Of the second set.
+        difference: The first minus the second.
+    """
+
+    first: float
+    second: float
+    difference: Difference
+
+
+class Comparison(NamedTuple):
+    """What one set of runs does better than another.
+
+    Attributes:
+        cases: Number of shared cases.
+        only_first: Number of cases that only the first set has tested.
+        only_second: Number of cases that only the second set has tested.
+        compared: The measures, by name.
+    """
+
+    cases: int
+    only_first: int
+    only_second: int
+    compared: dict[str, Compared]
+
+
+def compare(runs: Sequence[Run], against: Sequence[Run], measures: Mapping[str, Measure]) -> Comparison:
+    """Compare two sets of runs by the paired bootstrap.
+
+    Args:
+        runs: The first set.
+        against: The second set.
+        measures: Those that both sets have.
+
+    Raises:
+        InputError: A set tests a case twice, the sets share no case, or they differ about what is true of one.
+    """
+    first, second = _pool_once(runs), _pool_once(against)
+    shared = first.index.intersection(second.index).sort_values()
+    if shared.empty:
+        raise InputError(
+            f"the runs share no case: the first set tests {first.index[0]}, the second {second.index[0]}, …;"
+            " compare runs of one cohort, whose cases are spelt alike"
+        )
+    one, two = first.loc[shared], second.loc[shared]
+    _refuse_other_truth(one, two)
+    return Comparison(
+        len(shared),
+        len(first) - len(shared),
+        len(second) - len(shared),
+        {
+            name: _compare(measure.estimator(one), measure.estimator(two), one)
+            for name, measure in measures.items()
+        },
+    )
+
+
+def _compare(one: Estimator, two: Estimator, table: pd.DataFrame) -> Compared:
+    all_cases = np.ones(len(table), dtype=np.int64)
+    return Compared(one(all_cases), two(all_cases), paired_bootstrap(one, two, table.index.tolist()))
+
+
+def _pool_once(runs: Sequence[Run]) -> pd.DataFrame:
+    overlap = find_overlap(runs)
+    if overlap:
+        raise InputError(
+            f"{overlap}, and a comparison takes one prediction a case; compare the folds of one"
+            " cross-validation, or a run with a run"
+        )
+    return pool(runs)
+
+
+def _refuse_other_truth(one: pd.DataFrame, two: pd.DataFrame) -> None:
+    for name in ("label",) if "label" in one else ("time", "event"):
+        differs = one[name] != two[name]
+        if differs.any():
+            case = one.index[differs][0]
+            raise InputError(
+                f"{differs.sum()} of {len(one)} shared cases differ in their {name}, first {case}:"
+                f" {one.at[case, name]!r} and {two.at[case, name]!r}; compare runs of the same label table"
+            )

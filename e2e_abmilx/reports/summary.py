@@ -1,0 +1,106 @@
+"""Runs → each one's measures, their mean and spread, and those of all test cases together."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.evaluation.bootstrap import Estimate, bootstrap
+from e2e_abmilx.reports.measures import Measure
+from e2e_abmilx.runs import Run
+
+
+class Spread(NamedTuple):
+    """A measure over runs.
+
+    Attributes:
+        mean: Over the runs where it is defined; NaN if it is in none.
+        sd: Standard deviation over them, with n - 1; NaN of fewer than two.
+        runs: Number of them.
+    """
+
+    mean: float
+    sd: float
+    runs: int
+
+
+class Summary(NamedTuple):
+    """What a set of runs says.
+
+    Attributes:
+        runs: The runs.
+        per_run: The measures of each run, by name.
+        spread: The measures over runs, by name.
+        pooled: The measures of all test cases together, by name; None where a case was tested more than once.
+        overlap: Two runs that test the same case, in words; empty where the measures are pooled.
+    """
+
+    runs: list[Run]
+    per_run: list[dict[str, Estimate]]
+    spread: dict[str, Spread]
+    pooled: dict[str, Estimate] | None
+    overlap: str
+
+
+def summarise(runs: Sequence[Run], measures: Mapping[str, Measure]) -> Summary:
+    """Measure runs one by one and, where every case was tested once, together.
+
+    Folds of one cross-validation are pooled; seeds of one fold, or splits drawn again and again, are not.
+
+    Raises:
+        InputError: Two folds of one cross-validation test the same case.
+    """
+    per_run = [estimate(run.predictions, measures) for run in runs]
+    spread = {name: _spread([values[name].point for values in per_run]) for name in measures}
+    overlap = find_overlap(runs)
+    pooled = None if overlap else estimate(pool(runs), measures)
+    return Summary(list(runs), per_run, spread, pooled, overlap)
+
+
+def estimate(predictions: pd.DataFrame, measures: Mapping[str, Measure]) -> dict[str, Estimate]:
+    """Measure a table of predictions, with intervals by case."""
+    cases = predictions.index.tolist()
+    return {name: bootstrap(measure.estimator(predictions), cases) for name, measure in measures.items()}
+
+
+def pool(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the predictions of all runs, one below the other."""
+    return pd.concat([run.predictions for run in runs])
+
+
+def find_overlap(runs: Sequence[Run]) -> str:
+    """Return which runs test the same case, in words; an empty string if none do.
+
+    Raises:
+        InputError: They are two folds of one cross-validation, so that something has changed between them.
+    """
+    tested: dict[str, Run] = {}
+    for run in runs:
+        for case in run.predictions.index:
+            other = tested.setdefault(case, run)
+            if other is run:
+                continue
+            overlap = f"case {case} is tested by {other.folder} and by {run.folder}"
+            if _are_folds_of_one(run, other):
+                raise InputError(
+                    f"{overlap}, folds {other.data['fold']} and {run.data['fold']} of one cross-validation:"
+                    " the label table has changed between them; fit both again"
+                )
+            return overlap
+    return ""
+
+
+def _are_folds_of_one(run: Run, other: Run) -> bool:
+    """Whether runs differ in nothing of the data but the fold, and the folds were made by the data module."""
+    one, two = ({**data, "fold": None} for data in (run.data, other.data))
+    made = run.data.get("fold") is not None and run.data.get("splits") is None
+    return made and run.data["fold"] != other.data.get("fold") and one == two
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    defined = np.array(values)[~np.isnan(values)]
+    mean = float(defined.mean()) if len(defined) else np.nan
+    sd = float(defined.std(ddof=1)) if len(defined) > 1 else np.nan
+    return Spread(mean, sd, len(defined))

@@ -1,0 +1,185 @@
+"""A report as text, CSV and JSON."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from e2e_abmilx.evaluation.bootstrap import Estimate
+from e2e_abmilx.reports.comparison import Comparison
+from e2e_abmilx.reports.measures import Measure
+from e2e_abmilx.reports.report import Report
+from e2e_abmilx.reports.summary import Summary
+from e2e_abmilx.runs import Run
+
+Cells = list[str]
+
+
+def common_folder(runs: Sequence[Run]) -> Path:
+    """Return the folder that all of these runs lie in; of a single run, its own."""
+    return Path(os.path.commonpath([run.folder.resolve() for run in runs]))
+
+
+def text(report: Report) -> str:
+    """Return tables to be read in a terminal, with what the columns mean below them."""
+    parts = [_summary_table(report.summary, report.measures)]
+    if report.against and report.comparison:
+        parts.append(_summary_table(report.against, report.measures))
+        parts.append(_comparison_table(report, report.comparison))
+    return "\n\n".join([*parts, "\n".join(_foot(report))])
+
+
+def write_csv(report: Report, path: Path) -> None:
+    """Write a row a number: ``set, row, measure, cases, value, sd, low, high, p_value``.
+
+    ``row`` is the folder of a run, ``mean`` (with the standard deviation over runs), ``pooled`` or ``difference``;
+    other standard deviations and the 95 % intervals are the bootstrap's. Empty: not defined.
+    """
+    partial = path.with_suffix(".partial")
+    with open(partial, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["set", "row", "measure", "cases", "value", "sd", "low", "high", "p_value"])
+        for row in _rows(report):
+            table.writerow(map(_plain, row))
+    partial.replace(path)
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Write everything; null: not defined."""
+    content = {
+        "measures": {
+            name: {"title": one.title, "definition": one.definition} for name, one in report.measures.items()
+        },
+        "runs": _summary_content(report.summary),
+        "against": _summary_content(report.against) if report.against else None,
+        "comparison": _plain(report.comparison),
+        "notes": report.notes,
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    partial.replace(path)
+
+
+def _summary_table(summary: Summary, measures: Mapping[str, Measure]) -> str:
+    folder = common_folder(summary.runs)
+    names = [os.path.relpath(run.folder.resolve(), folder) for run in summary.runs]
+    names = [folder.name] if names == ["."] else names
+    sizes = [len(run.predictions) for run in summary.runs]
+    rows = [["run", "cases", *(measure.title for measure in measures.values())]]
+    for name, size, values in zip(names, sizes, summary.per_run, strict=True):
+        rows.append([name, str(size), *_shown(values.values(), lambda one: one.point)])
+    if len(names) > 1:
+        rows.append(["mean", "", *_shown(summary.spread.values(), lambda one: one.mean)])
+        rows.append(["± sd", "", *_shown(summary.spread.values(), lambda one: one.sd)])
+    if summary.pooled:
+        pooled = summary.pooled.values()
+        if len(names) > 1:
+            rows.append(["pooled", str(sum(sizes)), *_shown(pooled, lambda one: one.point)])
+        rows.append(["  95 % from", "", *_shown(pooled, lambda one: one.low)])
+        rows.append(["  to", "", *_shown(pooled, lambda one: one.high)])
+    return f"{folder}\n{_align(rows)}"
+
+
+def _comparison_table(report: Report, comparison: Comparison) -> str:
+    head = (
+        f"first − second, on {comparison.cases} shared cases ({comparison.only_first} only in the first,"
+        f" {comparison.only_second} only in the second)"
+    )
+    rows = [["", "first", "second", "difference", "95 % from", "to", "p"]]
+    for name, (first, second, (difference, p_value)) in comparison.compared.items():
+        numbers = [first, second, difference.point, difference.low, difference.high, p_value]
+        rows.append([report.measures[name].title, *map(_decimals, numbers)])
+    return f"{head}\n{_align(rows)}"
+
+
+def _foot(report: Report) -> Iterator[str]:
+    draws = next(iter(report.summary.per_run[0].values())).draws
+    yield "mean ± sd: over runs, with n - 1"
+    yield (
+        "pooled: all test cases, each predicted by the run that tested it; AUC and C-index thus rank scores"
+        " of different models"
+    )
+    yield f"95 %: percentiles of {draws} bootstrap resamples of cases"
+    if report.comparison:
+        yield "p: two-sided, of no difference, by the paired bootstrap; not corrected for the number of measures"
+    for measure in report.measures.values():
+        yield f"{measure.title}: {measure.definition}"
+    yield from report.notes
+
+
+def _rows(report: Report) -> Iterator[list[Any]]:
+    for label, summary in (("runs", report.summary), ("against", report.against)):
+        if summary:
+            yield from ([label, *row] for row in _summary_rows(summary))
+    if report.comparison:
+        for name, one in report.comparison.compared.items():
+            change = one.difference.estimate
+            yield [
+                "runs - against", "difference", name, report.comparison.cases, change.point, change.sd, change.low,
+                change.high, one.difference.p_value,
+            ]  # fmt: skip
+
+
+def _summary_rows(summary: Summary) -> Iterator[list[Any]]:
+    for run, values in zip(summary.runs, summary.per_run, strict=True):
+        yield from _estimate_rows(str(run.folder), len(run.predictions), values)
+    for name, spread in summary.spread.items():
+        yield ["mean", name, None, spread.mean, spread.sd, None, None, None]
+    if summary.pooled:
+        yield from _estimate_rows("pooled", sum(len(run.predictions) for run in summary.runs), summary.pooled)
+
+
+def _estimate_rows(row: str, cases: int, values: Mapping[str, Estimate]) -> Iterator[list[Any]]:
+    for name, one in values.items():
+        yield [row, name, cases, one.point, one.sd, one.low, one.high, None]
+
+
+def _summary_content(summary: Summary) -> dict[str, Any]:
+    return {
+        "runs": [
+            {
+                "folder": str(run.folder),
+                "seed": run.settings.get("seed_everything"),
+                "fold": run.data.get("fold"),
+                "cases": len(run.predictions),
+                "measures": _plain(values),
+            }
+            for run, values in zip(summary.runs, summary.per_run, strict=True)
+        ],
+        "spread": _plain(summary.spread),
+        "pooled": _plain(summary.pooled),
+    }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Tuples with names as dictionaries, and NaN as null, which JSON has."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _shown(values: Any, pick: Callable[[Any], float]) -> Cells:  # noqa: ANN401
+    return [_decimals(pick(value)) for value in values]
+
+
+def _decimals(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _align(rows: Sequence[Cells]) -> str:
+    """Columns two spaces apart, the first one to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in rows
+    )

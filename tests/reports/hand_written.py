@@ -1,0 +1,52 @@
+"""Runs written by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from e2e_abmilx.runs import Run, read_run
+
+
+def write_run(
+    folder: Path,
+    predictions: pd.DataFrame,
+    *,
+    threshold: float | None = None,
+    splits: pd.DataFrame | None = None,
+    data: dict[str, Any] | None = None,
+) -> Run:
+    """Write a run and read it back."""
+    folder.mkdir(parents=True)
+    predictions.to_csv(folder / "predictions.csv", index=False)
+    if threshold is not None:
+        (folder / "metrics.csv").write_text(f"epoch,test/threshold\n1,{threshold!r}\n")
+    if splits is None:
+        splits = pd.DataFrame({"case": predictions["case"], "split": "test"})
+    splits.to_csv(folder / "splits.csv", index=False)
+    settings = {"seed_everything": 0, "data": {"init_args": {"fold": None, "splits": None, **(data or {})}}}
+    (folder / "fit.yaml").write_text(yaml.safe_dump(settings))
+    return read_run(folder)
+
+
+def classified(
+    cases: Sequence[str], classes: Sequence[str], *, seed: int, skill: float = 1.0
+) -> pd.DataFrame:
+    """Random predictions, the better the higher the skill; every class occurs, and labels depend on the case alone."""
+    truth = np.array([sum(map(ord, case)) % len(classes) for case in cases])
+    logits = np.random.default_rng(seed).normal(size=(len(cases), len(classes)))
+    logits[np.arange(len(cases)), truth] += skill
+    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    columns = {f"probability_{name}": probability[:, number] for number, name in enumerate(classes)}
+    return pd.DataFrame({"case": cases, "label": [classes[number] for number in truth], **columns})
+
+
+def survived(cases: Sequence[str], *, seed: int) -> pd.DataFrame:
+    """Random times, events and risks; times and events depend on the number of the case alone."""
+    truth = np.random.default_rng(len(cases))
+    time, event = truth.exponential(30, len(cases)).round(1), truth.integers(0, 2, len(cases))
+    risk = np.random.default_rng(seed).normal(size=len(cases)) - time / 30
+    return pd.DataFrame({"case": cases, "time": time, "event": event, "risk": risk})

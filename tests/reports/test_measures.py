@@ -1,0 +1,68 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hand_written import classified, survived
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_auroc,
+    multiclass_calibration_error,
+    multiclass_cohen_kappa,
+    multiclass_f1_score,
+)
+
+from e2e_abmilx.metrics import concordance_index
+from e2e_abmilx.reports.measures import measures_of
+
+CASES = [f"case-{number:03d}" for number in range(60)]
+
+
+def _values(predictions: pd.DataFrame) -> dict[str, float]:
+    every_case = np.ones(len(predictions), dtype=np.int64)
+    return {name: one.estimator(predictions)(every_case) for name, one in measures_of(predictions).items()}
+
+
+@pytest.mark.parametrize("classes", [["0", "1"], ["benign", "in situ", "invasive"]])
+def test_classification_is_torchmetrics(classes: list[str]) -> None:
+    table = classified(CASES, classes, seed=0).assign(threshold=np.nan)
+    probability = torch.tensor(table.filter(like="probability_").to_numpy())
+    label = torch.tensor([classes.index(name) for name in table["label"]])
+    k = len(classes)
+    assert _values(table) == pytest.approx(
+        {
+            "auc": float(multiclass_auroc(probability, label, k)),
+            "accuracy": float(multiclass_accuracy(probability, label, k, average="micro")),
+            "accuracy_macro": float(multiclass_accuracy(probability, label, k, average="macro")),
+            "f1": float(multiclass_f1_score(probability, label, k, average="macro")),
+            "kappa": float(multiclass_cohen_kappa(probability, label, k)),
+            "kappa_quadratic": float(multiclass_cohen_kappa(probability, label, k, weights="quadratic")),
+            "ece": float(multiclass_calibration_error(probability, label, k, n_bins=15)),
+        },
+        abs=1e-6,
+    )
+
+
+def test_survival_is_our_metric() -> None:
+    table = survived(CASES, seed=0)
+    columns = [torch.tensor(table[name]) for name in ("risk", "time", "event")]
+    assert _values(table) == pytest.approx({"c_index": concordance_index(*columns)})
+
+
+def test_each_case_meets_the_threshold_of_its_run() -> None:
+    table = pd.DataFrame(
+        {
+            "label": ["no", "no", "yes", "yes", "yes"],
+            "probability_no": [0.7, 0.3, 0.6, 0.6, 0.2],
+            "probability_yes": [0.3, 0.7, 0.4, 0.4, 0.8],
+            "threshold": [0.5, 0.9, 0.3, 0.5, 0.8],
+        }
+    )
+    values = _values(table)
+    assert (values["sensitivity"], values["specificity"]) == (pytest.approx(2 / 3), 1.0)
+
+
+def test_no_sensitivity_without_a_threshold_for_every_case_or_with_three_classes() -> None:
+    two = classified(CASES, ["0", "1"], seed=0).assign(threshold=[0.5] * 59 + [np.nan])
+    three = classified(CASES, ["0", "1", "2"], seed=0).assign(threshold=0.5)
+    for table in (two, three):
+        assert "sensitivity" not in measures_of(table)

@@ -1,0 +1,320 @@
+"""The authors' five end-to-end recipes are what ``configs/`` says, number by number."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import nn
+from torch.optim import Optimizer
+
+from e2e_abmilx.augment import GroupedCrops
+from e2e_abmilx.bags import Target
+from e2e_abmilx.cli import BagCLI
+from e2e_abmilx.cohort import Case, read_cohort
+from e2e_abmilx.datamodules import SlideDataModule
+from e2e_abmilx.heads import ABMILX
+from e2e_abmilx.main import main
+from e2e_abmilx.samplers import Draw
+from e2e_abmilx.store import write_store
+from e2e_abmilx.tasks import BagTask
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+RECIPES = ("panda_r18", "panda_r50", "brca_subtyping_r18", "brca_subtyping_r50", "brca_survival_r18")
+#: Their names in the authors' release, and so in the reference values.
+AUTHORS = ("r18_panda", "r50_panda", "r18_brca_subtyping", "r50_brca_subtyping", "r18_brca_survival")
+
+
+class Recipe(NamedTuple):
+    """A config as the command line builds it, without pretrained weights and on two CPU processes."""
+
+    config: Any
+    task: BagTask
+    data: SlideDataModule
+    trainer: Trainer
+
+    @property
+    def head(self) -> ABMILX:
+        assert isinstance(self.task.head, ABMILX)
+        return self.task.head
+
+    @property
+    def crops(self) -> GroupedCrops:
+        assert isinstance(self.task.augment, GroupedCrops)
+        return self.task.augment
+
+    def optimizer(self) -> Optimizer:
+        return self.task.optimizer(self.task.parameters())
+
+    def callback(self, name: str) -> Any:
+        """Arguments of a callback of the config, or None."""
+        callbacks = self.config.trainer.callbacks
+        return next((one.init_args for one in callbacks if one.class_path.endswith(f".{name}")), None)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the stores of a large slide and of one with fewer patches than any bag."""
+    folder = tmp_path_factory.mktemp("cache")
+    for name, fine, coarse in (("large", 900, 200), ("small", 20, 5)):
+        blank = {0.5 * 2**k: (np.zeros((n, 16, 16, 3), np.uint8), None) for k, n in enumerate((fine, coarse))}
+        write_store(folder / f"{name}.zarr", blank)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, Recipe]:
+    return {name: _build(name, cache, tmp_path_factory.mktemp(name)) for name in RECIPES}
+
+
+def _build(name: str, cache: Path, run: Path) -> Recipe:
+    options = {
+        "--config": CONFIGS / f"{name}.yaml",
+        "--model.encoder.pretrained": "false",
+        "--data.cache": cache,
+        "--trainer.accelerator": "cpu",
+        "--trainer.default_root_dir": run,
+    }
+    cli = BagCLI(
+        BagTask,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        run=False,
+        args=[str(word) for pair in options.items() for word in pair],
+    )
+    assert isinstance(cli.datamodule, SlideDataModule)
+    return Recipe(cli.config, cli.model, cli.datamodule, cli.trainer)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _max_epoch(recipe: Recipe) -> int | None:
+    """Theirs: the last epoch, from 0, that a run cannot stop after; None where it cannot stop at all."""
+    return None if recipe.trainer.min_epochs is None else recipe.trainer.min_epochs - 2
+
+
+def _ratio(recipe: Recipe) -> int:
+    return round(1 / recipe.data.coarse_share)
+
+
+def _transform(recipe: Recipe) -> tuple[bool, float]:
+    return recipe.crops.flips, recipe.crops.max_shift * 256
+
+
+_STRONG, _WEAK, _WEAK_STRONG = (True, 0), (False, 0), (False, 100)
+
+#: By the authors' names, how a recipe has it and what the five should have.
+VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
+    "encoder": (
+        lambda r: r.config.model.init_args.encoder.init_args.name,
+        ("resnet18.tv_in1k", "resnet50.tv2_in1k") * 2 + ("resnet18.tv_in1k",),
+    ),
+    "encoder parameters": (
+        lambda r: _size(r.task.encoder),
+        (2_782_784, 8_543_296, 2_782_784, 8_543_296, 2_782_784),
+    ),
+    "head parameters": (lambda r: _size(r.head), (2_546_305, 868_545, 135_265, 332_641, 135_810)),
+    "num_epoch": (lambda r: r.trainer.max_epochs, (200, 200, 75, 125, 30)),
+    "max_epoch": (_max_epoch, (120, None, 50, None, 20)),
+    "patient": (
+        lambda r: getattr(r.callback("PatientStopping"), "patience", None),
+        (20, None, 10, None, 10),
+    ),
+    "opt": (lambda r: type(r.optimizer()).__name__, ("Adam", "AdamW", "AdamW", "AdamW", "AdamW")),
+    "lr": (lambda r: r.optimizer().defaults["lr"], (2e-4, 2e-4, 8e-5, 8e-5, 8e-5)),
+    "weight_decay": (lambda r: r.optimizer().defaults["weight_decay"], (1e-5, 1e-2, 0.0, 0.0, 5e-2)),
+    "weight decay of norms": (lambda r: r.task.decay_norms, (True,) * 5),
+    "clip_grad": (lambda r: r.trainer.gradient_clip_val, (None,) * 5),
+    "accumulation_steps": (lambda r: r.trainer.accumulate_grad_batches, (1,) * 5),
+    "batch_size": (lambda r: r.data.batch_size, (8, 4, 3, 4, 2)),
+    "processes": (lambda r: r.trainer.world_size, (2,) * 5),
+    "same_psize": (lambda r: r.data.patches_per_bag, (128, 128, 512, 128, 768)),
+    "mul_scale_ratio": (_ratio, (4, 4, 4, 3, 10)),
+    "pad_enc_bs": (lambda r: r.data.short_bags, ("duplicate",) * 5),
+    "p_batch_size": (lambda r: r.task.encoder_chunk, (2048, 2048, 512, 512, 2048)),
+    "p_batch_size_v": (lambda r: r.data.chunk_size, (2048,) * 5),
+    "evaluated scales": (lambda r: r.data.eval_scales, ("finest",) * 5),
+    "img_transform": (_transform, (_STRONG, _STRONG, _WEAK, _WEAK_STRONG, _WEAK)),
+    "crop_scale": (lambda r: r.crops.min_area, (0.08, 0.08, 0.25, 0.08, 0.08)),
+    "img_trans_chunk": (lambda r: r.crops.groups, (4,) * 5),
+    "crop": (lambda r: r.crops.size, (224,) * 5),
+    "img_size": (lambda r: r.data.patch_size, (256,) * 5),
+    "µm/px": (lambda r: r.data.mpp, ((0.5, 1.0), (0.5, 1.0), (1.0, 2.0), (1.0, 2.0), (1.0, 2.0))),
+    "input_dim": (lambda r: r.head.embed.in_features, (256, 1024, 256, 1024, 256)),
+    "inner_dim": (lambda r: r.head.embed.out_features, (512, 256, 256, 256, 256)),
+    "n_heads": (lambda r: r.head.num_heads, (4, 4, 8, 8, 8)),
+    "act": (lambda r: type(r.head.activation), (nn.GELU,) * 5),
+    "dropout": (lambda r: r.head.dropout.p, (0.25,) * 5),
+    "mil_norm": (lambda r: (type(r.head.input_norm), type(r.head.norm)), ((nn.LayerNorm,) * 2,) * 5),
+    "mil_bias": (lambda r: r.head.project.bias, (None,) * 5),
+    "ffn": (lambda r: r.head.ffn is not None, (True, True, False, False, False)),
+    "abx_attn_plus": (lambda r: r.head.attention_plus is not None, (True,) * 5),
+    "abx_attn_bias": (lambda r: r.head.score[0].bias is not None, (False, False, False, False, True)),
+    "α at first": (lambda r: r.config.model.init_args.head.init_args.alpha_init, ("normal",) * 5),
+    "n_classes": (lambda r: r.task.num_outputs, (6, 6, 2, 2, 4)),
+    "loss": (
+        lambda r: (type(r.task.loss).__name__, getattr(r.task.loss, "alpha", None)),
+        (("CrossEntropyLoss", None),) * 4 + (("SurvivalNLL", 0.0),),
+    ),
+    "seed": (lambda r: (r.config.seed_everything, r.data.seed), ((2021, 2021),) * 5),
+    "mm": (
+        lambda r: getattr(r.callback("EMAWeightAveraging"), "decay", None),
+        (0.9999, 0.9999, 0.9997, 0.9997, None),
+    ),
+    "amp": (lambda r: r.config.trainer.precision, ("16-mixed",) * 5),
+    "sync_bn": (lambda r: r.config.trainer.sync_batchnorm, (True,) * 5),
+    "num_workers": (lambda r: r.data.workers, (8, 8, 6, 6, 6)),
+    "best_metric_index": (
+        lambda r: (r.config.checkpoint.monitor, r.config.checkpoint.mode),
+        (("val/accuracy_macro", "max"),) * 2 + (("val/auc", "max"),) * 2 + (("val/c_index", "max"),),
+    ),
+    "selection on test cases": (lambda r: r.data.select_on_test, (False,) * 5),
+}
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_values(recipes: dict[str, Recipe], key: str) -> None:
+    ours, expected = VALUES[key]
+    found = {name: ours(recipe) for name, recipe in recipes.items()}
+    assert found == dict(zip(RECIPES, expected, strict=True))
+
+
+def test_stopping_watches_what_the_checkpoint_is_chosen_by(recipes: dict[str, Recipe]) -> None:
+    for name, recipe in recipes.items():
+        stopping, checkpoint = recipe.callback("PatientStopping"), recipe.config.checkpoint
+        if stopping is not None:
+            assert (stopping.monitor, stopping.mode) == (checkpoint.monitor, checkpoint.mode), name
+        known = {*recipe.task.val_metrics.keys()}
+        assert checkpoint.monitor in known
+
+
+@pytest.mark.parametrize(
+    ("name", "coarse", "fine"),
+    list(zip(RECIPES, (32, 32, 128, 42, 76), (96, 96, 384, 86, 692), strict=True)),
+)
+@pytest.mark.parametrize("slide", ["large", "small"])
+def test_draws(recipes: dict[str, Recipe], name: str, slide: str, coarse: int, fine: int) -> None:
+    data = recipes[name].data
+    data.cases["train"], data.targets["train"] = [Case(slide, (slide,))], [Target(0)]
+    bag = data.random_bags("train")[Draw(0, 0)]
+    assert ((bag.scale == 1).sum(), (bag.scale == 0).sum()) == (coarse, fine)
+    assert bag.mask.all()
+
+
+#: Recipe, the authors' training cases or the rows of their repeating table, and steps an epoch on two GPUs.
+EPOCHS = [
+    ("panda_r18", 7143, 446),
+    ("panda_r50", 7143, 892),
+    ("brca_subtyping_r18", 656, 109),
+    ("brca_subtyping_r18", 794, 132),
+    ("brca_subtyping_r50", 656, 82),
+    ("brca_subtyping_r50", 794, 99),
+    ("brca_survival_r18", 671, 167),
+]
+
+
+@pytest.mark.parametrize(("name", "cases", "steps"), EPOCHS)
+def test_steps_an_epoch(recipes: dict[str, Recipe], name: str, cases: int, steps: int) -> None:
+    data = recipes[name].data
+    data.trainer = recipes[name].trainer
+    data.cases["train"] = [Case(str(number), ("large",)) for number in range(cases)]
+    data.targets["train"] = [Target(number % 2) for number in range(cases)]
+    assert len(data.train_dataloader()) == steps
+
+
+@pytest.mark.parametrize(("name", "cases", "steps"), EPOCHS)
+def test_rates_at_the_start_of_epochs(
+    shared: Path, recipes: dict[str, Recipe], name: str, cases: int, steps: int
+) -> None:
+    file = shared / "reference/schedule_reference.json"
+    theirs = json.loads(file.read_text())["schedules"][AUTHORS[RECIPES.index(name)]]
+    optimizer = recipes[name].optimizer()
+    make_schedule = recipes[name].task.schedule
+    assert make_schedule is not None
+    schedule = make_schedule(optimizer, steps * theirs["num_epochs"])
+    optimizer.step()
+    rates = []
+    for epoch in range(theirs["num_epochs"]):
+        schedule.last_epoch = epoch * steps - 1
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx(theirs["per_epoch"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "select_on_test", "sizes", "steps"),
+    [
+        ("panda_r18", "panda", False, (7143, 1019, 2040), 446),
+        ("brca_subtyping_r18", "subtyping_tcga_brca", False, (656, 95, 234), 109),
+        ("brca_subtyping_r18", "subtyping_tcga_brca_resample", True, (656, 329, 329), 109),
+        ("brca_subtyping_r50", "subtyping_tcga_brca", False, (656, 95, 234), 82),
+        ("brca_survival_r18", "survival_tcga_brca_3fold/fold_0", False, (587, 84, 336), 146),
+        ("brca_survival_r18", "survival_tcga_brca_3fold/fold_0", True, (671, 336, 336), 167),
+    ],
+)
+def test_the_authors_tables(
+    shared: Path,
+    recipes: dict[str, Recipe],
+    cache: Path,
+    tmp_path: Path,
+    name: str,
+    table: str,
+    select_on_test: bool,
+    sizes: tuple[int, int, int],
+    steps: int,
+) -> None:
+    """Every slide of the table is the same small one here."""
+    recipe = recipes[name]
+    labels = shared / f"data/labels/authors/{table}.csv"
+    for case in read_cohort(labels):
+        for slide in case.slides:
+            (tmp_path / f"{slide}.zarr").symlink_to(cache / "small.zarr", target_is_directory=True)
+    settings = {**recipe.config.data.init_args.as_dict(), "cache": tmp_path, "labels": labels}
+    if settings["splits"]:
+        settings["splits"] = labels.parent
+    data = SlideDataModule(**settings | {"select_on_test": select_on_test})
+    data.trainer = recipe.trainer
+    data.setup("fit")
+    assert tuple(len(data.cases[split]) for split in ("train", "val", "test")) == sizes
+    assert len(data.classes) == recipe.task.num_outputs
+    assert len(data.train_dataloader()) == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("brca_subtyping_r18", ["--data.columns={label: lesion}", "--data.classes=['0', '1']"]),
+        ("brca_survival_r18", ["--data.splits=null", "--data.fold=null", "--data.time_bins=4"]),
+    ],
+)
+def test_a_recipe_trains(cohort: Path, stores: Path, tmp_path: Path, name: str, own: list[str]) -> None:
+    """Small enough for a CPU, with all its callbacks."""
+    small = {
+        "model.encoder.pretrained": "false",
+        "model.augment.size": 32,
+        "data.cache": stores,
+        "data.labels": cohort / "labels.csv",
+        "data.patches_per_bag": 8,
+        "data.workers": 0,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 1,
+        "trainer.precision": "32-true",
+        "trainer.min_epochs": 1,
+        "trainer.max_epochs": 2,
+        "trainer.log_every_n_steps": 1,
+        "trainer.enable_progress_bar": "false",
+        "trainer.default_root_dir": tmp_path,
+    }
+    options = [f"--{key}={value}" for key, value in small.items()]
+    main(["fit", "--config", str(CONFIGS / f"{name}.yaml"), *options, *own])
+    assert (tmp_path / "predictions.csv").is_file()
+    averaged = "current_model_state" in torch.load(tmp_path / "best.ckpt", weights_only=False)
+    assert averaged == (name == "brca_subtyping_r18")
