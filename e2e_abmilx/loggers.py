@@ -1,7 +1,9 @@
 """The run's table of metrics."""
 
 import csv
+import itertools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter
@@ -13,8 +15,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 class RunLogger(CSVLogger):
     """A ``CSVLogger`` whose ``metrics.csv`` goes on where an interrupted run is resumed.
 
-    Lightning's deletes the file. Here a row that the resumed run logs again takes the place of the earlier one,
-    and rows of later steps, which no longer hold, go.
+    Lightning's deletes the file. Here the rows from the first one on that the resumed run logs again are replaced.
 
     Args:
         folder: Folder of the run.
@@ -54,16 +55,8 @@ class _Writer(ExperimentWriter):
         with open(self.metrics_file_path, newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
             rows, self.metrics_keys = list(table), sorted(table.fieldnames or [])
-        first = self.metrics[0]
-        kept = [
-            row
-            for row in rows
-            if int(row["step"]) < first["step"]
-            or (
-                int(row["step"]) == first["step"]
-                and {key for key, value in row.items() if value} != set(first)
-            )
-        ]
+        again = self.metrics[0]
+        kept = list(itertools.takewhile(lambda row: not _comes_at_or_after(row, again), rows))
         partial = self.metrics_file_path + ".partial"
         with open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
@@ -76,3 +69,11 @@ class _Writer(ExperimentWriter):
             self.resume = False
         elif not self.resume:
             os.remove(self.metrics_file_path)
+
+
+def _comes_at_or_after(row: Mapping[str, str], logged: Mapping[str, float]) -> bool:
+    """Whether a row of the file is that of the same step and columns, or of a later step."""
+    columns = {key for key, value in row.items() if value}
+    return int(row["step"]) > logged["step"] or (
+        int(row["step"]) == logged["step"] and columns == set(logged)
+    )

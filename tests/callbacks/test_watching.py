@@ -1,0 +1,150 @@
+"""Failures that show: waiting for data, memory that runs out, losses that are no numbers."""
+
+import logging
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from e2e_abmilx.callbacks import DataWait, MemoryAdvice, SplitTable
+from e2e_abmilx.datamodules import FeatureDataModule
+from e2e_abmilx.encoders import Precomputed
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.heads import ABMILX
+from e2e_abmilx.tasks import ClassificationTask
+
+
+def _data(folder: Path, *, cases: int = 30, spoilt: str = "") -> FeatureDataModule:
+    torch.manual_seed(0)
+    (folder / "features").mkdir()
+    lines = ["slide,label,split"]
+    for number in range(cases):
+        name = f"s{number:02d}"
+        features = torch.randn(4, 6)
+        if name == spoilt:
+            features[2, 3] = float("nan")
+        torch.save(features, folder / f"features/{name}.pt")
+        lines.append(f"{name},{number % 2},{'val' if number < 4 else 'train'}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return FeatureDataModule(folder / "features", folder / "labels.csv", workers=0)
+
+
+def _task(encoder: nn.Module | None = None, **how: object) -> ClassificationTask:
+    return ClassificationTask(
+        encoder or Precomputed(6),
+        lambda width, outputs: ABMILX(width, outputs, hidden_features=8, num_heads=2),
+        2,
+        **how,  # type: ignore[arg-type]
+    )
+
+
+def _trainer(folder: Path, *callbacks: object) -> Trainer:
+    return Trainer(
+        default_root_dir=folder,
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),  # type: ignore[arg-type]
+    )
+
+
+def test_a_loss_that_is_no_number_names_its_cases(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the loss is nan in epoch 0, batch \d+, of cases s07; .*precision"):
+        _trainer(tmp_path).fit(_task(), _data(tmp_path, spoilt="s07"))
+
+
+class _Slow(FeatureDataModule):
+    """Reads as long as a cold network disk."""
+
+    def random_bags(self, split: str):  # type: ignore[no-untyped-def]
+        bags = super().random_bags(split)
+
+        class Slow(torch.utils.data.Dataset):  # type: ignore[type-arg]
+            def __len__(self) -> int:
+                return len(bags)  # type: ignore[arg-type]
+
+            def __getitem__(self, index: int) -> object:
+                time.sleep(0.05)
+                return bags[index]
+
+        return Slow()
+
+
+def test_waiting_for_data_is_measured_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = _data(tmp_path)
+    slow = _Slow(data.features, data.labels, workers=0)
+    with caplog.at_level(logging.WARNING, logger="e2e_abmilx"):
+        trainer = _trainer(tmp_path, DataWait())
+        trainer.fit(_task(), slow)
+    share = float(trainer.callback_metrics["train/data_wait"])
+    loader = trainer.train_dataloader
+    assert loader.waited_s >= 26 * 0.05
+    assert 0.5 < share < 1
+    assert "of its time waiting for patches, with data.workers 0" in caplog.text
+    assert "raise data.workers" in caplog.text
+
+
+class _Hungry(Precomputed):
+    """Runs out of memory as a device does."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(6)
+        self.error = error
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training:
+            raise self.error
+        return features
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_memory_that_runs_out_names_two_settings(
+    error: Exception, recompute: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(type(error)):
+        _trainer(tmp_path, MemoryAdvice()).fit(
+            _task(_Hungry(error), encoder_chunk=48, recompute=recompute), _data(tmp_path)
+        )
+    assert "model.encoder_chunk (now 48 patches" in caplog.text
+    assert (
+        "model.recompute already true" if recompute else "model.recompute to true (now false)"
+    ) in caplog.text
+
+
+def test_other_failures_bring_no_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(RuntimeError, match="something else"):
+        _trainer(tmp_path, MemoryAdvice()).fit(
+            _task(_Hungry(RuntimeError("something else"))), _data(tmp_path)
+        )
+    assert "out of memory" not in caplog.text
+
+
+def test_splits_are_written(tmp_path: Path) -> None:
+    _trainer(tmp_path, SplitTable()).fit(_task(), _data(tmp_path))
+    rows = (tmp_path / "splits.csv").read_text().splitlines()
+    assert len(rows) == 31
+    assert sum(row.endswith(",val") for row in rows) == 4
+
+
+def test_norms_and_biases_can_be_left_out_of_weight_decay() -> None:
+    task = _task(decay_norms=False)
+    decayed, others = task._parameter_groups()
+    assert others["weight_decay"] == 0.0
+    assert all(parameter.ndim < 2 for parameter in others["params"])
+    assert all(parameter.ndim >= 2 for parameter in decayed["params"])
+    assert len(decayed["params"]) + len(others["params"]) == len(list(task.parameters()))
+    optimizer = task.optimizer(task._parameter_groups())
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-2, 0.0]
