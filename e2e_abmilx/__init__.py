@@ -9,8 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from e2e_abmilx.cache import cache_slides
     from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule, SyntheticDataModule
-    from e2e_abmilx.encoders import Precomputed, ResNetEncoder
-    from e2e_abmilx.heads import ABMIL, ABMILX, GatedABMIL, MaxPool, MeanPool
+    from e2e_abmilx.encoders import FrozenEncoder, Precomputed, ResNetEncoder, TimmEncoder
+    from e2e_abmilx.heads import (
+        ABMIL,
+        ABMILX,
+        CLAM,
+        DSMIL,
+        DTFD,
+        RRTMIL,
+        GatedABMIL,
+        MaxPool,
+        MeanMLP,
+        MeanPool,
+        MultiBranchCLAM,
+        TransMIL,
+    )
     from e2e_abmilx.store import PatchStore, write_store
     from e2e_abmilx.tasks import ClassificationTask, SurvivalTask
 
@@ -19,17 +32,26 @@ __version__ = "0.1.0"
 _HOMES = {
     "ABMIL": "heads",
     "ABMILX": "heads",
+    "CLAM": "heads",
     "ClassificationTask": "tasks",
+    "DSMIL": "heads",
+    "DTFD": "heads",
     "FeatureDataModule": "datamodules",
+    "FrozenEncoder": "encoders",
     "GatedABMIL": "heads",
     "MaxPool": "heads",
+    "MeanMLP": "heads",
     "MeanPool": "heads",
+    "MultiBranchCLAM": "heads",
     "PatchStore": "store",
     "Precomputed": "encoders",
+    "RRTMIL": "heads",
     "ResNetEncoder": "encoders",
     "SlideDataModule": "datamodules",
     "SurvivalTask": "tasks",
     "SyntheticDataModule": "datamodules",
+    "TimmEncoder": "encoders",
+    "TransMIL": "heads",
     "cache_slides": "cache",
     "write_store": "store",
 }
@@ -37,17 +59,26 @@ _HOMES = {
 __all__ = [
     "ABMIL",
     "ABMILX",
+    "CLAM",
+    "DSMIL",
+    "DTFD",
+    "RRTMIL",
     "ClassificationTask",
     "FeatureDataModule",
+    "FrozenEncoder",
     "GatedABMIL",
     "MaxPool",
+    "MeanMLP",
     "MeanPool",
+    "MultiBranchCLAM",
     "PatchStore",
     "Precomputed",
     "ResNetEncoder",
     "SlideDataModule",
     "SurvivalTask",
     "SyntheticDataModule",
+    "TimmEncoder",
+    "TransMIL",
     "cache_slides",
     "write_store",
 ]

@@ -2,19 +2,32 @@
 
 from e2e_abmilx.heads.abmil import ABMIL, GatedABMIL
 from e2e_abmilx.heads.abmilx import ABMILX, AttentionPlus
-from e2e_abmilx.heads.base import BagHead, HeadOutput
-from e2e_abmilx.heads.pooling import MaxPool, MeanPool
+from e2e_abmilx.heads.base import BagHead, HeadOutput, SequenceHead
+from e2e_abmilx.heads.clam import CLAM, MultiBranchCLAM
+from e2e_abmilx.heads.dsmil import DSMIL
+from e2e_abmilx.heads.dtfd import DTFD
+from e2e_abmilx.heads.pooling import MaxPool, MeanMLP, MeanPool
+from e2e_abmilx.heads.rrtmil import RRTMIL
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
+from e2e_abmilx.heads.transmil import TransMIL
 
 __all__ = [
     "ABMIL",
     "ABMILX",
+    "CLAM",
+    "DSMIL",
+    "DTFD",
+    "RRTMIL",
     "AttentionPlus",
     "AttentionSparsity",
     "BagHead",
     "GatedABMIL",
     "HeadOutput",
     "MaxPool",
+    "MeanMLP",
     "MeanPool",
+    "MultiBranchCLAM",
+    "SequenceHead",
+    "TransMIL",
     "attention_sparsity",
 ]

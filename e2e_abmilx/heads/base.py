@@ -1,6 +1,7 @@
 """What all heads share: bags of patch features go in, one row of logits a bag comes out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,14 @@ class HeadOutput(NamedTuple):
         attention: weight of every patch, shape ``(B, H, N)``; at least float32, sums to 1 over the real patches
             of a bag and is 0 on its padding. Heads without attention report the weights that they amount to.
         embedding: what the classifier sees of a bag, shape ``(B, C)``.
+        auxiliary: what the head's :meth:`BagHead.training_loss` looks at besides the logits, in a shape of the head's
+            own; empty for most heads.
     """
 
     logits: Tensor
     attention: Tensor
     embedding: Tensor
+    auxiliary: Tensor = torch.empty(0)
 
 
 class BagHead(nn.Module, ABC):
@@ -63,8 +67,23 @@ class BagHead(nn.Module, ABC):
             What :class:`HeadOutput` says.
         """
 
+    def training_loss(
+        self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
+    ) -> Tensor:
+        """Return what training minimises: the loss of the bags, to which some heads add losses of their own.
+
+        Args:
+            output: what :meth:`attend` returned.
+            bag_loss: the task's loss of logits of shape ``(B, K)``, a scalar.
+            label: class of every bag, shape ``(B,)``; None where bags have no classes, as in survival.
+
+        Returns:
+            A scalar.
+        """
+        return bag_loss(output.logits)
+
     def blank_padding(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        """Check a batch at the door and return it with zeros for padding; the caller's tensor stays as it is.
+        """Check a batch and return it with zeros for padding; the caller's tensor stays as it is.
 
         Args:
             features: patch features, shape ``(B, N, D)``.
@@ -72,6 +91,16 @@ class BagHead(nn.Module, ABC):
 
         Returns:
             Features, shape ``(B, N, D)``.
+        """
+        self.check_batch(features, mask)
+        return features if mask is None else features.masked_fill(~mask.unsqueeze(-1), 0)
+
+    def check_batch(self, features: Tensor, mask: Tensor | None) -> None:
+        """Check a batch at the door.
+
+        Args:
+            features: patch features, shape ``(B, N, D)``.
+            mask: True on real patches, shape ``(B, N)``.
 
         Raises:
             ValueError: if the shapes are not those of a batch of bags, or the mask is not boolean.
@@ -86,14 +115,47 @@ class BagHead(nn.Module, ABC):
                 f"features must have shape (B, N, {self.in_features}), not {shape}: "
                 f"build the head with in_features={shape[-1] if shape else 0} or pass the features it was made for"
             )
-        if mask is None:
-            return features
-        if mask.dtype != torch.bool or tuple(mask.shape) != shape[:2]:
+        if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != shape[:2]):
             raise ValueError(
                 f"mask must be bool of shape {shape[:2]}, not {mask.dtype} of shape {tuple(mask.shape)}: "
                 "pass True for every real patch and False for padding"
             )
-        return features.masked_fill(~mask.unsqueeze(-1), 0)
+
+
+class SequenceHead(BagHead):
+    """Base of heads for which a bag is a sequence, so that the number and the order of its patches matter.
+
+    Padding inside such a head has consequences that no mask takes back. Where bags are padded, they therefore go
+    through one by one, each without its padding: exact, and as slow as one bag after the other. What such a head does
+    depends on N beyond what a graph can say, so it cannot be exported for bags of any size. It implements
+    :meth:`attend_unpadded` in place of :meth:`attend`.
+    """
+
+    def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
+        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
+        self.check_batch(features, mask)
+        if mask is None or mask.all():
+            return self.attend_unpadded(features)
+        bags = [self._attend_one(bag, real) for bag, real in zip(features, mask, strict=True)]
+        return HeadOutput(*(torch.cat(column) for column in zip(*bags, strict=True)))
+
+    @abstractmethod
+    def attend_unpadded(self, features: Tensor) -> HeadOutput:
+        """Return logits, attention and embedding of bags without padding.
+
+        Args:
+            features: patch features, shape ``(B, N, D)``.
+
+        Returns:
+            What :class:`HeadOutput` says.
+        """
+
+    def _attend_one(self, features: Tensor, real: Tensor) -> HeadOutput:
+        """One bag of features ``(N, D)``, of which those that are ``real``, ``(N,)``, count."""
+        output = self.attend_unpadded(features[real].unsqueeze(0))
+        attention = output.attention.new_zeros(*output.attention.shape[:2], len(real))
+        attention[..., real] = output.attention
+        return output._replace(attention=attention)
 
 
 def softmax_over_patches(scores: Tensor, mask: Tensor | None) -> Tensor:
@@ -127,3 +189,37 @@ def attention_pool(attention: Tensor, hidden: Tensor) -> Tensor:
     """
     heads = hidden.reshape(*hidden.shape[:2], attention.shape[1], -1)
     return (attention.transpose(1, 2).unsqueeze(-1) * heads).sum(dim=1).flatten(1).to(hidden.dtype)
+
+
+def pool_whole(attention: Tensor, hidden: Tensor) -> Tensor:
+    """Let every head average all hidden features.
+
+    Outside of autocast, which would round the attention of a large bag to half precision.
+
+    Args:
+        attention: shape ``(B, H, N)``.
+        hidden: shape ``(B, N, C)``.
+
+    Returns:
+        One embedding a bag and head, shape ``(B, H, C)``, in the precision of ``hidden``.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        return (attention @ hidden.to(attention.dtype)).to(hidden.dtype)
+
+
+def check_heads(hidden_features: int, num_heads: int) -> None:
+    """Refuse attention heads that cannot have slices of equal width.
+
+    Args:
+        hidden_features: C, features to be shared out.
+        num_heads: H.
+
+    Raises:
+        ValueError: if ``num_heads`` does not divide ``hidden_features``.
+    """
+    if hidden_features % num_heads:
+        divisors = [n for n in range(1, hidden_features + 1) if hidden_features % n == 0]
+        raise ValueError(
+            f"num_heads must divide hidden_features: {hidden_features} is not a multiple of {num_heads}; "
+            f"try {min(divisors, key=lambda n: abs(n - num_heads))}"
+        )

@@ -22,10 +22,34 @@ class MeanPool(BagHead):
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
-        features = self.blank_padding(features, mask)
-        indifferent = features.new_zeros(features.shape[0], 1, features.shape[1])
-        attention = softmax_over_patches(indifferent, mask)
-        embedding = attention_pool(attention, features)
+        attention, embedding = _mean(self.blank_padding(features, mask), mask)
+        return HeadOutput(self.classifier(embedding), attention, embedding)
+
+
+class MeanMLP(BagHead):
+    """Mean of the patch features, then a perceptron with one hidden layer.
+
+    The baseline of arXiv:2502.20823 ("SiMLP"), which beat the attention of its time on features of foundation models.
+    Its attention is the same for all real patches (H = 1).
+
+    Args:
+        in_features: D, features of a patch.
+        num_outputs: K, classes or survival bins.
+        hidden_features: C, units of the hidden layer; 512, the width that the other heads project to.
+        dropout: probability after the hidden layer; 0.25 as in the other heads.
+    """
+
+    def __init__(
+        self, in_features: int, num_outputs: int, *, hidden_features: int = 512, dropout: float = 0.25
+    ) -> None:
+        super().__init__(in_features, num_outputs)
+        self.hidden = nn.Sequential(nn.Linear(in_features, hidden_features), nn.ReLU(), nn.Dropout(dropout))
+        self.classifier = nn.Linear(hidden_features, num_outputs)
+
+    def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
+        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
+        attention, mean = _mean(self.blank_padding(features, mask), mask)
+        embedding = self.hidden(mean)
         return HeadOutput(self.classifier(embedding), attention, embedding)
 
 
@@ -53,3 +77,10 @@ class MaxPool(BagHead):
         won = torch.full_like(embedding, 1 / self.in_features, dtype=dtype)
         attention = features.new_zeros(features.shape[:2], dtype=dtype).scatter_add(1, winners, won)
         return HeadOutput(self.classifier(embedding), attention.unsqueeze(1), embedding)
+
+
+def _mean(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Equal weights of the real patches, shape ``(B, 1, N)``, and the mean that they make, shape ``(B, D)``."""
+    indifferent = features.new_zeros(features.shape[0], 1, features.shape[1])
+    attention = softmax_over_patches(indifferent, mask)
+    return attention, attention_pool(attention, features)

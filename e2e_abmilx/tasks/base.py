@@ -98,6 +98,10 @@ class BagTask(LightningModule):
     def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
         """Return the loss of a batch, a scalar, from logits of shape ``(B, K)``."""
 
+    def bag_classes(self, bag: Bag) -> Tensor | None:
+        """Return the class of every bag, shape ``(B,)``, for heads that learn from it; None where there are none."""
+        return None
+
     @abstractmethod
     def bag_scores(self, logits: Tensor) -> Tensor:
         """Return what is reported of a case, shape ``(B, number of score names)``."""
@@ -169,7 +173,9 @@ class BagTask(LightningModule):
     def training_step(self, bag: Bag, batch_idx: int) -> Tensor:
         """Return the loss of a batch of random bags."""
         output = self(bag)
-        loss = self.bag_loss(output.logits.float(), bag)
+        loss = self.head.training_loss(
+            output, lambda logits: self.bag_loss(logits.float(), bag), self.bag_classes(bag)
+        )
         if not loss.isfinite():
             raise InputError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {batch_idx}, of cases"
@@ -296,7 +302,7 @@ class BagTask(LightningModule):
             time=float(case.time[0]),
             event=int(case.event[0]),
             scores=self.bag_scores(output.logits.float())[0].tolist(),
-            output=HeadOutput(*(tensor.float().cpu() for tensor in output)),
+            output=HeadOutput(*(tensor.float().cpu() for tensor in output[:3])),
             coords=case.coords[0].cpu(),
             scale=case.scale[0].cpu(),
         )

@@ -43,6 +43,10 @@ class ClassificationTask(BagTask):
         loss: Tensor = self.loss(logits, bag.label)
         return loss
 
+    def bag_classes(self, bag: Bag) -> Tensor:
+        """Return the labels."""
+        return bag.label
+
     def bag_scores(self, logits: Tensor) -> Tensor:
         """Return the class probabilities, shape ``(B, K)``."""
         return logits.softmax(dim=1)

@@ -1,4 +1,7 @@
-"""What every head must do. A new head gets all of it by one subclass of ``HeadTests`` at the end of this file."""
+"""What every head must do. A new head gets all of it by one subclass at the end of this file.
+
+Of ``SetHeadTests`` where a bag is a set to it, of ``HeadTests`` where the order of the patches matters.
+"""
 
 import copy
 import pickle
@@ -11,7 +14,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from e2e_abmilx.heads import ABMIL, ABMILX, BagHead, GatedABMIL, HeadOutput, MaxPool, MeanPool
+from e2e_abmilx.heads import (
+    ABMIL,
+    ABMILX,
+    CLAM,
+    DSMIL,
+    DTFD,
+    RRTMIL,
+    BagHead,
+    GatedABMIL,
+    HeadOutput,
+    MaxPool,
+    MeanMLP,
+    MeanPool,
+    MultiBranchCLAM,
+    TransMIL,
+)
+from e2e_abmilx.losses import survival_nll
 
 D, K = 24, 3
 
@@ -61,19 +80,6 @@ class HeadTests:
         assert (attention >= 0).all()
         torch.testing.assert_close(attention.sum(dim=-1), torch.ones(attention.shape[:2]))
 
-    @pytest.mark.parametrize("num_patches", [1, 2, 40])
-    def test_patch_order_permutes_attention_only(self, head: BagHead, num_patches: int) -> None:
-        head = head.double()
-        features, order = torch.randn(2, num_patches, D).double(), torch.randperm(num_patches)
-        before, after = head.attend(features), head.attend(features[:, order])
-        torch.testing.assert_close(after.logits, before.logits, atol=1e-10, rtol=0)
-        torch.testing.assert_close(after.attention, before.attention[..., order], atol=1e-10, rtol=0)
-
-    def test_duplicating_the_whole_bag_changes_nothing(self, head: BagHead) -> None:
-        features = torch.randn(2, 37, D).double()
-        head = head.double()
-        torch.testing.assert_close(head(features.repeat(1, 2, 1)), head(features), atol=1e-10, rtol=0)
-
     def test_bags_of_a_batch_are_independent(self, head: BagHead) -> None:
         features = torch.randn(3, 11, D, requires_grad=True)
         logits = head(features)
@@ -95,12 +101,14 @@ class HeadTests:
         bags = [torch.randn(n, D, dtype=dtype, requires_grad=True) for n in (1, 700, 23)]
         features, mask = batch_of(bags, padding, first=first)
         features.requires_grad_()
+        label = torch.arange(3) % K
         output = head.attend(features, mask)
-        output.logits.mean().backward()
+        head.training_loss(output, Tensor.mean, label).backward()
         of_batch = {name: parameter.grad for name, parameter in head.named_parameters()}
         head.zero_grad()
         singles = [head.attend(bag.unsqueeze(0)) for bag in bags]
-        torch.stack([single.logits.mean() for single in singles]).mean().backward()
+        losses = [head.training_loss(single, Tensor.mean, label[[row]]) for row, single in enumerate(singles)]
+        torch.stack(losses).mean().backward()
 
         assert features.grad is not None
         assert not features.grad[~mask].any()
@@ -123,10 +131,20 @@ class HeadTests:
         torch.testing.assert_close(attention, torch.ones_like(attention))
 
     def test_gradient_reaches_every_parameter(self, head: BagHead) -> None:
-        head.double()(torch.randn(2, 17, D).double()).square().sum().backward()
+        output = head.double().attend(torch.randn(2, 17, D).double())
+        head.training_loss(output, lambda logits: logits.square().sum(), torch.tensor([0, 2])).backward()
         reach = {name: 0 if p.grad is None else p.grad.abs().max() for name, p in head.named_parameters()}
         unreached = {name for name, size in reach.items() if size < 1e-12}
         assert unreached == self.dead
+
+    def test_learns_survival(self, head: BagHead) -> None:
+        time_bin, event = torch.tensor([0, 2]), torch.tensor([1, 0])
+        features = torch.randn(2, 17, D, requires_grad=True)
+        output = head.attend(features)
+        head.training_loss(output, lambda logits: survival_nll(logits, time_bin, event)).backward()
+        assert features.grad is not None
+        assert features.grad.isfinite().all()
+        assert features.grad.abs().sum() > 0
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     @pytest.mark.parametrize("masked", [False, True])
@@ -194,40 +212,129 @@ class HeadTests:
         assert torch.equal(head.train()(features), head.eval()(features))
 
 
-class TestABMILX(HeadTests):
+class SetHeadTests(HeadTests):
+    """Contract of a head to which a bag is a set."""
+
+    @pytest.mark.parametrize("num_patches", [1, 2, 40])
+    def test_patch_order_permutes_attention_only(self, head: BagHead, num_patches: int) -> None:
+        head = head.double()
+        features, order = torch.randn(2, num_patches, D).double(), torch.randperm(num_patches)
+        before, after = head.attend(features), head.attend(features[:, order])
+        torch.testing.assert_close(after.logits, before.logits, atol=1e-10, rtol=0)
+        torch.testing.assert_close(after.attention, before.attention[..., order], atol=1e-10, rtol=0)
+
+    def test_duplicating_the_whole_bag_changes_nothing(self, head: BagHead) -> None:
+        features = torch.randn(2, 37, D).double()
+        head = head.double()
+        torch.testing.assert_close(head(features.repeat(1, 2, 1)), head(features), atol=1e-10, rtol=0)
+
+
+class ClassHeadTests(SetHeadTests):
+    """Contract of a head that needs classes."""
+
+    def test_learns_survival(self, head: BagHead) -> None:
+        with pytest.raises(ValueError, match="these bags have none: take GatedABMIL"):
+            head.training_loss(head.attend(torch.randn(2, 17, D)), Tensor.mean)
+
+
+class TestABMILX(SetHeadTests):
     make = partial(ABMILX, hidden_features=32, num_heads=4)
 
 
-class TestABMILXOddHeads(HeadTests):
+class TestABMILXOddHeads(SetHeadTests):
     """Three features a head: not what fused kernels take."""
 
     make = partial(ABMILX, hidden_features=15, num_heads=5, score_features=7)
 
 
-class TestABMILXGrading(HeadTests):
+class TestABMILXGrading(SetHeadTests):
     make = partial(ABMILX, hidden_features=32, num_heads=2, ffn=True, activation="relu")
 
 
-class TestABMILXTwoStage(HeadTests):
+class TestABMILXTwoStage(SetHeadTests):
     make = partial(ABMILX, hidden_features=32, norm=False, ffn=True, bias=True, score_bias=True)
     dead = frozenset({"score.2.bias"})
 
 
-class TestABMILXUnrefined(HeadTests):
+class TestABMILXUnrefined(SetHeadTests):
     make = partial(ABMILX, hidden_features=32, refine=False)
 
 
-class TestABMIL(HeadTests):
+class TestABMIL(SetHeadTests):
     make = partial(ABMIL, hidden_features=32, attention_features=8)
 
 
-class TestGatedABMIL(HeadTests):
+class TestGatedABMIL(SetHeadTests):
     make = partial(GatedABMIL, hidden_features=32, attention_features=8)
 
 
-class TestMeanPool(HeadTests):
+class TestMeanPool(SetHeadTests):
     make = MeanPool
 
 
-class TestMaxPool(HeadTests):
+class TestMaxPool(SetHeadTests):
     make = MaxPool
+
+
+class TestMeanMLP(SetHeadTests):
+    make = partial(MeanMLP, hidden_features=32)
+
+
+class TestDSMIL(SetHeadTests):
+    make = partial(DSMIL, hidden_features=32, query_features=8)
+
+
+class TestCLAM(ClassHeadTests):
+    make = partial(CLAM, hidden_features=32, attention_features=8, exclusive=True)
+
+
+class TestCLAMWithoutExclusiveClasses(ClassHeadTests):
+    """Only the classifiers of the classes that occur learn."""
+
+    make = partial(CLAM, hidden_features=32, attention_features=8)
+
+
+class TestMultiBranchCLAM(ClassHeadTests):
+    make = partial(MultiBranchCLAM, hidden_features=32, attention_features=8, exclusive=True)
+
+
+class TestDTFD(HeadTests):
+    make = partial(DTFD, hidden_features=32, attention_features=8)
+
+    def test_without_dropout_training_equals_evaluation(self, head: BagHead) -> None:
+        """Training deals the patches out at random; with one pseudo-bag there is no choice."""
+        features = torch.randn(2, 50, D)
+        only = DTFD(D, K, num_pseudo_bags=1, dropout=0.0)
+        torch.testing.assert_close(only.train()(features), only.eval()(features))
+        several = DTFD(D, K, dropout=0.0).train()
+        assert not torch.equal(several(features), several(features))
+
+
+class TestTransMIL(HeadTests):
+    make = partial(TransMIL, hidden_features=32, num_heads=4, num_landmarks=16)
+
+
+class TestTransMILExact(HeadTests):
+    """Short sequences."""
+
+    make = partial(TransMIL, hidden_features=32, num_heads=4, num_landmarks=1000)
+
+
+class TestRRTMIL(HeadTests):
+    make = partial(RRTMIL, hidden_features=32, num_heads=4, attention_features=8, regions_per_side=2)
+
+
+@pytest.mark.parametrize("make", [ABMILX, TransMIL, RRTMIL])
+def test_heads_that_do_not_divide_the_features_are_refused(make: type[BagHead]) -> None:
+    with pytest.raises(ValueError, match="512 is not a multiple of 7; try 8"):
+        make(D, K, num_heads=7)
+
+
+@pytest.mark.parametrize(
+    ("make", "millions"),
+    [(GatedABMIL, 0.66), (CLAM, 0.79), (TransMIL, 2.67), (DSMIL, 0.87), (RRTMIL, 2.70)],
+)
+def test_heads_have_the_sizes_that_the_abmilx_paper_lists(make: type[BagHead], millions: float) -> None:
+    """Table 1 of arXiv:2506.02408: features of 1024 numbers, two classes."""
+    count = sum(parameter.numel() for parameter in make(1024, 2).parameters())
+    assert round(count / 1e6, 2) == millions

@@ -2,7 +2,7 @@
 
 import torch
 
-from e2e_abmilx.heads import MaxPool, MeanPool
+from e2e_abmilx.heads import MaxPool, MeanMLP, MeanPool
 
 BAG = torch.tensor([[[1.0, 5.0, 0.0, 2.0], [3.0, -1.0, -2.0, 1.0], [-9.0, 0.0, -8.0, 0.0]]])
 
@@ -17,6 +17,15 @@ def test_mean_of_real_patches() -> None:
     output = MeanPool(4, 2).attend(BAG, torch.tensor([[True, False, True]]))
     torch.testing.assert_close(output.embedding, BAG[:, [0, 2]].mean(dim=1))
     torch.testing.assert_close(output.attention, torch.tensor([[[0.5, 0.0, 0.5]]]))
+
+
+def test_mean_with_perceptron() -> None:
+    head = MeanMLP(4, 2, hidden_features=3).eval()
+    output = head.attend(BAG, torch.tensor([[True, False, True]]))
+    first = head.hidden[0]
+    hidden = (first.weight @ BAG[0, [0, 2]].mean(dim=0) + first.bias).relu()
+    torch.testing.assert_close(output.embedding[0], hidden)
+    torch.testing.assert_close(output.logits[0], head.classifier.weight @ hidden + head.classifier.bias)
 
 
 def test_max() -> None:

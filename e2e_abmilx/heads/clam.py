@@ -1,0 +1,168 @@
+"""CLAM: attention that must tell its strongest patches from its weakest (arXiv:2004.09666)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from e2e_abmilx.heads.abmil import GatedABMIL
+from e2e_abmilx.heads.base import HeadOutput, pool_whole, softmax_over_patches
+
+
+class CLAM(GatedABMIL):
+    r"""Clustering-constrained attention MIL of Lu et al. with one attention for all classes ("CLAM-SB", H = 1).
+
+    A :class:`GatedABMIL` whose attention is taken as labels of patches while it trains: for each class, the linear
+    ``instance_classifier`` has to tell the B patches of highest attention (evidence) from the B of lowest. Its
+    :math:`s = (s_0, s_1)` of a patch costs the smooth SVM loss of the paper, with its :math:`\tau = \alpha = 1`,
+
+    .. math:: \log \sum_j \exp\bigl(1[j \ne y] + s_j - s_y\bigr) = \log\bigl(1 + \exp(1 + s_{1-y} - s_y)\bigr).
+
+    Only the classifier of the bag's own class is asked; where classes exclude each other, the others have to find no
+    evidence in the B strongest patches. A bag of fewer than 2B patches gives half of them to either side.
+
+    The instance loss needs classes, which survival lacks: there :class:`GatedABMIL` is what remains of CLAM.
+
+    Written anew because torchmil's CLAM has two classes, one branch, and draws padding as evidence in training.
+
+    Args:
+        in_features: D, features of a patch.
+        num_outputs: K, classes.
+        hidden_features: C, width after the input projection; 512 as in the paper.
+        attention_features: rows of the matrices V and U of the attention; 256 as in the paper.
+        dropout: probability after the input projection and in the attention; 0.25 as in the paper.
+        num_instances: B, patches on each side; 8 as in the paper.
+        instance_weight: share of the instance loss in the whole; 0.3 as in the paper.
+        exclusive: whether a patch can be evidence of one class only, as in subtyping; off because tumour against
+            normal and grading are not so.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_outputs: int,
+        *,
+        hidden_features: int = 512,
+        attention_features: int = 256,
+        dropout: float = 0.25,
+        num_instances: int = 8,
+        instance_weight: float = 0.3,
+        exclusive: bool = False,
+    ) -> None:
+        super().__init__(
+            in_features,
+            num_outputs,
+            hidden_features=hidden_features,
+            attention_features=attention_features,
+            dropout=dropout,
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.instance_classifier = nn.Linear(hidden_features, 2 * num_outputs)
+        self.num_instances, self.instance_weight, self.exclusive = num_instances, instance_weight, exclusive
+
+    def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
+        """Return logits, attention and embedding as :meth:`BagHead.attend` says.
+
+        ``auxiliary`` holds what the instance loss would be for a bag of the class and for a bag of another one, shape
+        ``(B, K, 2)``.
+        """
+        hidden = self.embed(self.blank_padding(features, mask))
+        scores = self.weigh(self._units(hidden)).transpose(1, 2)
+        attention = softmax_over_patches(scores, mask)
+        embedding = pool_whole(attention, hidden)
+        costs = self._instance_costs(hidden, scores.detach(), mask)
+        return HeadOutput(self._classify(embedding), attention, embedding.flatten(1), costs)
+
+    def training_loss(
+        self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
+    ) -> Tensor:
+        """Return the weighted mean of bag and instance loss; the arguments are those of :meth:`BagHead.training_loss`.
+
+        Raises:
+            ValueError: if there are no classes.
+        """
+        if label is None:
+            raise ValueError(
+                f"{type(self).__name__} labels patches by the class of their bag, and these bags have none: "
+                "take GatedABMIL, the same attention without the instance loss"
+            )
+        own, other = output.auxiliary.unbind(dim=-1)
+        label = label.unsqueeze(1)
+        costs = own.gather(1, label)
+        if self.exclusive:
+            costs = other.scatter(1, label, costs)
+        instance_loss = costs.mean()
+        return (1 - self.instance_weight) * bag_loss(output.logits) + self.instance_weight * instance_loss
+
+    def _units(self, hidden: Tensor) -> Tensor:
+        tanh: Tensor = self.dropout(torch.tanh(self.tanh_units(hidden)))
+        gate: Tensor = self.dropout(torch.sigmoid(self.gate(hidden)))
+        return tanh * gate
+
+    def _classify(self, embedding: Tensor) -> Tensor:
+        """Logits ``(B, K)`` from what each attention gathers, ``(B, H, C)``."""
+        logits: Tensor = self.classifier(embedding.squeeze(1))
+        return logits
+
+    def _of_own_attention(self, margins: Tensor) -> Tensor:
+        """From all classifiers' verdicts on the patches that attention h drew, ``(B, H, n, K)``: ``(B, K, n)``."""
+        return margins[:, 0].transpose(1, 2)
+
+    def _instance_costs(self, hidden: Tensor, scores: Tensor, mask: Tensor | None) -> Tensor:
+        """Smooth SVM losses, shape ``(B, K, 2)``, of patches ``(B, N, C)`` drawn by their scores ``(B, H, N)``."""
+        num_bags, num_patches = hidden.shape[:2]
+        real = torch.ones_like(scores[:, :1], dtype=torch.bool) if mask is None else mask.unsqueeze(1)
+        count = self.num_instances
+        room = (0, count)  # for as many as are drawn, so that any bag has enough
+        strongest = F.pad(scores.masked_fill(~real, float("-inf")), room, value=float("-inf")).topk(count)
+        weakest = F.pad(scores.masked_fill(~real, float("inf")), room, value=float("inf")).topk(
+            count, largest=False
+        )
+        drawn = torch.cat([strongest.indices, weakest.indices], dim=-1).clamp_max(num_patches - 1)
+        bags = torch.arange(num_bags, device=hidden.device)[:, None, None]
+        verdicts = self.instance_classifier(hidden[bags, drawn])
+        margins = verdicts[..., 1::2] - verdicts[..., ::2]
+        strong, weak = torch.split(self._of_own_attention(margins), count, dim=-1)
+        own, other = (F.softplus(1 - strong) + F.softplus(1 + weak)) / 2, F.softplus(1 + strong)
+        is_drawn = torch.arange(count, device=hidden.device) < real.sum(dim=-1, keepdim=True) // 2
+        shares = is_drawn / is_drawn.sum(dim=-1, keepdim=True).clamp_min(1)
+        return (torch.stack([own, other], dim=-1) * shares.unsqueeze(-1)).sum(dim=2)
+
+
+class MultiBranchCLAM(CLAM):
+    """CLAM with an attention for each class (H = K), as in its paper; "CLAM-MB".
+
+    Each class draws patches by its own attention and is judged from what that gathers, by its own row of
+    ``classifier``. The arguments are those of :class:`CLAM`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_outputs: int,
+        *,
+        hidden_features: int = 512,
+        attention_features: int = 256,
+        dropout: float = 0.25,
+        num_instances: int = 8,
+        instance_weight: float = 0.3,
+        exclusive: bool = False,
+    ) -> None:
+        super().__init__(
+            in_features,
+            num_outputs,
+            hidden_features=hidden_features,
+            attention_features=attention_features,
+            dropout=dropout,
+            num_instances=num_instances,
+            instance_weight=instance_weight,
+            exclusive=exclusive,
+        )
+        self.weigh = nn.Linear(attention_features, num_outputs, bias=False)
+
+    def _classify(self, embedding: Tensor) -> Tensor:
+        return (embedding * self.classifier.weight).sum(dim=-1).to(embedding.dtype) + self.classifier.bias
+
+    def _of_own_attention(self, margins: Tensor) -> Tensor:
+        return margins.diagonal(dim1=1, dim2=3).transpose(1, 2)
