@@ -3,11 +3,13 @@
 from e2e_abmilx.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.callbacks.data_wait import DataWait
 from e2e_abmilx.callbacks.early_stopping import PatientStopping
+from e2e_abmilx.callbacks.heatmap import AttentionHeatmap
 from e2e_abmilx.callbacks.memory_advice import MemoryAdvice
 from e2e_abmilx.callbacks.predictions import PredictionTable
 from e2e_abmilx.callbacks.splits import SplitTable
 
 __all__ = [
+    "AttentionHeatmap",
     "BestCheckpoint",
     "DataWait",
     "LastCheckpoint",

@@ -1,0 +1,23 @@
+"""What a head attends to, drawn over its slide: pictures, QuPath's GeoJSON and an OME-Zarr layer."""
+
+from e2e_abmilx.heatmaps.attention import HeatmapError, SlideAttention, check_drawable
+from e2e_abmilx.heatmaps.colours import Kind
+from e2e_abmilx.heatmaps.contact_sheet import draw_contact_sheet
+from e2e_abmilx.heatmaps.folder import write_heatmap
+from e2e_abmilx.heatmaps.geojson import write_geojson
+from e2e_abmilx.heatmaps.overlay import draw_overlay
+from e2e_abmilx.heatmaps.pyramid import write_pyramid
+from e2e_abmilx.heatmaps.raster import Raster
+
+__all__ = [
+    "HeatmapError",
+    "Kind",
+    "Raster",
+    "SlideAttention",
+    "check_drawable",
+    "draw_contact_sheet",
+    "draw_overlay",
+    "write_geojson",
+    "write_heatmap",
+    "write_pyramid",
+]
