@@ -59,3 +59,26 @@ class ConcordanceIndex(Metric):
         """Return the C-index of everything added, a scalar."""
         columns = [dim_zero_cat(state) for state in (self.risk, self.time, self.event)]
         return torch.tensor(concordance_index(*columns), device=self.device)
+
+
+class ScoredCases(Metric):
+    """Score and label of every case over all batches and processes, for what is computed from all of them at once."""
+
+    full_state_update = False
+
+    score: list[Tensor]
+    label: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("score", "label"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, score: Tensor, label: Tensor) -> None:
+        """Add a batch: scores and labels, each of shape ``(B,)``."""
+        self.score.append(score.detach())
+        self.label.append(label)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return all scores and labels, each of shape ``(n,)``."""
+        return dim_zero_cat(self.score), dim_zero_cat(self.label)

@@ -24,7 +24,7 @@ from e2e_abmilx.schedules import WarmupCosine
 from e2e_abmilx.tasks import ClassificationTask
 
 TIMINGS = ("train/data_wait",)
-EPOCHS, STEPS = 3, 3  # of the run below: batches of 4 of 14 training cases, two cases left out
+EPOCHS, STEPS = 3, 3  # of the run below: batches of 4 of 12 training cases
 
 
 class Killed(BaseException):

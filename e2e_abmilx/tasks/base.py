@@ -4,12 +4,14 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -19,8 +21,10 @@ from e2e_abmilx.augment import Normalize
 from e2e_abmilx.bags import Bag
 from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, encode_chunks
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
+from e2e_abmilx.metrics import ScoredCases
 from e2e_abmilx.tasks.prediction import Prediction
 
 
@@ -45,6 +49,8 @@ class BagTask(LightningModule):
 
     #: The metric that the best checkpoint is chosen by, on validation data.
     monitor: str
+    #: Whether the loss of a bag means something by itself; otherwise validation logs none.
+    loss_of_a_bag: bool = True
     #: Whether more of it is better (``"max"``) or less (``"min"``).
     mode: str = "max"
 
@@ -78,6 +84,9 @@ class BagTask(LightningModule):
         self.encoder_chunk, self.recompute, self.decay_norms = encoder_chunk, recompute, decay_norms
         self.val_metrics = self.configure_metrics().clone(prefix="val/")
         self.test_metrics = self.configure_metrics().clone(prefix="test/")
+        self.val_cases, self.test_cases = ScoredCases(), ScoredCases()
+        #: Of the last score, fitted on validation cases; None before, and where the task has none.
+        self.threshold: Threshold | None = None
         #: Names of the classes, known from the data or the checkpoint.
         self.classes: tuple[str, ...] = tuple(map(str, range(num_outputs)))
         self.train_means = nn.ModuleDict(
@@ -113,6 +122,16 @@ class BagTask(LightningModule):
     @abstractmethod
     def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
         """Add a batch to the metrics."""
+
+    def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold | None:
+        """Return the threshold of the last score, from those of the validation cases, shape ``(n,)``; None for none."""
+        return None
+
+    def measure_at_threshold(
+        self, score: NDArray[Any], label: NDArray[Any], threshold: Threshold
+    ) -> dict[str, float]:
+        """Return what the threshold makes of the test cases, by name."""
+        return {}
 
     def forward(self, bag: Bag) -> HeadOutput:
         """Encode and pool whole bags."""
@@ -244,15 +263,18 @@ class BagTask(LightningModule):
         self.classes = classes or self.classes
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the classes, the seed and the epoch's means so far."""
+        """Keep the names of the classes, the seed, the threshold and the epoch's means so far."""
         checkpoint["classes"] = list(self.classes)
         checkpoint["seed"] = self._seed
+        checkpoint["threshold"] = None if self.threshold is None else asdict(self.threshold)
         checkpoint["train_means"] = {name: metric.metric_state for name, metric in self.train_means.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them."""
         self.classes = tuple(checkpoint.get("classes", self.classes))
         self._seed = checkpoint.get("seed")
+        fitted = checkpoint.get("threshold")
+        self.threshold = Threshold(**fitted) if fitted else None
         for name, state in checkpoint.get("train_means", {}).items():
             for key, value in state.items():
                 setattr(self.train_means[name], key, value)
@@ -260,6 +282,29 @@ class BagTask(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget parts of a case whose rest never came, as the check before training leaves them."""
         self._parts = []
+
+    def on_validation_epoch_end(self) -> None:
+        """Fit the threshold."""
+        cases = self._take_cases(self.val_cases)
+        if cases is not None:
+            self.threshold = self.fit_threshold(*cases)
+            if self.threshold is not None:
+                self.log("val/threshold", self.threshold.value)
+
+    def on_test_epoch_end(self) -> None:
+        """Measure at the threshold that validation has brought."""
+        cases = self._take_cases(self.test_cases)
+        if cases is not None and self.threshold is not None:
+            measures = self.measure_at_threshold(*cases, self.threshold)
+            self.log_dict({f"test/{name}": value for name, value in measures.items()})
+            self.log("test/threshold", self.threshold.value)
+
+    def _take_cases(self, cases: ScoredCases) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        if not cases.update_called:  # the check before training, and runs that are limited to a few batches
+            return None
+        score, label = (column.cpu().numpy() for column in cases.compute())
+        cases.reset()
+        return score, label
 
     def _evaluate(self, bag: Bag, metrics: MetricCollection, stage: str) -> Prediction | None:
         whole = self._gather(bag)
@@ -270,8 +315,11 @@ class BagTask(LightningModule):
         loss = self.bag_loss(logits, case)
         if self.trainer.sanity_checking:  # which ends before every process has seen the end of a case
             return None
-        self.log(f"{stage}/loss", loss, batch_size=1, sync_dist=True)
+        if self.loss_of_a_bag:
+            self.log(f"{stage}/loss", loss, batch_size=1, sync_dist=True)
         self.update_metrics(metrics, logits, case)
+        cases = self.val_cases if stage == "val" else self.test_cases
+        cases.update(self.bag_scores(logits)[:, -1], case.label)
         self.log_dict(_metrics_of(metrics), batch_size=1)
         means = _means(attention_sparsity(output.attention, case.mask))
         self.log_dict({f"{stage}/{name}": mean for name, mean in means.items()}, batch_size=1, sync_dist=True)

@@ -1,20 +1,30 @@
 """Slide-level classification."""
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
+    MulticlassCalibrationError,
     MulticlassCohenKappa,
     MulticlassF1Score,
 )
 
 from e2e_abmilx.bags import Bag
+from e2e_abmilx.evaluation.estimators import Sensitivity, Specificity
+from e2e_abmilx.evaluation.thresholds import Threshold, fit_youden_threshold
 from e2e_abmilx.tasks.base import BagTask
 
 
 class ClassificationTask(BagTask):
-    """Cross-entropy over K classes; AUC (macro, one against the rest), accuracy, F1 and quadratic κ.
+    """Cross-entropy over K classes; AUC (macro, one against the rest), accuracy, F1, κ and calibration error.
+
+    Of two classes the second is the positive one: the probability with the highest Youden index on validation cases is
+    kept in the checkpoint, and the test tells sensitivity and specificity there.
 
     The arguments are those of :class:`BagTask`.
     """
@@ -26,7 +36,7 @@ class ClassificationTask(BagTask):
         return nn.CrossEntropyLoss()
 
     def configure_metrics(self) -> MetricCollection:
-        """Return AUC, macro and micro accuracy, macro F1 and quadratic κ."""
+        """Return AUC, micro and macro accuracy, macro F1, κ, quadratic κ and the expected calibration error."""
         classes = self.num_outputs
         return MetricCollection(
             {
@@ -34,7 +44,9 @@ class ClassificationTask(BagTask):
                 "accuracy": MulticlassAccuracy(classes, average="micro"),
                 "accuracy_macro": MulticlassAccuracy(classes, average="macro"),
                 "f1": MulticlassF1Score(classes, average="macro"),
+                "kappa": MulticlassCohenKappa(classes),
                 "kappa_quadratic": MulticlassCohenKappa(classes, weights="quadratic"),
+                "ece": MulticlassCalibrationError(classes, n_bins=15),
             }
         )
 
@@ -54,6 +66,22 @@ class ClassificationTask(BagTask):
     def score_names(self) -> list[str]:
         """Return a column name for each class."""
         return [f"probability_{name}" for name in self.classes]
+
+    def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold | None:
+        """Return the probability of the second of two classes with the highest Youden index."""
+        if self.num_outputs != 2 or len(np.unique(label)) < 2:
+            return None
+        return fit_youden_threshold(score, label, split="val")
+
+    def measure_at_threshold(
+        self, score: NDArray[Any], label: NDArray[Any], threshold: Threshold
+    ) -> dict[str, float]:
+        """Return sensitivity and specificity."""
+        each_once = np.ones(len(score), np.int64)
+        return {
+            "sensitivity": Sensitivity(score, label, threshold)(each_once),
+            "specificity": Specificity(score, label, threshold)(each_once),
+        }
 
     def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
         """Add a batch to the metrics."""

@@ -1,9 +1,13 @@
 """Survival in discrete time."""
 
+from typing import Any
+
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from e2e_abmilx.bags import Bag
+from e2e_abmilx.evaluation.thresholds import Threshold, fit_median_threshold
 from e2e_abmilx.losses import SurvivalNLL, survival_risk
 from e2e_abmilx.metrics import ConcordanceIndex
 from e2e_abmilx.tasks.base import BagTask
@@ -37,6 +41,10 @@ class SurvivalTask(BagTask):
     def score_names(self) -> list[str]:
         """Return the one column name."""
         return ["risk"]
+
+    def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold:
+        """Return the median risk of the validation cases, which parts risk groups."""
+        return fit_median_threshold(score, split="val")
 
     def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
         """Add a batch to the metrics."""

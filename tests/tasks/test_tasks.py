@@ -6,10 +6,11 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from e2e_abmilx.bags import Bag
+from e2e_abmilx.callbacks import BestCheckpoint
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMILX
-from e2e_abmilx.tasks import BagTask, ClassificationTask, SurvivalTask
+from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, SurvivalTask
 
 
 class _Mean(nn.Module):
@@ -142,3 +143,52 @@ def test_a_checkpoint_brings_its_class_names(cohort: Path, stores: Path, tmp_pat
     loaded = ClassificationTask.load_from_checkpoint(tmp_path / "x.ckpt", encoder=_Mean(), head=_head)
     assert loaded.score_names() == ["probability_1", "probability_0"]
     torch.testing.assert_close(loaded.head.state_dict(), task.head.state_dict())
+
+
+def _fit(task: BagTask, cohort: Path, stores: Path, folder: Path, **data: object) -> Trainer:
+    how = {"patches_per_bag": 8, "batch_size": 2, "workers": 0, **data}
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[BestCheckpoint()],
+    )
+    trainer.fit(task, SlideDataModule(stores, cohort / "labels.csv", **how))  # type: ignore[arg-type]
+    return trainer
+
+
+def test_the_threshold_comes_from_validation_and_lies_in_the_checkpoint(
+    cohort: Path, stores: Path, tmp_path: Path
+) -> None:
+    task = ClassificationTask(_Mean(), _head, 2)
+    trainer = _fit(task, cohort, stores, tmp_path, columns={"label": "lesion"})
+    assert task.threshold is not None
+    assert task.threshold.split == "val"
+    data = trainer.datamodule
+    assert data is not None
+    trainer.validate(task, data, verbose=False)
+    fitted = task.threshold
+    task.threshold = None
+    (tested,) = trainer.test(task, data, ckpt_path=str(tmp_path / "best.ckpt"), verbose=False)
+    assert task.threshold == fitted
+    assert tested["test/threshold"] == pytest.approx(fitted.value)
+    predictions = [p for p in trainer.predict(task, data.test_dataloader()) or [] if p is not None]
+    positive = [p.scores[1] >= fitted.value for p in predictions if p.label == 1]
+    negative = [p.scores[1] < fitted.value for p in predictions if p.label == 0]
+    assert tested["test/sensitivity"] == pytest.approx(sum(positive) / len(positive))
+    assert tested["test/specificity"] == pytest.approx(sum(negative) / len(negative))
+    assert 0 <= tested["test/ece"] <= 1
+
+
+def test_cox_trains_with_its_memory(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    task = CoxTask(_Mean(), _head, 1)
+    trainer = _fit(task, cohort, stores, tmp_path, target="survival", time_bins=1)
+    assert "val/c_index" in trainer.callback_metrics
+    assert "val/loss" not in trainer.callback_metrics
+    trained = len(trainer.datamodule.cases["train"]) // 2 * 2  # type: ignore[union-attr]
+    assert task.loss.times.isfinite().sum() == trained
+    assert torch.isfinite(trainer.callback_metrics["train/loss_epoch"])
+    assert task.threshold is not None

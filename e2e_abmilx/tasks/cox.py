@@ -1,0 +1,35 @@
+"""Survival by proportional hazards."""
+
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from e2e_abmilx.bags import Bag
+from e2e_abmilx.losses import CoxLoss
+from e2e_abmilx.tasks.survival import SurvivalTask
+
+
+class CoxTask(SurvivalTask):
+    """Cox partial likelihood of one log hazard ratio a case; Harrell's C-index.
+
+    The model has one output (``num_outputs: 1``), and the data one time bin (``time_bins: 1``). The arguments are those
+    of :class:`BagTask`.
+    """
+
+    loss_of_a_bag = False  # a partial likelihood compares cases
+
+    def configure_loss(self) -> nn.Module:
+        """Return the partial likelihood with its memory of recent risks."""
+        return CoxLoss()
+
+    def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
+        """Return the loss of a batch."""
+        loss: Tensor = self.loss(logits[:, 0], bag.time, bag.event)
+        return loss
+
+    def bag_scores(self, logits: Tensor) -> Tensor:
+        """Return the log hazard ratio, shape ``(B, 1)``."""
+        return logits
+
+    def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
+        """Add a batch to the metrics."""
+        metrics.update(logits[:, 0], bag.time, bag.event)
