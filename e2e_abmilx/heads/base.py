@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,27 @@ class HeadOutput(NamedTuple):
         attention: weight of every patch, shape ``(B, H, N)``; at least float32, sums to 1 over the real patches
             of a bag and is 0 on its padding. Heads without attention report the weights that they amount to.
         embedding: what the classifier sees of a bag, shape ``(B, C)``.
-        auxiliary: what the head's :meth:`BagHead.training_loss` looks at besides the logits, in a shape of the head's
-            own; empty for most heads.
     """
 
     logits: Tensor
     attention: Tensor
     embedding: Tensor
-    auxiliary: Tensor = torch.empty(0)
+
+
+class AuxiliaryOutput(HeadOutput):
+    """The output of a head that learns from more than its logits; it unpacks into the same three.
+
+    Attributes:
+        auxiliary: what the head's :meth:`BagHead.training_loss` looks at besides, in a shape of the head's own.
+    """
+
+    auxiliary: Tensor
+
+    def __new__(cls, logits: Tensor, attention: Tensor, embedding: Tensor, auxiliary: Tensor) -> Self:
+        """Make an output of three tensors that carries a fourth."""
+        output = super().__new__(cls, logits, attention, embedding)
+        output.auxiliary = auxiliary
+        return output
 
 
 class BagHead(nn.Module, ABC):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e2e_abmilx.heads.abmil import GatedABMIL
-from e2e_abmilx.heads.base import HeadOutput, pool_whole, softmax_over_patches
+from e2e_abmilx.heads.base import AuxiliaryOutput, HeadOutput, pool_whole, softmax_over_patches
 
 
 class CLAM(GatedABMIL):
@@ -72,7 +72,7 @@ class CLAM(GatedABMIL):
         attention = softmax_over_patches(scores, mask)
         embedding = pool_whole(attention, hidden)
         costs = self._instance_costs(hidden, scores.detach(), mask)
-        return HeadOutput(self._classify(embedding), attention, embedding.flatten(1), costs)
+        return AuxiliaryOutput(self._classify(embedding), attention, embedding.flatten(1), costs)
 
     def training_loss(
         self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
@@ -87,6 +87,7 @@ class CLAM(GatedABMIL):
                 f"{type(self).__name__} labels patches by the class of their bag, and these bags have none: "
                 "take GatedABMIL, the same attention without the instance loss"
             )
+        assert isinstance(output, AuxiliaryOutput)
         own, other = output.auxiliary.unbind(dim=-1)
         label = label.unsqueeze(1)
         costs = own.gather(1, label)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from e2e_abmilx.heads.base import BagHead, HeadOutput, pool_whole, softmax_over_patches
+from e2e_abmilx.heads.base import AuxiliaryOutput, BagHead, HeadOutput, pool_whole, softmax_over_patches
 
 
 class DSMIL(BagHead):
@@ -70,11 +70,12 @@ class DSMIL(BagHead):
         attention = softmax_over_patches(scores, mask)
         embedding = pool_whole(attention, self.value(hidden)).flatten(1)
         streams = torch.stack([critical_logits, self.classifier(embedding)], dim=1)
-        return HeadOutput(streams.mean(dim=1), attention, embedding, streams)
+        return AuxiliaryOutput(streams.mean(dim=1), attention, embedding, streams)
 
     def training_loss(
         self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
     ) -> Tensor:
         """Return the mean of the two streams' losses; the arguments are those of :meth:`BagHead.training_loss`."""
+        assert isinstance(output, AuxiliaryOutput)
         critical_logits, bag_logits = output.auxiliary.unbind(dim=1)
         return (bag_loss(critical_logits) + bag_loss(bag_logits)) / 2

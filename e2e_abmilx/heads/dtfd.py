@@ -5,7 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from e2e_abmilx.heads.base import BagHead, HeadOutput, attention_pool, pool_whole, softmax_over_patches
+from e2e_abmilx.heads.base import (
+    AuxiliaryOutput,
+    BagHead,
+    HeadOutput,
+    attention_pool,
+    pool_whole,
+    softmax_over_patches,
+)
 
 
 class DTFD(BagHead):
@@ -70,12 +77,15 @@ class DTFD(BagHead):
         over = softmax_over_patches(self.second_tier(distilled), None)
         embedding = attention_pool(over, distilled)
         attention = (over.transpose(1, 2) * within).sum(dim=1, keepdim=True)
-        return HeadOutput(self.classifier(embedding), attention, embedding, self.pseudo_classifier(distilled))
+        return AuxiliaryOutput(
+            self.classifier(embedding), attention, embedding, self.pseudo_classifier(distilled)
+        )
 
     def training_loss(
         self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
     ) -> Tensor:
         """Return the sum of the two tiers' losses; the arguments are those of :meth:`BagHead.training_loss`."""
+        assert isinstance(output, AuxiliaryOutput)
         pseudo_bags = output.auxiliary.unbind(dim=1)
         return bag_loss(output.logits) + torch.stack([bag_loss(logits) for logits in pseudo_bags]).mean()
 

@@ -350,7 +350,7 @@ class BagTask(LightningModule):
             time=float(case.time[0]),
             event=int(case.event[0]),
             scores=self.bag_scores(output.logits.float())[0].tolist(),
-            output=HeadOutput(*(tensor.float().cpu() for tensor in output[:3])),
+            output=HeadOutput(*(tensor.float().cpu() for tensor in output)),
             coords=case.coords[0].cpu(),
             scale=case.scale[0].cpu(),
         )
