@@ -1,78 +1,133 @@
-"""Bags of features that were extracted beforehand."""
+"""Bags of features that were extracted beforehand: random draws for training, whole cases for evaluation."""
 
+import zlib
 from collections.abc import Sequence
-from pathlib import Path
-from pickle import UnpicklingError
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from e2e_abmilx.bags import Bag, BagError, Target, make_bag
+from e2e_abmilx.bags import Bag, BagError, Part, Target, make_bag
 from e2e_abmilx.cohort import Case
+from e2e_abmilx.features import FeatureFolder, NoPlacesError, SlideFeatures
 from e2e_abmilx.samplers import Draw
 
 
-class FeatureBags(Dataset[Bag]):
-    """All features of every case, for two-stage training: one ``<slide>.pt`` tensor ``(N, D)`` a slide.
+class RandomFeatureBags(Dataset[Bag]):
+    """All features of a case, or as many as a bag may have, drawn uniformly over all its slides.
 
     Args:
         cases: The cases.
         targets: Their targets, in the same order.
-        folder: Folder of the feature files.
+        folder: Their features.
+        max_patches: Patches in a bag, at most; None for all.
+        seed: Of every draw.
     """
 
-    def __init__(self, cases: Sequence[Case], targets: Sequence[Target], folder: Path) -> None:
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        targets: Sequence[Target],
+        folder: FeatureFolder,
+        *,
+        max_patches: int | None,
+        seed: int,
+    ) -> None:
         self.cases = cases
         self.targets = targets
         self.folder = folder
+        self.max_patches = max_patches
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, which: Draw | int) -> Bag:
-        """Return a single bag without the dimension B; its coordinates are unknown and zero."""
-        index = which.case if isinstance(which, Draw) else which
-        case = self.cases[index]
-        features = torch.cat([load_features(self.folder / f"{slide}.pt") for slide in case.slides]).float()
-        coords = torch.zeros(len(features), 2, dtype=torch.int64)
-        return make_bag(
-            case, self.targets[index], features, torch.zeros(len(features)).long(), coords, last=True
+    def __getitem__(self, draw: Draw) -> Bag:
+        """Return a single bag without the dimension B."""
+        case = self.cases[draw.case]
+        rng = np.random.default_rng([self.seed, draw.epoch, zlib.crc32(case.id.encode()), draw.repeat])
+        sizes = [self.folder.shape(slide)[0] for slide in case.slides]
+        chosen = np.sort(rng.permutation(sum(sizes))[: self.max_patches])
+        features, coords = [], []
+        for slide, size, stop in zip(case.slides, sizes, np.cumsum(sizes).tolist(), strict=True):
+            own = chosen[(chosen >= stop - size) & (chosen < stop)] - (stop - size)
+            if len(own):
+                slide_features = self.folder.open(slide)
+                features.append(slide_features.read(own if len(own) < size else None))
+                coords.append(known_coords(slide_features)[own])
+        return _feature_bag(case, self.targets[draw.case], features, coords, last=True)
+
+
+class FeatureBags(Dataset[Bag]):
+    """Every feature of every case, slide after slide.
+
+    Attributes:
+        parts: Which case and slide each item is.
+
+    Args:
+        cases: The cases.
+        targets: Their targets, in the same order.
+        folder: Their features.
+    """
+
+    def __init__(self, cases: Sequence[Case], targets: Sequence[Target], folder: FeatureFolder) -> None:
+        self.cases = cases
+        self.targets = targets
+        self.folder = folder
+        self.parts = [
+            Part(index, slide, 0, 0, folder.shape(slide)[0], last=slide == case.slides[-1])
+            for index, case in enumerate(cases)
+            for slide in case.slides
+        ]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, index: int) -> Bag:
+        """Return a slide's part of a bag, without the dimension B."""
+        part = self.parts[index]
+        slide_features = self.folder.open(part.slide)
+        features, coords = slide_features.read(), known_coords(slide_features)
+        return _feature_bag(
+            self.cases[part.case], self.targets[part.case], [features], [coords], last=part.last
         )
 
 
-def load_features(path: Path) -> Tensor:
-    """Map a file of features into memory, shape ``(N, D)``; nothing but tensors is unpickled.
-
-    Raises:
-        BagError: The file is no tensor of that shape.
-    """
+def known_coords(features: SlideFeatures) -> NDArray[np.int64]:
+    """Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``; (-1, -1) where the file does not say."""
     try:
-        features = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, UnpicklingError) as error:
-        raise BagError(
-            f"{path} cannot be read as a tensor ({error}); write features with torch.save"
-        ) from error
-    if not isinstance(features, Tensor) or features.ndim != 2 or not len(features):
-        raise BagError(f"{path} must hold one tensor (patches, features), with at least one patch")
-    return features
+        return features.coords()
+    except NoPlacesError:
+        return np.full((features.num_patches, 2), -1)
 
 
-def check_features(cases: Sequence[Case], folder: Path) -> int:
+def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
     """Refuse feature files that cannot make bags together.
 
     Returns:
         D, the features of a patch.
 
     Raises:
-        BagError: Files differ in their number of features, or are none.
+        FeatureError: A file cannot be used, or is empty.
+        BagError: Files differ in their number of features.
     """
-    paths = [folder / f"{slide}.pt" for case in cases for slide in case.slides]
-    width = load_features(paths[0]).shape[1]
-    for path in paths:
-        other = load_features(path).shape[1]
+    slides = [slide for case in cases for slide in case.slides]
+    width = folder.shape(slides[0])[1]
+    for slide in slides:
+        other = folder.shape(slide)[1]
         if other != width:
             raise BagError(
-                f"{path} has {other} features a patch, {paths[0]} {width}; extract all with one encoder"
+                f"{folder.files[slide]} has {other} features a patch, {folder.files[slides[0]]} {width};"
+                " extract all with one encoder"
             )
     return width
+
+
+def _feature_bag(
+    case: Case, target: Target, features: Sequence[Tensor], coords: Sequence[np.ndarray], *, last: bool
+) -> Bag:
+    joined = torch.cat(list(features)) if len(features) > 1 else features[0]
+    scale = torch.zeros(len(joined), dtype=torch.int64)
+    return make_bag(case, target, joined, scale, torch.from_numpy(np.concatenate(coords)), last=last)

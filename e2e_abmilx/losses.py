@@ -1,4 +1,4 @@
-"""Losses of survival models."""
+"""Losses: of survival models, and with weighted classes."""
 
 from typing import Literal
 
@@ -66,6 +66,18 @@ class SurvivalNLL(nn.Module):
     def forward(self, logits: Tensor, time_bin: Tensor, event: Tensor) -> Tensor:
         """Return the mean loss of a batch: ``(B, K)``, ``(B,)``, ``(B,)`` → scalar."""
         return survival_nll(logits, time_bin, event, alpha=self.alpha)
+
+
+class WeightedCrossEntropy(nn.CrossEntropyLoss):
+    """Cross-entropy with a weight a class, from numbers as a config has them.
+
+    Args:
+        weights: Weight of each class, in the order of the classes.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1].
+    """
+
+    def __init__(self, weights: list[float], *, label_smoothing: float = 0.0) -> None:
+        super().__init__(torch.tensor(weights), label_smoothing=label_smoothing)
 
 
 def cox_loss(risk: Tensor, time: Tensor, event: Tensor, *, ties: Ties = "breslow") -> Tensor:

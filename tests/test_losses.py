@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from torch import Tensor
 
-from e2e_abmilx.losses import CoxLoss, SurvivalNLL, Ties, cox_loss, survival_nll, survival_risk
+from e2e_abmilx.losses import (
+    CoxLoss,
+    SurvivalNLL,
+    Ties,
+    WeightedCrossEntropy,
+    cox_loss,
+    survival_nll,
+    survival_risk,
+)
 
 TIES: list[Ties] = ["breslow", "efron"]
 
@@ -274,3 +282,12 @@ def test_cox_is_the_same_on_the_gpu(ties: Ties) -> None:
     for batch in zip(*(column.split(4) for column in columns), strict=True):
         found = there(*(column.cuda() for column in batch))
         torch.testing.assert_close(found.cpu(), here(*batch))
+
+
+def test_weighted_cross_entropy_is_torchs() -> None:
+    logits, label = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
+    ours = WeightedCrossEntropy([1.0, 2.0, 0.5], label_smoothing=0.1)(logits, label)
+    theirs = torch.nn.functional.cross_entropy(
+        logits, label, weight=torch.tensor([1.0, 2.0, 0.5]), label_smoothing=0.1
+    )
+    torch.testing.assert_close(ours, theirs)

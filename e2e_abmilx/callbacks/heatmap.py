@@ -52,7 +52,8 @@ class AttentionHeatmap(Callback):
         """Draw the slides of a case once its last part has brought the prediction."""
         if not isinstance(outputs, Prediction) or not isinstance(pl_module, BagTask):
             return
-        score, name = max(zip(outputs.scores, pl_module.score_names(), strict=True))
+        scores = dict(zip(pl_module.score_names(), outputs.scores, strict=True))
+        name = "risk" if "risk" in scores else max(scores, key=lambda name: scores[name])
         start = 0
         for slide, size in self._sizes[outputs.case].items():
             own = slice(start, start + size)
@@ -65,7 +66,7 @@ class AttentionHeatmap(Callback):
                 Path(trainer.default_root_dir, "heatmaps", slide),
                 bag_size=len(outputs.coords),
                 kind=self.kind,
-                title=f"{slide}: {name} = {score:.3g}",
+                title=f"{slide}: {name} = {scores[name]:.3g}",
             )
 
 

@@ -46,7 +46,7 @@ class PredictionTable(Callback):
         folder = trainer.log_dir or trainer.default_root_dir
         if not trainer.is_global_zero or not isinstance(task, BagTask):
             return
-        survival = any(not math.isnan(row.time) for row in rows) and task.score_names() == ["risk"]
+        survival = any(not math.isnan(row.time) for row in rows) and "risk" in task.score_names()
         path = Path(folder) / "predictions.csv"
         partial = path.with_suffix(".partial")
         with open(partial, "w", newline="", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -141,11 +142,13 @@ def read_splits(cases: Sequence[Case], path: Path, *, fold: int | None = None) -
 
 
 def write_splits(cases: Sequence[Case], path: Path) -> None:
-    """Write a CSV ``case,split`` that :func:`read_splits` reads."""
+    """Write a CSV ``case,split`` that :func:`read_splits` reads; with ``time,event`` where they are known."""
+    survival = any(math.isfinite(case.time) for case in cases)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["case", "split"])
-        writer.writerows((case.id, case.split) for case in cases)
+        writer.writerow(["case", "split", *(["time", "event"] if survival else [])])
+        for case in cases:
+            writer.writerow([case.id, case.split, *([case.time, case.event] if survival else [])])
 
 
 def check_splits(cases: Sequence[Case], *, needed: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -20,6 +21,8 @@ class SurvivalTask(BagTask):
     """
 
     monitor = "val/c_index"
+    #: Inner edges of the time bins, months; known from the data or the checkpoint.
+    time_edges: tuple[float, ...] = ()
 
     def configure_loss(self) -> nn.Module:
         """Return the discrete-time likelihood."""
@@ -34,13 +37,31 @@ class SurvivalTask(BagTask):
         loss: Tensor = self.loss(logits, bag.label, bag.event)
         return loss
 
+    def setup(self, stage: str) -> None:
+        """Take the edges of the time bins from the data; a checkpoint keeps them."""
+        super().setup(stage)
+        self.time_edges = (
+            getattr(getattr(self.trainer, "datamodule", None), "time_edges", ()) or self.time_edges
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the edges too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["time_edges"] = list(self.time_edges)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore them too: the bins are those of the training, whatever the data at hand."""
+        super().on_load_checkpoint(checkpoint)
+        self.time_edges = tuple(checkpoint.get("time_edges", self.time_edges))
+
     def bag_scores(self, logits: Tensor) -> Tensor:
-        """Return the risk, shape ``(B, 1)``."""
-        return survival_risk(logits).unsqueeze(1)
+        """Return the probability of surviving each inner edge, and the risk, shape ``(B, edges + 1)``."""
+        survival = (1 - logits.sigmoid()).cumprod(dim=1)[:, : len(self.time_edges)]
+        return torch.cat([survival, survival_risk(logits).unsqueeze(1)], dim=1)
 
     def score_names(self) -> list[str]:
-        """Return the one column name."""
-        return ["risk"]
+        """Return a column for each inner edge, in months, and one for the risk."""
+        return [*(f"survival_{edge:.6g}" for edge in self.time_edges), "risk"]
 
     def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold:
         """Return the median risk of the validation cases, which parts risk groups."""

@@ -183,6 +183,26 @@ def test_the_threshold_comes_from_validation_and_lies_in_the_checkpoint(
     assert 0 <= tested["test/ece"] <= 1
 
 
+def test_survival_keeps_its_time_bins_and_tells_survival_at_their_edges(
+    cohort: Path, stores: Path, tmp_path: Path
+) -> None:
+    task = SurvivalTask(_Mean(), _head, 4)
+    trainer = _fit(task, cohort, stores, tmp_path, target="survival")
+    data = trainer.datamodule
+    assert data is not None
+    assert len(data.time_edges) == 3
+    assert task.score_names() == [*(f"survival_{edge:.6g}" for edge in data.time_edges), "risk"]
+    saved = torch.load(tmp_path / "best.ckpt", weights_only=False)
+    assert saved["time_edges"] == list(data.time_edges)
+    for prediction in trainer.predict(task, data.test_dataloader()) or []:
+        if prediction is not None:
+            *survival, risk = prediction.scores
+            assert 1 >= survival[0] >= survival[1] >= survival[2] >= 0
+            assert risk == pytest.approx(-sum(survival), abs=1)  # less the survival of the last bin
+    (tested,) = trainer.test(task, data, verbose=False)
+    assert tested["test/threshold"] == pytest.approx(task.threshold.value)  # type: ignore[union-attr]
+
+
 def test_cox_trains_with_its_memory(cohort: Path, stores: Path, tmp_path: Path) -> None:
     task = CoxTask(_Mean(), _head, 1)
     trainer = _fit(task, cohort, stores, tmp_path, target="survival", time_bins=1)
