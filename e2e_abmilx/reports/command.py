@@ -8,7 +8,12 @@ from e2e_abmilx.reports.tables import common_folder, text, write_csv, write_json
 from e2e_abmilx.runs import Run, find_runs, read_run
 
 
-def report(runs: Path | list[Path], against: Path | list[Path] | None = None, out: Path | None = None) -> str:
+def report(
+    runs: Path | list[Path],
+    against: Path | list[Path] | None = None,
+    out: Path | None = None,
+    html: bool = False,
+) -> str:
     """Tell what runs say: each one's measures, their mean ± sd, those of all test cases, with 95 % intervals.
 
     ``report.csv`` and ``report.json`` hold the same numbers, and more.
@@ -17,6 +22,7 @@ def report(runs: Path | list[Path], against: Path | list[Path] | None = None, ou
         runs: Folders of runs that ended with their test, or of cross-validations, whose folds they then are.
         against: Runs to compare with, by the paired bootstrap on the cases that both have tested.
         out: Where to write; by default the folder that all of ``runs`` lie in.
+        html: Whether to write ``report.html`` too: a page with figures, all cases and the settings of the runs.
 
     Returns:
         The tables, as text.
@@ -32,6 +38,11 @@ def report(runs: Path | list[Path], against: Path | list[Path] | None = None, ou
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(made, folder / "report.csv")
     write_json(made, folder / "report.json")
+    if html:
+        # matplotlib is slow to import, and tables do without it
+        from e2e_abmilx.reports.page import write_page
+
+        write_page(made, folder / "report.html")
     return text(made)
 
 

@@ -51,17 +51,19 @@ def classes_of(predictions: pd.DataFrame) -> list[str]:
     return [name.removeprefix("probability_") for name in columns_named("probability_", predictions)]
 
 
-def _probability(predictions: pd.DataFrame) -> NDArray[np.float64]:
+def probabilities_of(predictions: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the probability of each class, shape ``(n, K)``."""
     return predictions[columns_named("probability_", predictions)].to_numpy(dtype=np.float64)
 
 
-def _label(predictions: pd.DataFrame) -> NDArray[np.int64]:
+def labels_of(predictions: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the number of each case's class, shape ``(n,)``."""
     number = {name: number for number, name in enumerate(classes_of(predictions))}
     return np.array([number[name] for name in predictions["label"]], dtype=np.int64)
 
 
 def _predicted(predictions: pd.DataFrame) -> NDArray[np.int64]:
-    predicted: NDArray[np.int64] = _probability(predictions).argmax(axis=1)
+    predicted: NDArray[np.int64] = probabilities_of(predictions).argmax(axis=1)
     return predicted
 
 
@@ -69,12 +71,12 @@ def _ece(predictions: pd.DataFrame) -> Estimator:
     def error(probability: NDArray[Any], label: NDArray[Any]) -> float:
         return reliability_curve(probability, label).expected_calibration_error
 
-    return Resampled(error, _probability(predictions), _label(predictions))
+    return Resampled(error, probabilities_of(predictions), labels_of(predictions))
 
 
 def _reached(predictions: pd.DataFrame) -> NDArray[np.bool_]:
     """Whether the second class is called; rows of different runs have different thresholds."""
-    reached: NDArray[np.bool_] = _probability(predictions)[:, 1] >= predictions["threshold"].to_numpy()
+    reached: NDArray[np.bool_] = probabilities_of(predictions)[:, 1] >= predictions["threshold"].to_numpy()
     return reached
 
 
@@ -82,30 +84,30 @@ CLASSIFICATION = {
     "auc": Measure(
         "AUC",
         "area under the ROC curve, mean of each class against the rest",
-        lambda table: Auroc(_probability(table), _label(table)),
+        lambda table: Auroc(probabilities_of(table), labels_of(table)),
     ),
     "accuracy": Measure(
         "accuracy",
         "share of cases whose most probable class is theirs (micro)",
-        lambda table: Accuracy(_predicted(table), _label(table)),
+        lambda table: Accuracy(_predicted(table), labels_of(table)),
     ),
     "accuracy_macro": Measure(
         "macro acc.",
         "mean of the classes' recalls",
-        lambda table: MacroAccuracy(_predicted(table), _label(table)),
+        lambda table: MacroAccuracy(_predicted(table), labels_of(table)),
     ),
     "f1": Measure(
-        "F1", "mean of the classes' F1 scores", lambda table: MacroF1(_predicted(table), _label(table))
+        "F1", "mean of the classes' F1 scores", lambda table: MacroF1(_predicted(table), labels_of(table))
     ),
     "kappa": Measure(
         "κ",
         "Cohen's κ, agreement beyond chance",
-        lambda table: CohenKappa(_predicted(table), _label(table)),
+        lambda table: CohenKappa(_predicted(table), labels_of(table)),
     ),
     "kappa_quadratic": Measure(
         "quadr. κ",
         "Cohen's κ with errors weighed by their squared distance, for ordered classes",
-        lambda table: QuadraticKappa(_predicted(table), _label(table)),
+        lambda table: QuadraticKappa(_predicted(table), labels_of(table)),
     ),
     "ece": Measure(
         "ECE", "expected calibration error of the most probable class, 15 bins; less is better", _ece
@@ -117,12 +119,12 @@ AT_THRESHOLD = {
         "sens.",
         "share of the cases of the second class that reach the threshold, which each run fitted on its"
         " validation cases",
-        lambda table: Mean(_reached(table), among=_label(table) == 1),
+        lambda table: Mean(_reached(table), among=labels_of(table) == 1),
     ),
     "specificity": Measure(
         "spec.",
         "share of the cases of the first class that stay below that threshold",
-        lambda table: Mean(~_reached(table), among=_label(table) == 0),
+        lambda table: Mean(~_reached(table), among=labels_of(table) == 0),
     ),
 }
 

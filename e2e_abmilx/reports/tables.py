@@ -23,6 +23,14 @@ def common_folder(runs: Sequence[Run]) -> Path:
     return Path(os.path.commonpath([run.folder.resolve() for run in runs]))
 
 
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """Return where each run lies in their common folder; of a single run, the name of its own."""
+    folder = common_folder(runs)
+    if len(runs) == 1:
+        return [folder.name]
+    return [os.path.relpath(run.folder.resolve(), folder) for run in runs]
+
+
 def text(report: Report) -> str:
     """Return tables to be read in a terminal, with what the columns mean below them."""
     parts = [_summary_table(report.summary, report.measures)]
@@ -64,9 +72,7 @@ def write_json(report: Report, path: Path) -> None:
 
 
 def _summary_table(summary: Summary, measures: Mapping[str, Measure]) -> str:
-    folder = common_folder(summary.runs)
-    names = [os.path.relpath(run.folder.resolve(), folder) for run in summary.runs]
-    names = [folder.name] if names == ["."] else names
+    names = run_names(summary.runs)
     sizes = [len(run.predictions) for run in summary.runs]
     rows = [["run", "cases", *(measure.title for measure in measures.values())]]
     for name, size, values in zip(names, sizes, summary.per_run, strict=True):
@@ -80,7 +86,7 @@ def _summary_table(summary: Summary, measures: Mapping[str, Measure]) -> str:
             rows.append(["pooled", str(sum(sizes)), *_shown(pooled, lambda one: one.point)])
         rows.append(["  95 % from", "", *_shown(pooled, lambda one: one.low)])
         rows.append(["  to", "", *_shown(pooled, lambda one: one.high)])
-    return f"{folder}\n{_align(rows)}"
+    return f"{common_folder(summary.runs)}\n{_align(rows)}"
 
 
 def _comparison_table(report: Report, comparison: Comparison) -> str:
@@ -91,11 +97,12 @@ def _comparison_table(report: Report, comparison: Comparison) -> str:
     rows = [["", "first", "second", "difference", "95 % from", "to", "p"]]
     for name, (first, second, (difference, p_value)) in comparison.compared.items():
         numbers = [first, second, difference.point, difference.low, difference.high, p_value]
-        rows.append([report.measures[name].title, *map(_decimals, numbers)])
+        rows.append([report.measures[name].title, *map(decimals, numbers)])
     return f"{head}\n{_align(rows)}"
 
 
-def _foot(report: Report) -> Iterator[str]:
+def explanations(report: Report) -> Iterator[str]:
+    """Say how means, pools and intervals are meant."""
     draws = next(iter(report.summary.per_run[0].values())).draws
     yield "mean ± sd: over runs, with n - 1"
     yield (
@@ -105,6 +112,10 @@ def _foot(report: Report) -> Iterator[str]:
     yield f"95 %: percentiles of {draws} bootstrap resamples of cases"
     if report.comparison:
         yield "p: two-sided, of no difference, by the paired bootstrap; not corrected for the number of measures"
+
+
+def _foot(report: Report) -> Iterator[str]:
+    yield from explanations(report)
     for measure in report.measures.values():
         yield f"{measure.title}: {measure.definition}"
     yield from report.notes
@@ -164,10 +175,11 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
 
 
 def _shown(values: Any, pick: Callable[[Any], float]) -> Cells:  # noqa: ANN401
-    return [_decimals(pick(value)) for value in values]
+    return [decimals(pick(value)) for value in values]
 
 
-def _decimals(value: float) -> str:
+def decimals(value: float) -> str:
+    """Return a number with three decimals, or a dash where it is not defined."""
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 

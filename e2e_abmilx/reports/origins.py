@@ -1,0 +1,57 @@
+"""Where the cases of runs come from: the label table and the cache that their settings name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from e2e_abmilx.cohort import CohortError, read_cohort
+from e2e_abmilx.manifest import CachedSlide, read_manifest
+from e2e_abmilx.runs import Run
+
+
+class Origin(NamedTuple):
+    """A label table and a cache; paths mean what they meant in the folder that the run was started in.
+
+    Attributes:
+        labels: The label table.
+        columns: The table's own names of columns, with ours before them.
+        slide_table: The table that says which slides a case has.
+        cache: Folder of the patch stores.
+    """
+
+    labels: Path | None
+    columns: tuple[tuple[str, str], ...]
+    slide_table: Path | None
+    cache: Path | None
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """Find them in the settings of a run; synthetic cohorts have a folder for all."""
+        data, folder = run.data, run.data.get("folder")
+        labels = data.get("labels") or (folder and f"{folder}/labels.csv")
+        cache = data.get("cache") or (folder and f"{folder}/cache")
+        return cls(
+            Path(labels) if labels else None,
+            tuple((data.get("columns") or {}).items()),
+            Path(data["slide_table"]) if data.get("slide_table") else None,
+            Path(cache) if cache else None,
+        )
+
+    def read_cases(self) -> dict[str, tuple[str, ...]]:
+        """Return the slides of each case; none where the table cannot be read any more."""
+        if self.labels is None:
+            return {}
+        try:
+            cases = read_cohort(self.labels, columns=dict(self.columns), slide_table=self.slide_table)
+        except (CohortError, OSError):
+            return {}
+        return {case.id: case.slides for case in cases}
+
+    def read_slides(self) -> dict[str, CachedSlide]:
+        """Return what became of each slide; none where the cache is elsewhere by now."""
+        return read_manifest(self.cache) if self.cache else {}
+
+
+def origins_of(runs: Sequence[Run]) -> list[Origin]:
+    """Return the different origins, in the order of the runs."""
+    return list(dict.fromkeys(map(Origin.of, runs)))
