@@ -59,9 +59,10 @@ class TimmEncoder(nn.Module):
                 " (pretrained: false), from a file (weights: FILE), or fill the hub's cache on a machine with a network"
             ) from error
         self.num_features = self._width()
-        known = timm.get_pretrained_cfg(name)
-        self.mean: tuple[float, ...] = tuple(known.mean) if known else IMAGENET_MEAN
-        self.std: tuple[float, ...] = tuple(known.std) if known else IMAGENET_STD
+        listed = timm.get_pretrained_cfg(name)  # a model cut to its features has lost its own
+        known = getattr(self.model, "pretrained_cfg", None) or (listed.to_dict() if listed else {})
+        self.mean: tuple[float, ...] = tuple(known.get("mean", IMAGENET_MEAN))
+        self.std: tuple[float, ...] = tuple(known.get("std", IMAGENET_STD))
         if weights is not None:
             _load_file(self.model, weights)
         self.train()  # Lightning leaves modules in the mode that it finds them in

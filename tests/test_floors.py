@@ -35,7 +35,7 @@ FLOORS = {
         "cohort",
     ],
     "evaluation": ["evaluation", "plots"],
-    "bags": ["samplers", "jpegs", "bags", "feature_bags", "loaders"],
+    "bags": ["samplers", "jpegs", "bags", "features", "feature_bags", "loaders"],
     "modules": ["encoders", "heads", "losses", "metrics", "augment", "schedules"],
     "lightning": ["datamodules", "tasks", "loggers", "callbacks"],
     "people": ["cli", "runs", "reports", "crossval", "main", "__main__"],

@@ -3,6 +3,7 @@
 from e2e_abmilx.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.callbacks.data_wait import DataWait
 from e2e_abmilx.callbacks.early_stopping import PatientStopping
+from e2e_abmilx.callbacks.features import FeatureWriter
 from e2e_abmilx.callbacks.heatmap import AttentionHeatmap
 from e2e_abmilx.callbacks.memory_advice import MemoryAdvice
 from e2e_abmilx.callbacks.predictions import PredictionTable
@@ -12,6 +13,7 @@ __all__ = [
     "AttentionHeatmap",
     "BestCheckpoint",
     "DataWait",
+    "FeatureWriter",
     "LastCheckpoint",
     "MemoryAdvice",
     "PatientStopping",

@@ -61,6 +61,7 @@ class FeatureWriter(BasePredictionWriter):
         files = {case.id: [self._path(slide) for slide in case.slides] for case in data.cases["all"]}
         done = {case for case, paths in files.items() if all(path.exists() for path in paths)}
         self._finished = [path for paths in files.values() for path in paths if path.exists()]
+        trainer.strategy.barrier()  # no process writes before all have looked
         left = [index for index, case in enumerate(data.cases["all"]) if case.id not in done]
         data.cases["all"] = [data.cases["all"][index] for index in left]
         data.targets["all"] = [data.targets["all"][index] for index in left]

@@ -66,7 +66,7 @@ class SlideFeatures(ABC):
             FeatureError: The file is damaged, or features are NaN or infinite.
         """
         features = self._read(rows)
-        # A twelfth of the time of looking at each; a sum that overflows is looked at again.
+        # A sum is far cheaper than a look at each number; one that overflows is looked at again.
         if not features.sum().isfinite():
             broken = (~features.isfinite()).any(dim=1)
             if broken.any():

@@ -22,7 +22,8 @@ class TridentFeatures(H5Features):
     """``features`` (N, D) and level-0 ``coords`` (N, 2).
 
     The size of a patch is an attribute of ``coords``: ``patch_size_level0``, or in older files ``patch_size`` with the
-    level that it counts pixels of. In CLAM's ``h5_files`` there is neither.
+    level that it counts pixels of. In CLAM's ``h5_files`` there is neither. The resolution is what the magnification
+    stands for.
 
     Args:
         path: The file.
