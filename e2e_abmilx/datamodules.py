@@ -363,7 +363,7 @@ class SlideDataModule(BagDataModule):
                 mpp=self.mpp,
                 patch_size=self.patch_size,
                 assume_mpp=self.assume_mpp,
-                workers=self.workers or os.cpu_count() or 1,
+                workers=(os.cpu_count() or 1) if self.workers is None else max(1, self.workers),
             )
 
     def available(self) -> tuple[Path, list[str]]:

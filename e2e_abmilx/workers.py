@@ -1,6 +1,7 @@
 """Run jobs on slides: in this process, in worker processes, or on a Dask cluster."""
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -50,10 +51,23 @@ def _run_in_processes(task: Task[J], jobs: Sequence[J], workers: int) -> Iterato
                     pending.remove(futures[future])
                     yield row
         except BrokenProcessPool:
+            _check_that_workers_start()
             suspects = [job for job in pending if is_abandoned(job.claim)] or pending[:1]
             for job in suspects:
                 pending.remove(job)
                 yield _run_alone(task, job)
+
+
+def _check_that_workers_start() -> None:
+    """Tell a script that its workers cannot import from a slide that kills them."""
+    try:
+        with _pool(1) as pool:
+            pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            "worker processes die before they begin: they import the script that starts them, which therefore must do"
+            ' so below `if __name__ == "__main__":`; or give workers=1'
+        ) from error
 
 
 def _run_alone(task: Task[J], job: J) -> CachedSlide:

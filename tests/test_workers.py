@@ -91,3 +91,14 @@ def test_a_dask_cluster_loses_a_worker(tmp_path: Path, cohort: Path, stores: Pat
     for path in stores.rglob("*"):
         if ".zarr" in str(path) and path.is_file():
             assert (tmp_path / path.relative_to(stores)).read_bytes() == path.read_bytes()
+
+
+def test_a_script_without_a_main_guard_is_told_so(cohort: Path, tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from e2e_abmilx import cache_slides\n"
+        f"cache_slides({str(cohort / 'slides')!r}, {str(tmp_path / 'cache')!r}, patch_size=64, workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert 'must do so below `if __name__ == "__main__":`' in done.stderr
