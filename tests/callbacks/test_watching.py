@@ -25,7 +25,7 @@ def _data(folder: Path, *, cases: int = 30, spoilt: str = "") -> FeatureDataModu
         name = f"s{number:02d}"
         features = torch.randn(4, 6)
         if name == spoilt:
-            features[2, 3] = float("nan")
+            features[2] = 3e38  # a number, but the sums of such are none
         torch.save(features, folder / f"features/{name}.pt")
         lines.append(f"{name},{number % 2},{'val' if number < 4 else 'train'}")
     (folder / "labels.csv").write_text("\n".join(lines))
@@ -70,7 +70,7 @@ class _Slow(FeatureDataModule):
                 return len(bags)  # type: ignore[arg-type]
 
             def __getitem__(self, index: int) -> object:
-                time.sleep(0.05)
+                time.sleep(0.1)
                 return bags[index]
 
         return Slow()
@@ -84,8 +84,8 @@ def test_waiting_for_data_is_measured_and_warned_of(tmp_path: Path, caplog: pyte
         trainer.fit(_task(), slow)
     share = float(trainer.callback_metrics["train/data_wait"])
     loader = trainer.train_dataloader
-    assert loader.waited_s >= 26 * 0.05
-    assert 0.5 < share < 1
+    assert loader.waited_s >= 26 * 0.1
+    assert 0.1 < share < 1
     assert "of its time waiting for patches, with data.workers 0" in caplog.text
     assert "raise data.workers" in caplog.text
 
