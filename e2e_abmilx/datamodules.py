@@ -251,7 +251,8 @@ class BagDataModule(LightningDataModule):
             )
         for line in complaints:
             logger.warning("%s", line)
-        check_splits(matched, needed=("train", "val") if stage == "fit" and not self.select_on_test else ())
+        needed = ("train",) if self.select_on_test else ("train", "val")
+        check_splits(matched, needed=needed if stage == "fit" else ())
         return matched
 
     def _split(self, cases: list[Case]) -> list[Case]:

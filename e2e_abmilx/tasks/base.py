@@ -49,10 +49,10 @@ class BagTask(LightningModule):
 
     #: The metric that the best checkpoint is chosen by, on validation data.
     monitor: str
-    #: Whether the loss of a bag means something by itself; otherwise validation logs none.
-    loss_of_a_bag: bool = True
     #: Whether more of it is better (``"max"``) or less (``"min"``).
     mode: str = "max"
+    #: Whether the loss of a bag means something by itself; otherwise validation logs none.
+    loss_of_a_bag: bool = True
 
     def __init__(
         self,
@@ -280,7 +280,15 @@ class BagTask(LightningModule):
                 setattr(self.train_means[name], key, value)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget parts of a case whose rest never came, as the check before training leaves them."""
+        """Forget parts of a case whose rest never came: the check before training and limited runs leave them."""
+        self._parts = []
+
+    def on_test_epoch_start(self) -> None:
+        """Forget them here too."""
+        self._parts = []
+
+    def on_predict_epoch_start(self) -> None:
+        """And here."""
         self._parts = []
 
     def on_validation_epoch_end(self) -> None:

@@ -10,6 +10,7 @@ from e2e_abmilx.callbacks import BestCheckpoint
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMILX
+from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, SurvivalTask
 
 
@@ -201,6 +202,20 @@ def test_survival_keeps_its_time_bins_and_tells_survival_at_their_edges(
             assert risk == pytest.approx(-sum(survival), abs=1)  # less the survival of the last bin
     (tested,) = trainer.test(task, data, verbose=False)
     assert tested["test/threshold"] == pytest.approx(task.threshold.value)  # type: ignore[union-attr]
+
+
+def test_parts_that_a_limited_validation_left_do_not_reach_the_test(
+    cohort: Path, stores: Path, tmp_path: Path
+) -> None:
+    task = ClassificationTask(_Mean(), _head, 2)
+    how = {"columns": {"label": "lesion"}, "chunk_size": 4, "workers": 0}
+    data = SlideDataModule(stores, cohort / "labels.csv", **how)  # type: ignore[arg-type]
+    settings = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
+    Trainer(limit_val_batches=1, **settings).validate(task, data, verbose=False)  # type: ignore[arg-type]
+    assert task._parts
+    first = next(p for p in Trainer(**settings).predict(task, data) or [] if p is not None)  # type: ignore[arg-type]
+    store = PatchStore(stores / f"{data.cases['all'][0].slides[0]}.zarr")
+    assert len(first.coords) == store.num_patches()
 
 
 def test_cox_trains_with_its_memory(cohort: Path, stores: Path, tmp_path: Path) -> None:
