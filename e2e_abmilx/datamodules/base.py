@@ -1,12 +1,10 @@
-"""Lightning data modules: cohort + cache → bags."""
+"""What data modules share: cohort, splits, targets, loaders."""
 
 import logging
 import math
-import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from e2e_abmilx.bags import Bag, RandomBags, Target, WholeSlides, check_stores, collate
-from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.bags import Bag, Target, collate
 from e2e_abmilx.cohort import (
     SPLITS,
     Case,
@@ -32,14 +29,9 @@ from e2e_abmilx.cohort import (
     time_edges,
     write_splits,
 )
-from e2e_abmilx.feature_bags import FeatureBags, RandomFeatureBags, check_features
-from e2e_abmilx.features import FeatureFolder
 from e2e_abmilx.jpegs import Jpegs
 from e2e_abmilx.loaders import BagLoader, Padded, recommended_workers
 from e2e_abmilx.samplers import CaseSampler, EpochSampler, Progress
-from e2e_abmilx.slide_files import find_slides
-from e2e_abmilx.slides import Slide
-from e2e_abmilx.synthetic import write_cohort
 
 logger = logging.getLogger(__name__)
 
@@ -298,235 +290,3 @@ class BagDataModule(LightningDataModule):
         self.classes = tuple(str(number) for number in range(self.time_bins))
         found = time_bins([case.time for case in cases], edges).tolist()
         return [Target(number, case.time, case.event) for number, case in zip(found, cases, strict=True)]
-
-
-class SlideDataModule(BagDataModule):
-    """Bags of patches from cached slides, for end-to-end training.
-
-    Training bags are random multi-scale draws; validation, test and prediction see every patch, in parts. Where
-    ``slides`` is given, what is not cached yet is cached first.
-
-    Args:
-        cache: Folder of patch stores.
-        labels: Label table (CSV), as in :class:`BagDataModule`.
-        slides: Slides to cache first: a folder, a file or a CSV.
-        mpp: µm per pixel of each scale to cache.
-        patch_size: Side of a patch to cache, pixels.
-        assume_mpp: Level-0 µm per pixel of slides that state none.
-        patches_per_bag: s, patches of a training bag.
-        coarse_share: 1/r, share of them drawn from the coarser scales.
-        short_bags: What becomes of a case with fewer patches: ``"mask"`` gives what it has, ``"duplicate"``
-            repeats random ones, as the authors do.
-        eval_scales: What evaluation sees: the ``"finest"`` scale, as in the paper, or ``"all"``.
-        chunk_size: Patches encoded at once in evaluation.
-        decode_on_device: Send JPEG streams to the device, which decodes them (by nvJPEG on CUDA), where reading
-            keeps it waiting.
-        **cohort: Everything else of :class:`BagDataModule`.
-    """
-
-    def __init__(
-        self,
-        cache: Path,
-        labels: Path | None = None,
-        *,
-        slides: Path | None = None,
-        mpp: tuple[float, ...] = (0.5, 1.0),
-        patch_size: int = 256,
-        assume_mpp: float | None = None,
-        patches_per_bag: int = 512,
-        coarse_share: float = 0.25,
-        short_bags: Literal["mask", "duplicate"] = "mask",
-        eval_scales: Literal["finest", "all"] = "finest",
-        chunk_size: int = 256,
-        decode_on_device: bool = False,
-        **cohort: Any,  # noqa: ANN401
-    ) -> None:
-        super().__init__(labels, **cohort)
-        for name, value in {"patches_per_bag": patches_per_bag, "chunk_size": chunk_size}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it counts patches and must be at least 1")
-        if not 0 <= coarse_share < 1:
-            raise ValueError(
-                f"coarse_share is {coarse_share}; it is a share of the bag and must lie in [0, 1)"
-            )
-        self.cache, self.slides = Path(cache), slides
-        self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
-        self.patches_per_bag, self.coarse_share, self.short_bags = patches_per_bag, coarse_share, short_bags
-        self.eval_scales, self.chunk_size = eval_scales, chunk_size
-        self.decode_on_device = decode_on_device
-
-    def prepare_data(self) -> None:
-        """Cache the slides that are not cached yet."""
-        if self.slides is not None:
-            cache_slides(
-                self.slides,
-                self.cache,
-                mpp=self.mpp,
-                patch_size=self.patch_size,
-                assume_mpp=self.assume_mpp,
-                workers=(os.cpu_count() or 1) if self.workers is None else max(1, self.workers),
-            )
-
-    def available(self) -> tuple[Path, list[str]]:
-        """Return the cache and the slides that have a store in it."""
-        stored = sorted(path.name.removesuffix(".zarr") for path in self.cache.glob("*.zarr"))
-        if not stored:
-            raise CohortError(
-                f"{self.cache} holds no patch store; run `e2e-abmilx cache` first, or give data.slides"
-            )
-        return self.cache, stored
-
-    def check(self, cases: Sequence[Case]) -> None:
-        """Refuse stores that are empty or differ in scales or patch size."""
-        check_stores(cases, self.cache)
-
-    def random_bags(self, split: str) -> Dataset[Bag]:
-        """Return random multi-scale draws."""
-        return RandomBags(
-            self.cases[split],
-            self.targets[split],
-            self.cache,
-            patches_per_bag=self.patches_per_bag,
-            coarse_share=self.coarse_share,
-            seed=self.seed,
-            short_bags=self.short_bags,
-            encoded=self.decode_on_device,
-        )
-
-    def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
-        """Return whole slides in parts."""
-        bags = WholeSlides(
-            self.cases[split],
-            self.targets[split],
-            self.cache,
-            chunk_size=self.chunk_size,
-            scales=self.eval_scales,
-            encoded=self.decode_on_device,
-        )
-        return bags, [part.case for part in bags.parts]
-
-
-class FeatureDataModule(BagDataModule):
-    """Bags of features extracted beforehand, for two-stage training with a ``Precomputed`` encoder.
-
-    Training bags are a case's features, or a random ``max_patches`` of them; validation, test and prediction see all.
-
-    Args:
-        features: Folder of one ``<slide>.h5`` or ``<slide>.pt`` a slide, as written by TRIDENT, CLAM, STAMP, eva,
-            slideflow, the authors or ``FeatureWriter``.
-        labels: Label table (CSV), as in :class:`BagDataModule`.
-        slides: The slides themselves, a folder, a file or a CSV: their µm/px is needed only to place patches of
-            STAMP, whose coordinates are in µm, and of slideflow.
-        assume_mpp: Level-0 µm per pixel of slides that state none; of all, where ``slides`` is not given.
-        max_patches: Patches in a training bag, at most; by default all.
-        **cohort: Everything else of :class:`BagDataModule`.
-    """
-
-    def __init__(
-        self,
-        features: Path,
-        labels: Path | None = None,
-        *,
-        slides: Path | None = None,
-        assume_mpp: float | None = None,
-        max_patches: int | None = None,
-        **cohort: Any,  # noqa: ANN401
-    ) -> None:
-        super().__init__(labels, **cohort)
-        if max_patches is not None and max_patches < 1:
-            raise ValueError(f"max_patches is {max_patches}; it counts patches and must be at least 1")
-        self.features, self.slides, self.assume_mpp = Path(features), slides, assume_mpp
-        self.max_patches = max_patches
-
-    @cached_property
-    def folder(self) -> FeatureFolder:
-        """The files of features, found and placed when they are first asked for."""
-        return FeatureFolder(self.features, slide_mpp=self._read_mpp(), assume_mpp=self.assume_mpp)
-
-    def available(self) -> tuple[Path, list[str]]:
-        """Return the folder of features and the slides in it."""
-        return self.features, list(self.folder.files)
-
-    def check(self, cases: Sequence[Case]) -> None:
-        """Refuse files that are empty or differ in their number of features."""
-        check_features(cases, self.folder)
-
-    def random_bags(self, split: str) -> Dataset[Bag]:
-        """Return all features of each case, or random ones of them."""
-        return RandomFeatureBags(
-            self.cases[split],
-            self.targets[split],
-            self.folder,
-            max_patches=self.max_patches,
-            seed=self.seed,
-        )
-
-    def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
-        """Return all features of each case, slide after slide."""
-        bags = FeatureBags(self.cases[split], self.targets[split], self.folder)
-        return bags, [part.case for part in bags.parts]
-
-    def _read_mpp(self) -> dict[str, float]:
-        """Level-0 µm/px of each slide that is given."""
-        resolutions = {}
-        for file in find_slides(self.slides) if self.slides else []:
-            with Slide(file.path) as slide:
-                resolutions[file.name] = slide.resolution(self.assume_mpp, override_mpp=file.mpp).mpp
-        return resolutions
-
-
-class SyntheticDataModule(SlideDataModule):
-    """The demo: synthetic slides are drawn first, then go the way of real ones.
-
-    Args:
-        folder: Where slides, masks, labels and cache are kept.
-        num_slides: Slides to draw.
-        side: Pixels along the side of a slide, a multiple of 256.
-        columns: Which column is the label, by default the lesion (yes or no).
-        target: As in :class:`SlideDataModule`.
-        patch_size: Side of a patch, pixels.
-        patches_per_bag: Patches of a training bag.
-        coarse_share: Share of them drawn from the coarser scale.
-        batch_size: Bags in a training batch.
-        chunk_size: Patches encoded at once in evaluation.
-        workers: Processes.
-        seed: Of draws and order; the slides are the same for every seed.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        num_slides: int = 48,
-        side: int = 2048,
-        columns: Mapping[str, str] | None = None,
-        target: Literal["label", "survival"] = "label",
-        patch_size: int = 128,
-        patches_per_bag: int = 64,
-        coarse_share: float = 0.25,
-        batch_size: int = 4,
-        chunk_size: int = 256,
-        workers: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        folder = Path(folder)
-        super().__init__(
-            folder / "cache",
-            folder / "labels.csv",
-            slides=folder / "slides",
-            columns=dict(columns) if columns else {"label": "lesion"},
-            target=target,
-            patch_size=patch_size,
-            patches_per_bag=patches_per_bag,
-            coarse_share=coarse_share,
-            batch_size=batch_size,
-            chunk_size=chunk_size,
-            workers=workers,
-            seed=seed,
-        )
-        self.folder, self.num_slides, self.side = folder, num_slides, side
-
-    def prepare_data(self) -> None:
-        """Draw the slides that are not there yet, then cache them."""
-        write_cohort(self.folder, slides=self.num_slides, side=self.side)
-        super().prepare_data()

@@ -1,0 +1,85 @@
+"""Bags of features extracted beforehand."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from e2e_abmilx.bags import Bag
+from e2e_abmilx.cohort import Case
+from e2e_abmilx.datamodules.base import BagDataModule
+from e2e_abmilx.feature_bags import FeatureBags, RandomFeatureBags, check_features
+from e2e_abmilx.features import FeatureFolder
+from e2e_abmilx.slide_files import find_slides
+from e2e_abmilx.slides import Slide
+
+
+class FeatureDataModule(BagDataModule):
+    """Bags of features extracted beforehand, for two-stage training with a ``Precomputed`` encoder.
+
+    Training bags are a case's features, or a random ``max_patches`` of them; validation, test and prediction see all.
+
+    Args:
+        features: Folder of one ``<slide>.h5`` or ``<slide>.pt`` a slide, as written by TRIDENT, CLAM, STAMP, eva,
+            slideflow, the authors or ``FeatureWriter``.
+        labels: Label table (CSV), as in :class:`BagDataModule`.
+        slides: The slides themselves, a folder, a file or a CSV: their µm/px is needed only to place patches of
+            STAMP, whose coordinates are in µm, and of slideflow.
+        assume_mpp: Level-0 µm per pixel of slides that state none; of all, where ``slides`` is not given.
+        max_patches: Patches in a training bag, at most; by default all.
+        **cohort: Everything else of :class:`BagDataModule`.
+    """
+
+    def __init__(
+        self,
+        features: Path,
+        labels: Path | None = None,
+        *,
+        slides: Path | None = None,
+        assume_mpp: float | None = None,
+        max_patches: int | None = None,
+        **cohort: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(labels, **cohort)
+        if max_patches is not None and max_patches < 1:
+            raise ValueError(f"max_patches is {max_patches}; it counts patches and must be at least 1")
+        self.features, self.slides, self.assume_mpp = Path(features), slides, assume_mpp
+        self.max_patches = max_patches
+
+    @cached_property
+    def folder(self) -> FeatureFolder:
+        """The files of features, found and placed when they are first asked for."""
+        return FeatureFolder(self.features, slide_mpp=self._read_mpp(), assume_mpp=self.assume_mpp)
+
+    def available(self) -> tuple[Path, list[str]]:
+        """Return the folder of features and the slides in it."""
+        return self.features, list(self.folder.files)
+
+    def check(self, cases: Sequence[Case]) -> None:
+        """Refuse files that are empty or differ in their number of features."""
+        check_features(cases, self.folder)
+
+    def random_bags(self, split: str) -> Dataset[Bag]:
+        """Return all features of each case, or random ones of them."""
+        return RandomFeatureBags(
+            self.cases[split],
+            self.targets[split],
+            self.folder,
+            max_patches=self.max_patches,
+            seed=self.seed,
+        )
+
+    def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
+        """Return all features of each case, slide after slide."""
+        bags = FeatureBags(self.cases[split], self.targets[split], self.folder)
+        return bags, [part.case for part in bags.parts]
+
+    def _read_mpp(self) -> dict[str, float]:
+        """Level-0 µm/px of each slide that is given."""
+        resolutions = {}
+        for file in find_slides(self.slides) if self.slides else []:
+            with Slide(file.path) as slide:
+                resolutions[file.name] = slide.resolution(self.assume_mpp, override_mpp=file.mpp).mpp
+        return resolutions

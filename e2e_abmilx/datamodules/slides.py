@@ -1,0 +1,119 @@
+"""Bags of patches from cached slides."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.utils.data import Dataset
+
+from e2e_abmilx.bags import Bag, RandomBags, WholeSlides, check_stores
+from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.cohort import Case, CohortError
+from e2e_abmilx.datamodules.base import BagDataModule
+
+
+class SlideDataModule(BagDataModule):
+    """Bags of patches from cached slides, for end-to-end training.
+
+    Training bags are random multi-scale draws; validation, test and prediction see every patch, in parts. Where
+    ``slides`` is given, what is not cached yet is cached first.
+
+    Args:
+        cache: Folder of patch stores.
+        labels: Label table (CSV), as in :class:`BagDataModule`.
+        slides: Slides to cache first: a folder, a file or a CSV.
+        mpp: µm per pixel of each scale to cache.
+        patch_size: Side of a patch to cache, pixels.
+        assume_mpp: Level-0 µm per pixel of slides that state none.
+        patches_per_bag: s, patches of a training bag.
+        coarse_share: 1/r, share of them drawn from the coarser scales.
+        short_bags: What becomes of a case with fewer patches: ``"mask"`` gives what it has, ``"duplicate"``
+            repeats random ones, as the authors do.
+        eval_scales: What evaluation sees: the ``"finest"`` scale, as in the paper, or ``"all"``.
+        chunk_size: Patches encoded at once in evaluation.
+        decode_on_device: Send JPEG streams to the device, which decodes them (by nvJPEG on CUDA), where reading
+            keeps it waiting.
+        **cohort: Everything else of :class:`BagDataModule`.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        labels: Path | None = None,
+        *,
+        slides: Path | None = None,
+        mpp: tuple[float, ...] = (0.5, 1.0),
+        patch_size: int = 256,
+        assume_mpp: float | None = None,
+        patches_per_bag: int = 512,
+        coarse_share: float = 0.25,
+        short_bags: Literal["mask", "duplicate"] = "mask",
+        eval_scales: Literal["finest", "all"] = "finest",
+        chunk_size: int = 256,
+        decode_on_device: bool = False,
+        **cohort: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(labels, **cohort)
+        for name, value in {"patches_per_bag": patches_per_bag, "chunk_size": chunk_size}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it counts patches and must be at least 1")
+        if not 0 <= coarse_share < 1:
+            raise ValueError(
+                f"coarse_share is {coarse_share}; it is a share of the bag and must lie in [0, 1)"
+            )
+        self.cache, self.slides = Path(cache), slides
+        self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
+        self.patches_per_bag, self.coarse_share, self.short_bags = patches_per_bag, coarse_share, short_bags
+        self.eval_scales, self.chunk_size = eval_scales, chunk_size
+        self.decode_on_device = decode_on_device
+
+    def prepare_data(self) -> None:
+        """Cache the slides that are not cached yet."""
+        if self.slides is not None:
+            cache_slides(
+                self.slides,
+                self.cache,
+                mpp=self.mpp,
+                patch_size=self.patch_size,
+                assume_mpp=self.assume_mpp,
+                workers=(os.cpu_count() or 1) if self.workers is None else max(1, self.workers),
+            )
+
+    def available(self) -> tuple[Path, list[str]]:
+        """Return the cache and the slides that have a store in it."""
+        stored = sorted(path.name.removesuffix(".zarr") for path in self.cache.glob("*.zarr"))
+        if not stored:
+            raise CohortError(
+                f"{self.cache} holds no patch store; run `e2e-abmilx cache` first, or give data.slides"
+            )
+        return self.cache, stored
+
+    def check(self, cases: Sequence[Case]) -> None:
+        """Refuse stores that are empty or differ in scales or patch size."""
+        check_stores(cases, self.cache)
+
+    def random_bags(self, split: str) -> Dataset[Bag]:
+        """Return random multi-scale draws."""
+        return RandomBags(
+            self.cases[split],
+            self.targets[split],
+            self.cache,
+            patches_per_bag=self.patches_per_bag,
+            coarse_share=self.coarse_share,
+            seed=self.seed,
+            short_bags=self.short_bags,
+            encoded=self.decode_on_device,
+        )
+
+    def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
+        """Return whole slides in parts."""
+        bags = WholeSlides(
+            self.cases[split],
+            self.targets[split],
+            self.cache,
+            chunk_size=self.chunk_size,
+            scales=self.eval_scales,
+            encoded=self.decode_on_device,
+        )
+        return bags, [part.case for part in bags.parts]
