@@ -72,6 +72,10 @@ class BagCLI(LightningCLI):
             logger.info("precision %s: the fastest that this device trains well in", kwargs["precision"])
         return super().instantiate_trainer(**kwargs)
 
+    def predict(self, model: BagTask, **kwargs: Any) -> None:  # noqa: ANN401
+        """Predict; callbacks take the predictions, which would fill the memory if they were all kept."""
+        self.trainer.predict(model, **(kwargs | {"return_predictions": False}))
+
     def after_fit(self) -> None:
         """Test the best checkpoint where there is a test split."""
         if self._get(self.config_init, "trainer").fast_dev_run or self.trainer.interrupted:

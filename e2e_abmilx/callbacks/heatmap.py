@@ -52,7 +52,7 @@ class AttentionHeatmap(Callback):
         """Draw the slides of a case once its last part has brought the prediction."""
         if not isinstance(outputs, Prediction) or not isinstance(pl_module, BagTask):
             return
-        scores = dict(zip(pl_module.score_names(), outputs.scores, strict=True))
+        scores = outputs.scores
         name = "risk" if "risk" in scores else max(scores, key=lambda name: scores[name])
         start = 0
         for slide, size in self._sizes[outputs.case].items():

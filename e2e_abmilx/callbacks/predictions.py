@@ -38,8 +38,10 @@ class PredictionTable(Callback):
 
     def _keep(self, prediction: object) -> None:
         if isinstance(prediction, Prediction):
-            # attention and coordinates of every patch would fill the memory
-            self._rows.append(prediction._replace(output=None, coords=None, scale=None))  # type: ignore[arg-type]
+            # what is known of every patch would fill the memory
+            self._rows.append(
+                prediction._replace(output=None, features=None, coords=None, scale=None)  # type: ignore[arg-type]
+            )
 
     def _write(self, trainer: Trainer, task: LightningModule) -> None:
         rows, self._rows = _of_all_processes(self._rows), []
@@ -56,7 +58,9 @@ class PredictionTable(Callback):
                 known = (
                     [row.time, row.event] if survival else [task.classes[row.label] if row.label >= 0 else ""]
                 )
-                table.writerow([row.case, *known, *(f"{score:.9g}" for score in row.scores)])
+                table.writerow(
+                    [row.case, *known, *(f"{row.scores[name]:.9g}" for name in task.score_names())]
+                )
         partial.replace(path)
 
 

@@ -352,13 +352,16 @@ class BagTask(LightningModule):
         return whole, self.head.attend(features, mask)
 
     def _predict(self, case: Bag, output: HeadOutput) -> Prediction:
+        assert isinstance(case.patches, Tensor)  # features by now
+        scores = self.bag_scores(output.logits.float())[0].tolist()
         return Prediction(
             case=case.cases[0],
             label=int(case.label[0]),
             time=float(case.time[0]),
             event=int(case.event[0]),
-            scores=self.bag_scores(output.logits.float())[0].tolist(),
+            scores=dict(zip(self.score_names(), scores, strict=True)),
             output=HeadOutput(*(tensor.float().cpu() for tensor in output)),
+            features=case.patches[0].float().cpu(),
             coords=case.coords[0].cpu(),
             scale=case.scale[0].cpu(),
         )

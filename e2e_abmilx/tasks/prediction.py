@@ -15,8 +15,9 @@ class Prediction(NamedTuple):
         label: Class or time bin, -1 where unknown.
         time: Months; NaN where unknown.
         event: 1 where the event happened.
-        scores: What :attr:`BagTask.score_names` names, such as class probabilities.
+        scores: Such as class probabilities, by the names of :attr:`BagTask.score_names`.
         output: Logits, attention and embedding, with B = 1.
+        features: What the head saw of each patch, shape ``(N, D)``.
         coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``.
         scale: Scale of each patch, shape ``(N,)``.
     """
@@ -25,7 +26,8 @@ class Prediction(NamedTuple):
     label: int
     time: float
     event: int
-    scores: list[float]
+    scores: dict[str, float]
     output: HeadOutput
+    features: Tensor
     coords: Tensor
     scale: Tensor

@@ -36,4 +36,4 @@ def test_one_row_a_case_as_the_table_spells_it(cohort: Path, stores: Path, tmp_p
     predictions = [one for one in trainer.predict(task, data.test_dataloader()) if one is not None]
     for one in predictions:
         written = [float(rows[one.case][f"probability_{grade}"]) for grade in range(3)]
-        assert written == pytest.approx(one.scores, abs=1e-5)
+        assert written == pytest.approx(list(one.scores.values()), abs=1e-5)

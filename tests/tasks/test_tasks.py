@@ -177,8 +177,8 @@ def test_the_threshold_comes_from_validation_and_lies_in_the_checkpoint(
     assert task.threshold == fitted
     assert tested["test/threshold"] == pytest.approx(fitted.value)
     predictions = [p for p in trainer.predict(task, data.test_dataloader()) or [] if p is not None]
-    positive = [p.scores[1] >= fitted.value for p in predictions if p.label == 1]
-    negative = [p.scores[1] < fitted.value for p in predictions if p.label == 0]
+    positive = [p.scores["probability_1"] >= fitted.value for p in predictions if p.label == 1]
+    negative = [p.scores["probability_1"] < fitted.value for p in predictions if p.label == 0]
     assert tested["test/sensitivity"] == pytest.approx(sum(positive) / len(positive))
     assert tested["test/specificity"] == pytest.approx(sum(negative) / len(negative))
     assert 0 <= tested["test/ece"] <= 1
@@ -197,7 +197,7 @@ def test_survival_keeps_its_time_bins_and_tells_survival_at_their_edges(
     assert saved["time_edges"] == list(data.time_edges)
     for prediction in trainer.predict(task, data.test_dataloader()) or []:
         if prediction is not None:
-            *survival, risk = prediction.scores
+            *survival, risk = prediction.scores.values()
             assert 1 >= survival[0] >= survival[1] >= survival[2] >= 0
             assert risk == pytest.approx(-sum(survival), abs=1)  # less the survival of the last bin
     (tested,) = trainer.test(task, data, verbose=False)
