@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from e2e_abmilx.builder import CLAIMS, OVERVIEWS, Job, StoreJob, describe, make_store, plan_slide
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
 from e2e_abmilx.overview import draw_sheet
+from e2e_abmilx.progress import show_progress, track
 from e2e_abmilx.slide_files import find_slides
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tiling import Tiling, check, parse_scales
@@ -75,7 +74,7 @@ def cache_slides(
     jobs = [Job(file, out, tiling, max(1, workers // len(files))) for file in files]
     if dry_run:
         _refuse_other_origins(jobs)
-        return _report(list(_progress(run_jobs(plan_slide, jobs, workers, None), len(jobs), 0)))
+        return _report(list(_watch(run_jobs(plan_slide, jobs, workers, None), "planning", len(jobs))))
     return make_stores(jobs, out, workers, scheduler)
 
 
@@ -110,7 +109,7 @@ def make_stores(
     todo = [job for job in jobs if not job.store.exists()]
     new = run_jobs(make_store, todo, workers, scheduler)
     total = len(jobs) + len(failed)
-    rows += _progress(new, total, total - len(todo))
+    rows += _watch(new, "caching", total, ready=total - len(todo))
     if todo:
         _draw_sheet(out)
     _remove_if_empty(out / CLAIMS)
@@ -154,7 +153,7 @@ def verify(cache: Path) -> list[str]:
     if not paths:
         raise CacheError(f"{cache} holds no patch store; check the path")
     problems: list[str] = []
-    for path in tqdm(paths, desc="verifying", unit="slide"):
+    for path in track(paths, "verifying", "slides"):
         try:
             problems += PatchStore(path).verify()
         except InputError as error:
@@ -162,19 +161,15 @@ def verify(cache: Path) -> list[str]:
     return problems
 
 
-def _progress(rows: Iterator[CachedSlide], total: int, ready: int) -> Iterator[CachedSlide]:
+def _watch(rows: Iterator[CachedSlide], doing: str, total: int, ready: int = 0) -> Iterator[CachedSlide]:
     """Show slides, patches a second and failures while rows come in."""
-    if ready == total:
-        return
     started, patches, failed = time.perf_counter(), 0, 0
-    with tqdm(total=total, initial=ready, desc="caching", unit="slide", mininterval=0.5) as bar:
+    with show_progress(doing, total, "slides", ready=ready) as progress:
         for row in rows:
             patches += row.num_patches
             failed += row.status == "failed"
-            bar.set_postfix(
-                refresh=False, patches_per_s=round(patches / (time.perf_counter() - started)), failed=failed
-            )
-            bar.update()
+            speed = f"{patches / (time.perf_counter() - started):.0f} patches/s"
+            progress.advance(f"{speed}, {failed} failed" if failed else speed)
             yield row
 
 
