@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.heatmaps import (
+    Contribution,
     HeatmapError,
     Raster,
     SlideAttention,
@@ -23,7 +25,7 @@ from e2e_abmilx.heatmaps import (
     write_heatmap,
     write_pyramid,
 )
-from e2e_abmilx.heatmaps.colours import Colouring
+from e2e_abmilx.heatmaps.colours import Colouring, Kind
 from e2e_abmilx.store import PatchStore, write_store
 from e2e_abmilx.synthetic import MASK_DOWNSAMPLE, write_slide
 
@@ -57,11 +59,11 @@ def _iou(one: Mask, other: Mask) -> float:
     return float((one & other).sum() / (one | other).sum())
 
 
-def _hot_in_print(figure_file: Path, attention: SlideAttention) -> Mask:
-    """Where the panel of the mean is red in the picture that is saved: one pixel for one of the file."""
-    figure = draw_overlay(attention)
+def _hot_in_print(figure_file: Path, attention: SlideAttention, kind: Kind = "attention") -> Mask:
+    """Where the panel of a kind is red in the picture that is saved: one pixel for one of the file."""
+    figure = draw_overlay(attention, kind=kind)
     figure.savefig(figure_file, dpi=3 * figure.dpi)
-    (axes,) = [axes for axes in figure.axes if axes.get_title() == "attention"]
+    (axes,) = [axes for axes in figure.axes if axes.get_title() == kind]
     height, width = axes.get_images()[0].get_size()
     corners = 3 * axes.transData.transform([(-0.5, -0.5), (width - 0.5, height - 0.5)])
     with Image.open(figure_file) as picture:
@@ -108,6 +110,20 @@ def test_hot_pixels_of_the_overlay_are_the_lesion(tmp_path: Path, slide_mpp: flo
     assert _iou(np.roll(hot, one_patch, axis=1), patches) < 0.95
 
 
+def test_patches_that_speak_for_a_class_are_red_and_lie_on_the_lesion(tmp_path: Path) -> None:
+    lesion = _lesion(tmp_path, 0.5, 1.0)
+    count = len(lesion.hot)
+    of_mean = (lesion.hot - lesion.hot.mean()) / (
+        count - 1
+    )  # to a mean of ones in the lesion, zeros elsewhere
+    attention = SlideAttention.of_weights(
+        lesion.store, lesion.store.coords(), np.zeros(count), np.full((1, count), 1 / count),
+        contribution=Contribution("log-odds of tumour", of_mean),
+    )  # fmt: skip
+    hot = _hot_in_print(tmp_path / "overlay.png", attention, "contribution")
+    assert _iou(hot, _patches_as_mask(lesion, hot.shape)) > 0.97
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 90), st.integers(0, 60)), min_size=1, max_size=12),
     st.floats(1, 40),
@@ -135,6 +151,17 @@ def test_raster_is_the_mean_of_the_patches_on_each_pixel(
 def attention(stores: Path) -> SlideAttention:
     """Three heads over both scales of a slide of 512 × 512 pixels."""
     return _attention(stores, "slide-003")
+
+
+@pytest.fixture(scope="module")
+def contributing(attention: SlideAttention) -> SlideAttention:
+    """The same, with contributions of both signs."""
+    values = np.random.default_rng(1).normal(size=len(attention.coords)) ** 3 / 1000
+    return replace(attention, contribution=Contribution("log-odds of tumour", values))
+
+
+def _values(attention: SlideAttention) -> NDArray[np.floating]:
+    return attention.known_contribution().values
 
 
 def _attention(stores: Path, slide: str, *, heads: int = 3) -> SlideAttention:
@@ -203,6 +230,59 @@ def test_uniform_attention_is_the_middle_of_the_colours(attention: SlideAttentio
     assert colouring.values.shape == (4, len(attention.coords))
 
 
+def test_no_contribution_is_the_middle_of_the_colours(contributing: SlideAttention) -> None:
+    colouring = Colouring.of(contributing, "contribution")
+    values = _values(contributing)
+    assert colouring.names == ["contribution"]
+    assert np.array_equal(colouring.values, values[None])
+    assert colouring.norm(0.0) == pytest.approx(0.5)
+    reach = colouring.ticks[-1]
+    assert np.abs(values).max() <= reach < 2.6 * np.abs(values).max()
+    assert colouring.norm(reach) == pytest.approx(1)
+    np.testing.assert_allclose(colouring.norm(-values), 1 - colouring.norm(values), atol=1e-12)
+    assert colouring.label == "contribution to the log-odds of tumour:\nwith the patch minus without it"
+
+
+@given(st.floats(1e-6, 1e3), st.sampled_from([-1, 1]))
+def test_colours_reach_the_next_round_contribution(largest: float, sign: int) -> None:
+    attention = SlideAttention(
+        None, np.zeros((2, 2), np.int64), np.zeros(2, np.int64), np.ones((1, 2), np.float32),  # type: ignore[arg-type]
+        Contribution("risk", np.array([0.0, sign * largest])),
+    )  # fmt: skip
+    low, *_, reach = Colouring.of(attention, "contribution").ticks
+    assert low == -reach
+    assert largest <= reach <= 2.5001 * largest
+    assert f"{reach:.0e}"[0] in "125"
+
+
+def test_patches_without_any_contribution_are_drawn_pale(attention: SlideAttention) -> None:
+    none = replace(attention, contribution=Contribution("risk", np.zeros(len(attention.coords))))
+    colouring = Colouring.of(none, "contribution")
+    assert (colouring.norm(colouring.values) == 0.5).all()
+
+
+def test_contributions_that_nobody_computed_are_asked_for(attention: SlideAttention, tmp_path: Path) -> None:
+    for draw in (draw_overlay, draw_contact_sheet):
+        with pytest.raises(
+            HeatmapError, match=r"pass contribution=Contribution\(score, values\) with values from"
+        ):
+            draw(attention, kind="contribution")
+    with pytest.raises(HeatmapError, match="leave_one_out"):
+        write_pyramid(attention, tmp_path / "contribution.ome.zarr", kind="contribution")
+
+
+def test_overlay_of_contributions_has_one_panel_for_all_heads(contributing: SlideAttention) -> None:
+    figure = draw_overlay(contributing, kind="contribution")
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles.count("contribution") == 2  # scales
+    assert not any("head" in title for title in titles)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.yaxis.label.get_window_extent().x1 < figure.bbox.x1
+    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert labels == ["contribution to the log-odds of tumour:\nwith the patch minus without it"] * 2
+
+
 def test_ranks_spread_evenly_whatever_the_attention(attention: SlideAttention) -> None:
     colouring = Colouring.of(attention, "rank")
     count = len(attention.coords)
@@ -235,6 +315,31 @@ def test_geojson_is_squares_inside_the_slide(attention: SlideAttention, tmp_path
         )
 
 
+def test_geojson_holds_contributions_beside_attention(contributing: SlideAttention, tmp_path: Path) -> None:
+    write_geojson(contributing, tmp_path / "patches.geojson")
+    features = json.loads((tmp_path / "patches.geojson").read_text(encoding="utf-8"))["features"]
+    measured = [feature["properties"]["measurements"] for feature in features]
+    name = "contribution to the log-odds of tumour (with the patch minus without it)"
+    np.testing.assert_allclose([one.pop(name) for one in measured], _values(contributing), rtol=1e-7)
+    assert [one["attention, rank (1 = highest)"] for one in measured] == contributing.rank().tolist()
+    assert len(measured[0]) == 5
+
+
+def test_pyramid_of_contributions_has_their_sign(contributing: SlideAttention, tmp_path: Path) -> None:
+    write_pyramid(contributing, tmp_path / "contribution.ome.zarr", kind="contribution")
+    root = zarr.open_group(tmp_path / "contribution.ome.zarr", mode="r")
+    channels = root.attrs["omero"]["channels"]
+    assert [channel["label"] for channel in channels] == ["contribution, 0.5 µm/px", "contribution, 1 µm/px"]
+    window = channels[0]["window"]
+    assert window["start"] == -window["end"] <= window["min"] == _values(contributing).min()
+    assert "contribution to the log-odds of tumour" in root.attrs["multiscales"][0]["name"]
+    fine = root["0"][0]
+    here = contributing.scale == 0
+    shrink = np.array(fine.shape[::-1]) / contributing.slide_size
+    columns, rows = ((contributing.coords[here] + contributing.footprint(0) / 2) * shrink).astype(int).T
+    np.testing.assert_allclose(fine[rows, columns], _values(contributing)[here], rtol=1e-5)
+
+
 def test_every_level_of_the_pyramid_lies_over_the_slide(attention: SlideAttention, tmp_path: Path) -> None:
     write_pyramid(attention, tmp_path / "attention.ome.zarr")
     root = zarr.open_group(tmp_path / "attention.ome.zarr", mode="r")
@@ -242,7 +347,9 @@ def test_every_level_of_the_pyramid_lies_over_the_slide(attention: SlideAttentio
     assert [axis["name"] for axis in image["axes"]] == ["c", "y", "x"]
     labels = [channel["label"] for channel in root.attrs["omero"]["channels"]]
     assert labels == [
-        f"{plane}, {mpp} µm/px" for mpp in ("0.5", "1") for plane in ("mean", "head 1", "head 2", "head 3")
+        f"{plane}, {mpp} µm/px"
+        for mpp in ("0.5", "1")
+        for plane in ("mean of 3 heads", "head 1", "head 2", "head 3")
     ]
     width, height = attention.slide_size
     mpp = attention.slide_mpp
@@ -264,7 +371,7 @@ def test_the_pyramid_opens_with_ome_zarr(attention: SlideAttention, tmp_path: Pa
     io, reader = pytest.importorskip("ome_zarr.io"), pytest.importorskip("ome_zarr.reader")
     write_pyramid(attention, tmp_path / "attention.ome.zarr")
     (node,) = reader.Reader(io.parse_url(tmp_path / "attention.ome.zarr", mode="r"))()
-    assert node.metadata["channel_names"][0] == "mean, 0.5 µm/px"
+    assert node.metadata["channel_names"][0] == "mean of 3 heads, 0.5 µm/px"
     assert [axis["unit"] for axis in node.metadata["axes"][1:]] == ["micrometer"] * 2
     thumbnail = attention.store.thumbnail()
     assert thumbnail is not None
@@ -290,6 +397,22 @@ def test_contact_sheet_shows_both_ends_with_their_coordinates(attention: SlideAt
     assert [heading.split()[0] for heading in headings] == ["highest", "lowest"] * 2
 
 
+def test_contact_sheet_of_contributions_goes_from_for_to_against(contributing: SlideAttention) -> None:
+    figure = draw_contact_sheet(contributing, kind="contribution")
+    headings = [title for axes in figure.axes if (title := axes.get_title(loc="left"))]
+    assert headings[:2] == [
+        f"{end} contribution to the log-odds of tumour at 0.5 µm/px" for end in ("highest", "lowest")
+    ]
+    shown = [axes.texts[0].get_text() for axes in figure.axes if axes.texts]
+    values = _values(contributing)
+    for caption, extreme in ((shown[0], np.argmax), (shown[12], np.argmin)):
+        patch = int(extreme(np.where(contributing.scale == 0, values, 0)))
+        x, y = contributing.coords[patch]
+        assert caption.startswith(
+            f"({x}, {y})\n{values[patch]:+.3g}, rank {(values > values[patch]).sum() + 1}"
+        )
+
+
 def test_a_coarse_patch_of_the_sheet_is_read_from_its_own_scale(attention: SlideAttention) -> None:
     coarse = np.flatnonzero(attention.scale == 1)
     highest = coarse[attention.mean()[coarse].argmax()]
@@ -308,7 +431,7 @@ def test_the_folder_takes_the_place_of_an_earlier_one(attention: SlideAttention,
     for _ in range(2):
         write_heatmap(attention.store, attention.coords, attention.scale, weights, folder, kind="rank")
         names = {path.name for path in folder.iterdir()}
-        assert names == {"overlay.png", "patches.geojson", "attention.ome.zarr", "contact_sheet.png"}
+        assert names == {"overlay.png", "patches.geojson", "rank.ome.zarr", "contact_sheet.png"}
         (folder / "patches.geojson").write_text("old")
     assert [path.name for path in folder.parent.iterdir()] == ["slide-003"]
 

@@ -2,8 +2,9 @@
 
 from e2e_abmilx.heads.abmil import ABMIL, GatedABMIL
 from e2e_abmilx.heads.abmilx import ABMILX, AttentionPlus
-from e2e_abmilx.heads.base import BagHead, HeadOutput, SequenceHead
+from e2e_abmilx.heads.base import BagHead, ContributionError, HeadOutput, SequenceHead
 from e2e_abmilx.heads.clam import CLAM, MultiBranchCLAM
+from e2e_abmilx.heads.contributions import PoolingHead, leave_one_out, log_odds
 from e2e_abmilx.heads.dsmil import DSMIL
 from e2e_abmilx.heads.dtfd import DTFD
 from e2e_abmilx.heads.pooling import MaxPool, MeanMLP, MeanPool
@@ -21,13 +22,17 @@ __all__ = [
     "AttentionPlus",
     "AttentionSparsity",
     "BagHead",
+    "ContributionError",
     "GatedABMIL",
     "HeadOutput",
     "MaxPool",
     "MeanMLP",
     "MeanPool",
     "MultiBranchCLAM",
+    "PoolingHead",
     "SequenceHead",
     "TransMIL",
     "attention_sparsity",
+    "leave_one_out",
+    "log_odds",
 ]

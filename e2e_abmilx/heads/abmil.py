@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from e2e_abmilx.heads.base import BagHead, HeadOutput, attention_pool, softmax_over_patches
+from e2e_abmilx.heads.base import HeadOutput, attention_pool, softmax_over_patches
+from e2e_abmilx.heads.contributions import PoolingHead
 
 
-class ABMIL(BagHead):
+class ABMIL(PoolingHead):
     r"""Attention-based MIL of Ilse et al., Eq. 8 of arXiv:1802.04712, with one attention (H = 1).
 
     .. math:: a = \mathrm{softmax}\bigl(w^\top \tanh(V h)\bigr), \qquad z = \sum_n a_n h_n
@@ -43,6 +44,16 @@ class ABMIL(BagHead):
         attention = softmax_over_patches(scores, mask)
         embedding = attention_pool(attention, hidden)
         return HeadOutput(self.classifier(embedding), attention, embedding)
+
+    def values(self, features: Tensor) -> Tensor:
+        """Return the hidden features h, shape ``(B, N, 1, C)``."""
+        hidden: Tensor = self.embed(features)
+        return hidden.unsqueeze(2)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Return logits from z, shape ``(B, 1, C)``."""
+        logits: Tensor = self.classifier(pooled.flatten(1))
+        return logits
 
     def _units(self, hidden: Tensor) -> Tensor:
         return torch.tanh(self.tanh_units(hidden))

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from e2e_abmilx.heads.base import BagHead, HeadOutput, attention_pool, softmax_over_patches
+from e2e_abmilx.heads.base import HeadOutput, attention_pool, softmax_over_patches
+from e2e_abmilx.heads.contributions import PoolingHead
 
 _KERNEL_ALIGNMENT = 8  # fused attention kernels want head widths in multiples of eight numbers
 
 
-class ABMILX(BagHead):
+class ABMILX(PoolingHead):
     r"""The head of "Revisiting End-to-End Learning with Slide-level Supervision", Eq. 3 and 4.
 
     .. math::
@@ -121,14 +122,32 @@ class ABMILX(BagHead):
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
-        features = self.blank_padding(features, mask)
-        hidden = self.dropout(self.activation(self.embed(self.input_norm(features))))
+        hidden = self._hidden(self.blank_padding(features, mask))
         attention = softmax_over_patches(self._scores(hidden, mask), mask)
-        embedding = self.project(attention_pool(attention, hidden))
+        embedding = self._embed_bag(attention_pool(attention, hidden))
+        return HeadOutput(self.classifier(embedding), attention, embedding)
+
+    def values(self, features: Tensor) -> Tensor:
+        """Return H^j, shape ``(B, N, H, d)``."""
+        return self._hidden(features).reshape(*features.shape[:2], self.num_heads, -1)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Return logits from Z, shape ``(B, H, d)``."""
+        logits: Tensor = self.classifier(self._embed_bag(pooled.flatten(1)))
+        return logits
+
+    def _hidden(self, features: Tensor) -> Tensor:
+        """All H^j side by side, shape ``(B, N, C)``."""
+        hidden: Tensor = self.dropout(self.activation(self.embed(self.input_norm(features))))
+        return hidden
+
+    def _embed_bag(self, pooled: Tensor) -> Tensor:
+        """From Z to what the classifier sees, both of shape ``(B, C)``."""
+        embedding = self.project(pooled)
         if self.ffn is not None:
             embedding = embedding + self.ffn(embedding)
-        embedding = self.norm(embedding)
-        return HeadOutput(self.classifier(embedding), attention, embedding)
+        normed: Tensor = self.norm(embedding)
+        return normed
 
     def _scores(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """G(A) of Eq. 4 for all heads, shape ``(B, H, N)``, from hidden features of shape ``(B, N, C)``."""

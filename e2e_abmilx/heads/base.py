@@ -7,6 +7,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from e2e_abmilx.errors import InputError
+
 
 class HeadOutput(NamedTuple):
     """Everything a head knows about a batch of bags.
@@ -95,6 +97,20 @@ class BagHead(nn.Module, ABC):
         """
         return bag_loss(output.logits)
 
+    def contributions(self, features: Tensor) -> Tensor:
+        """Return what each patch adds to each logit; see :class:`~e2e_abmilx.heads.contributions.PoolingHead`.
+
+        Args:
+            features: patch features of bags without padding, shape ``(B, N, D)``.
+
+        Returns:
+            Shape ``(B, N, K)``.
+
+        Raises:
+            ContributionError: if the head does not classify a mean of its patches.
+        """
+        raise ContributionError(self)
+
     def blank_padding(self, features: Tensor, mask: Tensor | None) -> Tensor:
         """Check a batch and return it with zeros for padding; the caller's tensor stays as it is.
 
@@ -133,6 +149,21 @@ class BagHead(nn.Module, ABC):
                 f"mask must be bool of shape {shape[:2]}, not {mask.dtype} of shape {tuple(mask.shape)}: "
                 "pass True for every real patch and False for padding"
             )
+
+
+class ContributionError(InputError):
+    """A head that a patch cannot be left out of.
+
+    Args:
+        head: the head.
+    """
+
+    def __init__(self, head: BagHead) -> None:
+        super().__init__(
+            f"{type(head).__name__} does not classify a mean of its patches, so that none can be left out of it;"
+            " take ABMIL, GatedABMIL, ABMILX, CLAM, MultiBranchCLAM, MeanPool, MeanMLP or a PoolingHead of your own,"
+            " or look at the attention instead"
+        )
 
 
 class SequenceHead(BagHead):

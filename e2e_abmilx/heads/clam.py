@@ -72,7 +72,7 @@ class CLAM(GatedABMIL):
         attention = softmax_over_patches(scores, mask)
         embedding = pool_whole(attention, hidden)
         costs = self._instance_costs(hidden, scores.detach(), mask)
-        return AuxiliaryOutput(self._classify(embedding), attention, embedding.flatten(1), costs)
+        return AuxiliaryOutput(self.classify(embedding), attention, embedding.flatten(1), costs)
 
     def training_loss(
         self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
@@ -100,11 +100,6 @@ class CLAM(GatedABMIL):
         tanh: Tensor = self.dropout(torch.tanh(self.tanh_units(hidden)))
         gate: Tensor = self.dropout(torch.sigmoid(self.gate(hidden)))
         return tanh * gate
-
-    def _classify(self, embedding: Tensor) -> Tensor:
-        """Logits ``(B, K)`` from what each attention gathers, ``(B, H, C)``."""
-        logits: Tensor = self.classifier(embedding.squeeze(1))
-        return logits
 
     def _of_own_attention(self, margins: Tensor) -> Tensor:
         """From all classifiers' verdicts on the patches that attention h drew, ``(B, H, n, K)``: ``(B, K, n)``."""
@@ -162,8 +157,9 @@ class MultiBranchCLAM(CLAM):
         )
         self.weigh = nn.Linear(attention_features, num_outputs, bias=False)
 
-    def _classify(self, embedding: Tensor) -> Tensor:
-        return (embedding * self.classifier.weight).sum(dim=-1).to(embedding.dtype) + self.classifier.bias
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Return each class's logit from what its own attention gathers, shape ``(B, K, C)``."""
+        return (pooled * self.classifier.weight).sum(dim=-1).to(pooled.dtype) + self.classifier.bias
 
     def _of_own_attention(self, margins: Tensor) -> Tensor:
         return margins.diagonal(dim1=1, dim2=3).transpose(1, 2)

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from e2e_abmilx.heads.base import BagHead, HeadOutput, attention_pool, softmax_over_patches
+from e2e_abmilx.heads.contributions import PoolingHead
 
 
-class MeanPool(BagHead):
+class MeanPool(PoolingHead):
     """Mean of the patch features, then a linear classifier.
 
     Its attention is the same for all real patches (H = 1).
@@ -25,8 +26,17 @@ class MeanPool(BagHead):
         attention, embedding = _mean(self.blank_padding(features, mask), mask)
         return HeadOutput(self.classifier(embedding), attention, embedding)
 
+    def values(self, features: Tensor) -> Tensor:
+        """Return the features themselves, shape ``(B, N, 1, D)``."""
+        return features.unsqueeze(2)
 
-class MeanMLP(BagHead):
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Return logits from the mean, shape ``(B, 1, D)``."""
+        logits: Tensor = self.classifier(pooled.flatten(1))
+        return logits
+
+
+class MeanMLP(PoolingHead):
     """Mean of the patch features, then a perceptron with one hidden layer.
 
     The baseline of arXiv:2502.20823 ("SiMLP"), which beat the attention of its time on features of foundation models.
@@ -51,6 +61,15 @@ class MeanMLP(BagHead):
         attention, mean = _mean(self.blank_padding(features, mask), mask)
         embedding = self.hidden(mean)
         return HeadOutput(self.classifier(embedding), attention, embedding)
+
+    def values(self, features: Tensor) -> Tensor:
+        """Return the features themselves, shape ``(B, N, 1, D)``."""
+        return features.unsqueeze(2)
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Return logits from the mean, shape ``(B, 1, D)``."""
+        logits: Tensor = self.classifier(self.hidden(pooled.flatten(1)))
+        return logits
 
 
 class MaxPool(BagHead):

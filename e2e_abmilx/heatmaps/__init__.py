@@ -1,6 +1,6 @@
-"""What a head attends to, drawn over its slide: pictures, QuPath's GeoJSON and an OME-Zarr layer."""
+"""What a head attends to and what patches contribute, over the slide: pictures, QuPath's GeoJSON, an OME-Zarr."""
 
-from e2e_abmilx.heatmaps.attention import HeatmapError, SlideAttention, check_drawable
+from e2e_abmilx.heatmaps.attention import Contribution, HeatmapError, SlideAttention, check_drawable
 from e2e_abmilx.heatmaps.colours import Kind
 from e2e_abmilx.heatmaps.contact_sheet import draw_contact_sheet
 from e2e_abmilx.heatmaps.folder import write_heatmap
@@ -10,6 +10,7 @@ from e2e_abmilx.heatmaps.pyramid import write_pyramid
 from e2e_abmilx.heatmaps.raster import Raster
 
 __all__ = [
+    "Contribution",
     "HeatmapError",
     "Kind",
     "Raster",

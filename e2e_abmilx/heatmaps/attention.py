@@ -1,4 +1,4 @@
-"""The attention of one slide's patches, and where they lie.
+"""The attention of one slide's patches, what they contribute, and where they lie.
 
 Letters: N patches of the slide, H heads.
 """
@@ -18,6 +18,20 @@ class HeatmapError(InputError):
 
 
 @dataclass(frozen=True)
+class Contribution:
+    """What each patch of a slide adds to a score of its bag.
+
+    Attributes:
+        score: What the score is, such as ``"log-odds of tumour"``.
+        values: The score minus what it would be without the patch, shape ``(N,)``; see
+            :func:`e2e_abmilx.heads.leave_one_out`.
+    """
+
+    score: str
+    values: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
 class SlideAttention:
     """How much a head looks at each patch of a slide.
 
@@ -27,12 +41,14 @@ class SlideAttention:
         scale: Which of the store's scales each patch is from, shape ``(N,)``.
         heads: Attention relative to uniform, shape ``(H, N)``: 1 is as much as each patch of the bag would
             get if all got the same.
+        contribution: What each patch adds to a score, where that is known.
     """
 
     store: PatchStore
     coords: NDArray[np.int64]
     scale: NDArray[np.int64]
     heads: NDArray[np.float32]
+    contribution: Contribution | None = None
 
     @classmethod
     def of_weights(
@@ -43,6 +59,7 @@ class SlideAttention:
         attention: ArrayLike,
         *,
         bag_size: int | None = None,
+        contribution: Contribution | None = None,
     ) -> Self:
         """Take attention as a head gives it.
 
@@ -53,6 +70,7 @@ class SlideAttention:
             scale: Scale of each patch, shape ``(N,)``.
             attention: Weights, shape ``(H, N)``; each row sums to 1 over the bag.
             bag_size: Patches in the whole bag, where it holds other slides too; by default N.
+            contribution: What each patch adds to a score.
 
         Raises:
             HeatmapError: The store does not say where its patches lie, or they lie elsewhere.
@@ -66,7 +84,7 @@ class SlideAttention:
                     f"the attention is of other patches than those at {store.scales[number]:g} µm/px in"
                     f" {store.path}; predict again with the cache as it is now"
                 )
-        return cls(store, corners, scales, weights * (bag_size or weights.shape[1]))
+        return cls(store, corners, scales, weights * (bag_size or weights.shape[1]), contribution)
 
     @property
     def present_scales(self) -> list[int]:
@@ -95,9 +113,27 @@ class SlideAttention:
 
     def rank(self) -> NDArray[np.int64]:
         """1 for the patch of the slide with the highest mean, 2 for the next … N, shape ``(N,)``."""
-        rank = np.empty(len(self.coords), np.int64)
-        rank[np.argsort(-self.mean(), kind="stable")] = np.arange(1, len(rank) + 1)
-        return rank
+        return rank_of(self.mean())
+
+    def known_contribution(self) -> Contribution:
+        """Return the contributions.
+
+        Raises:
+            HeatmapError: Nobody has computed them.
+        """
+        if self.contribution is None:
+            raise HeatmapError(
+                "a heatmap of kind 'contribution' needs the contributions of the patches; pass"
+                " contribution=Contribution(score, values) with values from e2e_abmilx.heads.leave_one_out"
+            )
+        return self.contribution
+
+
+def rank_of(values: NDArray[np.floating]) -> NDArray[np.int64]:
+    """1 for the patch with the highest value, 2 for the next … N; both shapes ``(N,)``."""
+    rank = np.empty(len(values), np.int64)
+    rank[np.argsort(-values, kind="stable")] = np.arange(1, len(rank) + 1)
+    return rank
 
 
 def check_drawable(store: PatchStore) -> None:

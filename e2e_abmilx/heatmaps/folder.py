@@ -5,7 +5,7 @@ from pathlib import Path
 
 from numpy.typing import ArrayLike
 
-from e2e_abmilx.heatmaps.attention import SlideAttention
+from e2e_abmilx.heatmaps.attention import Contribution, SlideAttention
 from e2e_abmilx.heatmaps.colours import Kind
 from e2e_abmilx.heatmaps.contact_sheet import draw_contact_sheet
 from e2e_abmilx.heatmaps.geojson import write_geojson
@@ -24,12 +24,13 @@ def write_heatmap(
     folder: Path,
     *,
     bag_size: int | None = None,
+    contribution: Contribution | None = None,
     kind: Kind = "attention",
     title: str = "",
 ) -> None:
     """Write all that can be looked at of a slide.
 
-    That is ``overlay.png``, ``patches.geojson``, ``attention.ome.zarr`` and ``contact_sheet.png``. The folder
+    That is ``overlay.png``, ``patches.geojson``, ``<kind>.ome.zarr`` and ``contact_sheet.png``. The folder
     takes its name, and the place of an earlier one, only when it is whole.
 
     Args:
@@ -39,19 +40,23 @@ def write_heatmap(
         attention: Weights, shape ``(H, N)``; each row sums to 1 over the bag.
         folder: Folder to make.
         bag_size: Patches in the whole bag, where it holds other slides too; by default N.
-        kind: What colours stand for: attention relative to uniform, or its rank.
+        contribution: What each patch adds to a score; among the measurements whatever the kind.
+        kind: What colours stand for: attention relative to uniform, its rank, or the contribution.
         title: What to say above the pictures, such as the prediction; by default the slide's name.
 
     Raises:
-        HeatmapError: The store does not say where its patches lie, or they lie elsewhere.
+        HeatmapError: The store does not say where its patches lie, or they lie elsewhere; or contributions are
+            asked for and not there.
     """
-    slide = SlideAttention.of_weights(store, coords, scale, attention, bag_size=bag_size)
+    slide = SlideAttention.of_weights(
+        store, coords, scale, attention, bag_size=bag_size, contribution=contribution
+    )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     draw_overlay(slide, kind=kind, title=title).savefig(partial / "overlay.png", dpi=_DPI)
     write_geojson(slide, partial / "patches.geojson")
-    write_pyramid(slide, partial / "attention.ome.zarr", kind=kind)
-    draw_contact_sheet(slide, title=title).savefig(partial / "contact_sheet.png", dpi=_DPI)
+    write_pyramid(slide, partial / f"{kind}.ome.zarr", kind=kind)
+    draw_contact_sheet(slide, kind=kind, title=title).savefig(partial / "contact_sheet.png", dpi=_DPI)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

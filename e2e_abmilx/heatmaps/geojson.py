@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from e2e_abmilx.heatmaps.attention import SlideAttention
 
@@ -29,21 +30,34 @@ def write_geojson(attention: SlideAttention, path: Path) -> None:
 
 
 def _features(attention: SlideAttention) -> Iterator[dict[str, object]]:
-    numbers = range(1, len(attention.heads) + 1)
-    names = ["mean of heads (× uniform)", *(f"head {number} (× uniform)" for number in numbers)]
-    weights = np.concatenate([attention.mean()[None], attention.heads]).T
-    columns = (attention.coords, attention.scale, weights, attention.rank())
-    for corner, scale, row, rank in zip(*(column.tolist() for column in columns), strict=True):
-        measurements = {f"attention, {name}": _short(value) for name, value in zip(names, row, strict=True)}
+    measured = _measurements(attention)
+    rows = np.stack(list(measured.values()), axis=1).tolist()
+    for corner, scale, row in zip(attention.coords.tolist(), attention.scale.tolist(), rows, strict=True):
         yield {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": [_square(attention, corner, scale)]},
             "properties": {
                 "objectType": "tile",
                 "classification": {"name": f"patch at {attention.store.scales[scale]:g} µm/px"},
-                "measurements": {**measurements, "attention, rank (1 = highest)": rank},
+                "measurements": {name: _short(value) for name, value in zip(measured, row, strict=True)},
             },
         }
+
+
+def _measurements(attention: SlideAttention) -> dict[str, NDArray[np.floating] | NDArray[np.int64]]:
+    """By their names, each of shape ``(N,)``."""
+    heads = {
+        f"attention, head {number} (× uniform)": head for number, head in enumerate(attention.heads, start=1)
+    }
+    measured = {
+        "attention, mean of heads (× uniform)": attention.mean(),
+        **heads,
+        "attention, rank (1 = highest)": attention.rank(),
+    }
+    if attention.contribution is None:
+        return measured
+    name = f"contribution to the {attention.contribution.score} (with the patch minus without it)"
+    return {**measured, name: attention.contribution.values}
 
 
 def _square(attention: SlideAttention, corner: list[int], scale: int) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""Attention over the slide's thumbnail, with a colour bar and a scale bar."""
+"""Attention or contributions over the slide's thumbnail, with a colour bar and a scale bar."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from e2e_abmilx.heatmaps.colours import COLOURS, Colouring, Kind
 from e2e_abmilx.heatmaps.raster import Raster
 
 _WIDTH_MM, _HEADS_IN_A_ROW = 180.0, 4
-_LARGE_MM, _SMALL_MM = (78.0, 110.0), (38.0, 50.0)  # width and height of a panel at most
+_LARGE_MM, _SMALL_MM = (75.0, 110.0), (36.5, 50.0)  # width and height of a panel at most
 _BAR_MM, _GAP_MM, _TITLE_MM = 50.0, 2.0, 6.0  # of the colour bar, that its label has room
 _SMALL_PIXELS = 512
 _OPACITY = 0.65
@@ -27,16 +27,25 @@ _OPACITY = 0.65
 def draw_overlay(attention: SlideAttention, *, kind: Kind = "attention", title: str = "") -> Figure:
     """Draw for each scale the slide beside the mean over the heads, and below them each head, small.
 
+    Contributions are of all heads together, one panel.
+
     Args:
         attention: Of the slide.
         kind: What colours stand for.
         title: What to say above, such as the prediction; by default the slide's name.
+
+    Returns:
+        A figure. After ``%matplotlib inline`` it shows itself at the end of a notebook's cell; its
+        ``savefig("overlay.png", dpi=200)`` writes it.
+
+    Raises:
+        HeatmapError: Contributions are asked for and not there.
     """
     thumbnail = attention.store.thumbnail()
     assert thumbnail is not None  # check_drawable saw to it
-    page = _Page(thumbnail, len(attention.heads), len(attention.present_scales))
-    page.figure.suptitle(title or attention.store.name, fontsize=9, y=1 - 2 / page.height_mm, va="top")
     colouring = Colouring.of(attention, kind)
+    page = _Page(thumbnail, len(colouring.names) - 1, len(attention.present_scales))
+    page.figure.suptitle(title or attention.store.name, fontsize=9, y=1 - 2 / page.height_mm, va="top")
     for block, scale in enumerate(attention.present_scales):
         _draw_block(page, block, attention, colouring, thumbnail, scale)
     return page.figure
@@ -64,11 +73,11 @@ def blend(thumbnail: NDArray[np.uint8], values: NDArray[np.float32], norm: Norma
 class _Page:
     """Where panels lie on a figure: a block a scale, in it one row of large panels and rows of small ones."""
 
-    def __init__(self, thumbnail: NDArray[np.uint8], heads: int, blocks: int) -> None:
+    def __init__(self, thumbnail: NDArray[np.uint8], small: int, blocks: int) -> None:
         aspect: float = thumbnail.shape[0] / thumbnail.shape[1]
         self.large_mm = min(max(_LARGE_MM[0] * aspect, _BAR_MM), _LARGE_MM[1])
         self.small_mm = min(_SMALL_MM[0] * aspect, _SMALL_MM[1])
-        self.rows = math.ceil(heads / _HEADS_IN_A_ROW) if heads > 1 else 0
+        self.rows = math.ceil(small / _HEADS_IN_A_ROW)
         self.block_mm = self.large_mm + _TITLE_MM + self.rows * (self.small_mm + _TITLE_MM) + _GAP_MM
         self.height_mm = _TITLE_MM + blocks * self.block_mm
         self.figure = Figure(figsize=(_WIDTH_MM / 25.4, self.height_mm / 25.4))
@@ -103,24 +112,24 @@ def _draw_block(
     thumbnail: NDArray[np.uint8],
     scale: int,
 ) -> None:
-    """One scale: the slide, the mean, the heads where there are several, and the colour bar."""
+    """One scale: the slide, the plane that sums up, those it is made of, and the colour bar."""
     here = attention.scale == scale
-    coords, heads = attention.coords[here], len(attention.heads)
+    coords = attention.coords[here]
 
     def painter(below: NDArray[np.uint8]) -> Callable[[int], NDArray[np.uint8]]:
         raster = Raster(coords, attention.footprint(scale), attention.slide_size, below.shape[:2])
         return lambda plane: blend(below, raster.paint(colouring.values[plane, here]), colouring.norm)
 
-    slide, mean = page.large(block, 0), page.large(block, 1)
+    slide, main = page.large(block, 0), page.large(block, 1)
     _show(slide, thumbnail, f"{len(coords):,} patches at {attention.store.scales[scale]:g} µm/px")
     _draw_scale_bar(slide, attention.slide_mpp * attention.slide_size[0] / thumbnail.shape[1])
-    _show(mean, painter(thumbnail)(0), f"mean of {heads} heads" if heads > 1 else "attention")
-    if heads > 1:
-        small = Image.fromarray(thumbnail)
-        small.thumbnail((_SMALL_PIXELS, _SMALL_PIXELS))
-        paint = painter(np.asarray(small))
-        for head in range(heads):
-            _show(page.small(block, head), paint(1 + head), f"head {head + 1}")
+    first, *others = colouring.names
+    _show(main, painter(thumbnail)(0), first)
+    small = Image.fromarray(thumbnail)
+    small.thumbnail((_SMALL_PIXELS, _SMALL_PIXELS))
+    paint = painter(np.asarray(small))
+    for number, name in enumerate(others):
+        _show(page.small(block, number), paint(1 + number), name)
     colours = ScalarMappable(colouring.norm, COLOURS)
     bar = page.figure.colorbar(colours, page.bar(block), extend=colouring.extend, ticks=colouring.ticks)
     bar.set_label(colouring.label, fontsize=7)

@@ -1,4 +1,4 @@
-"""Attention as an OME-Zarr image of the slide's extent, for viewers that lay images over each other."""
+"""What a heatmap shows as an OME-Zarr image of the slide's extent, for viewers that lay images over each other."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ _SMALLEST = 128  # pixels along the shorter side of the last level
 
 
 def write_pyramid(attention: SlideAttention, path: Path, *, kind: Kind = "attention") -> None:
-    """Write an OME-Zarr 0.4 image: float32, a channel for the mean and for each head of each scale.
+    """Write an OME-Zarr 0.4 image: float32, a channel for each plane of :class:`Colouring` of each scale.
 
     Version 0.4, on zarr 2 with zlib, is what QuPath, napari and OMERO all read today. The first level has the
     thumbnail's pixels, so that a patch is a few pixels wide; every level is painted from the patches
@@ -27,12 +27,15 @@ def write_pyramid(attention: SlideAttention, path: Path, *, kind: Kind = "attent
         attention: Of the slide.
         path: Folder to make.
         kind: What the numbers are.
+
+    Raises:
+        HeatmapError: Contributions are asked for and not there.
     """
     thumbnail = attention.store.thumbnail()
     assert thumbnail is not None  # check_drawable saw to it
     colouring = Colouring.of(attention, kind)
     shapes = _shapes(*thumbnail.shape[:2])
-    names = ["mean", *(f"head {number}" for number in range(1, len(attention.heads) + 1))]
+    names = colouring.names
     scales = attention.present_scales
     labels = [f"{name}, {attention.store.scales[scale]:g} µm/px" for scale in scales for name in names]
     root = zarr.create_group(path, zarr_format=2, attributes=_metadata(attention, colouring, shapes, labels))
@@ -72,7 +75,7 @@ def _metadata(
     window = {
         "start": colouring.norm.vmin,
         "end": colouring.norm.vmax,
-        "min": 0,
+        "min": min(0.0, float(colouring.values.min())),
         "max": float(colouring.values.max()),
     }
     return {
