@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         TransMIL,
     )
     from e2e_abmilx.store import PatchStore, write_store
-    from e2e_abmilx.tasks import ClassificationTask, SurvivalTask
+    from e2e_abmilx.tasks import ClassificationTask, MultiLabelTask, SurvivalTask
 
 __version__ = "0.1.0"
 
@@ -43,6 +43,7 @@ _HOMES = {
     "MeanMLP": "heads",
     "MeanPool": "heads",
     "MultiBranchCLAM": "heads",
+    "MultiLabelTask": "tasks",
     "PatchStore": "store",
     "Precomputed": "encoders",
     "RRTMIL": "heads",
@@ -71,6 +72,7 @@ __all__ = [
     "MeanMLP",
     "MeanPool",
     "MultiBranchCLAM",
+    "MultiLabelTask",
     "PatchStore",
     "Precomputed",
     "ResNetEncoder",

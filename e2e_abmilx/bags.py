@@ -30,12 +30,12 @@ class Target(NamedTuple):
     """What a case is trained towards.
 
     Attributes:
-        label: Class, or time bin of a survival model; -1 where unknown.
+        label: Class, or time bin of a survival model, or, of several labels, 1 or 0 for each class; -1 where unknown.
         time: Months until the event or the censoring; NaN where unknown.
         event: 1 where the event happened, 0 where it was censored.
     """
 
-    label: int = -1
+    label: int | tuple[int, ...] = -1
     time: float = math.nan
     event: int = 0
 
@@ -49,7 +49,8 @@ class Bag(NamedTuple):
         mask: True for a real patch, shape ``(B, N)``.
         scale: Which of the store's scales each patch is from, shape ``(B, N)``.
         coords: Level-0 ``(x, y)`` of each patch, shape ``(B, N, 2)``.
-        label: Class or time bin, -1 where unknown, shape ``(B,)``.
+        label: Class or time bin, shape ``(B,)``; or, of several labels, 1 or 0 for each class, shape ``(B, K)``; -1
+            where unknown.
         time: Months, shape ``(B,)``.
         event: 1 where the event happened, shape ``(B,)``.
         cases: Name of each case.

@@ -2,9 +2,9 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import yaml
@@ -18,10 +18,11 @@ class Run(NamedTuple):
     Attributes:
         folder: Where its files are.
         settings: What ``fit.yaml`` holds.
-        predictions: A row a test case, by its name. Columns ``label`` and ``probability_<class>``, or ``time``
-            (months), ``event`` (1 = happened), ``risk`` and, of a model of discrete time, ``survival_<months>``, the
-            probability of surviving the end of each time bin but the last; and ``threshold``, which the run fitted
-            on its validation cases, NaN where it recorded none.
+        predictions: A row a test case, by its name. Columns ``label`` and ``probability_<class>``; of several labels
+            a case also ``label_<class>`` (1, 0 or, where it is unknown, NaN), all of which ``label`` then has in words;
+            or ``time`` (months), ``event`` (1 = happened), ``risk`` and, of a model of discrete time,
+            ``survival_<months>``, the probability of surviving the end of each time bin but the last; and
+            ``threshold``, which the run fitted on its validation cases, NaN where it recorded none.
         splits: A row a case of the cohort, by its name, from ``splits.csv``. Columns ``split`` and, of a survival
             model, ``time`` and ``event``; empty where the run recorded none.
     """
@@ -45,7 +46,9 @@ def is_finished(folder: Path) -> bool:
     A run whose logger is another one has no ``metrics.csv``.
     """
     metrics = folder / "metrics.csv"
-    return (folder / "predictions.csv").is_file() and (not metrics.is_file() or bool(_test_metrics(metrics)))
+    return (folder / "predictions.csv").is_file() and (
+        not metrics.is_file() or bool(read_test_metrics(folder))
+    )
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -76,8 +79,7 @@ def read_run(folder: Path) -> Run:
         InputError: A file is missing or damaged, or a tested case is not in the run's test split.
     """
     predictions = _read_predictions(folder / "predictions.csv")
-    metrics = folder / "metrics.csv"
-    recorded = _test_metrics(metrics) if metrics.is_file() else {}
+    recorded = read_test_metrics(folder)
     predictions["threshold"] = float(recorded.get("test/threshold", math.nan))
     run = Run(folder, read_settings(folder), predictions, _read_splits(folder / "splits.csv"))
     _refuse_leaks(run)
@@ -107,34 +109,62 @@ def columns_named(prefix: str, table: pd.DataFrame) -> list[str]:
     return [name for name in map(str, table) if name.startswith(prefix)]
 
 
+def in_words(classes: Sequence[str], labels: Iterable[float]) -> str:
+    """Return the classes that a case has, and with a question mark those that are unknown.
+
+    >>> in_words(["ER", "PR", "HER2"], [1, 0, math.nan])
+    'ER, HER2?'
+    """
+    named = zip(classes, labels, strict=True)
+    return ", ".join(name + "?" * math.isnan(label) for name, label in named if label) or "none"
+
+
 def _read_predictions(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} is missing; a run writes it at the end of its test, so let it finish")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    probabilities = columns_named("probability_", table)
-    survival = {"case", "time", "event", "risk"} <= set(table)
-    if not survival and not ({"case", "label"} <= set(table) and len(probabilities) > 1):
+    kind = _kind_of(table)
+    if kind is None or "case" not in table:
         raise InputError(
             f"{path} has the columns {', '.join(map(str, table))}; a report is made of case, label and"
-            " probability_<class>, or of case, time, event and risk"
+            " probability_<class>, of case, label_<class> and probability_<class>, or of case, time, event and risk"
         )
     if table["case"].duplicated().any():
         case = table["case"][table["case"].duplicated()].iloc[0]
         raise InputError(f"{path} has two rows of case {case}; a case is tested once, so test again")
     table = table.set_index("case")
-    scored = ["time", "event", "risk", *columns_named("survival_", table)]
-    numbers = scored if survival else probabilities
+    probabilities, labels = columns_named("probability_", table), columns_named("label_", table)
+    survival = ["time", "event", "risk", *columns_named("survival_", table)]
+    numbers = survival if kind == "survival" else probabilities
     table[numbers] = table[numbers].map(_parse)
     unknown = table[numbers].isna().any(axis=1)
-    if not survival:
+    if kind == "classes":
         unknown |= ~table["label"].isin([name.removeprefix("probability_") for name in probabilities])
+    if kind == "labels":
+        unknown |= ~table[labels].isin(["1", "0", ""]).all(axis=1)
     if unknown.any():
         raise InputError(
             f"{path}: {unknown.sum()} of {len(table)} cases, first {table.index[unknown][0]}, have a label"
             " that is none of the classes, or no number where one must be; mend the label table and test"
             " again"
         )
+    if kind == "labels":
+        table[labels] = table[labels].map(_parse)
+        classes = [name.removeprefix("label_") for name in labels]
+        table["label"] = [in_words(classes, row) for row in table[labels].to_numpy()]
     return table
+
+
+def _kind_of(table: pd.DataFrame) -> Literal["classes", "labels", "survival"] | None:
+    classes, labels = (
+        [name.removeprefix(prefix) for name in columns_named(prefix, table)]
+        for prefix in ("probability_", "label_")
+    )
+    if {"time", "event", "risk"} <= set(table):
+        return "survival"
+    if labels:
+        return "labels" if labels == classes else None
+    return "classes" if "label" in table and len(classes) > 1 else None
 
 
 def _read_splits(path: Path) -> pd.DataFrame:
@@ -156,8 +186,11 @@ def _refuse_leaks(run: Run) -> None:
         )
 
 
-def _test_metrics(path: Path) -> dict[str, str]:
-    """The test metrics, if the last row is theirs and whole."""
+def read_test_metrics(folder: Path) -> dict[str, str]:
+    """Return what ``metrics.csv`` says of the test, by name; nothing where its last row is not the test's, or not whole."""
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return {}
     with open(path, newline="", encoding="utf-8") as file:
         last: dict[str, str | None] = {}
         for last in csv.DictReader(file):  # noqa: B007 - only the last one counts

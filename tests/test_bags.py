@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2e_abmilx.bags import BagError, RandomBags, Target, WholeSlides, check_stores, collate
+from e2e_abmilx.bags import NOTHING, BagError, RandomBags, Target, WholeSlides, check_stores, collate
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.samplers import Draw
 from e2e_abmilx.store import PatchStore, write_store
@@ -150,3 +150,11 @@ def test_stores_that_cannot_make_bags_together(cache: Path, tmp_path: Path) -> N
     with pytest.raises(BagError, match="cache all slides with one setting"):
         check_stores([Case("x", ("a",)), Case("y", ("other",))], tmp_path)
     check_stores([Case("x", ("a",))], tmp_path)
+
+
+def test_several_labels_a_case(cache: Path) -> None:
+    bags = _bags(cache, 4, 0.25)
+    bags.targets = [Target((1, 0, -1)), Target((0, 1, 1)), Target((-1, -1, 1))]
+    batch = collate([bags[Draw(0, 0)], bags[Draw(0, 2)]])
+    assert batch.label.tolist() == [[1, 0, -1], [-1, -1, 1]]
+    assert collate([NOTHING]).label.tolist() == [-1]

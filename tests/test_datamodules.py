@@ -2,6 +2,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -270,3 +271,41 @@ def test_bad_features_are_refused(tmp_path: Path) -> None:
     torch.save(torch.randn(0, 5), tmp_path / "features/b.pt")
     with pytest.raises(FeatureError, match=r"b\.pt holds no patch"):
         FeatureDataModule(tmp_path / "features", workers=0).setup("predict")
+
+
+def _multi_label_table(folder: Path, cohort: Path) -> Path:
+    """The synthetic cohort with the columns lesion and severe, which is unknown for every fourth case."""
+    table = pd.read_csv(cohort / "labels.csv")
+    table["severe"] = (table["grade"] == 2).astype("Int64").where(table.index % 4 != 0)
+    table.to_csv(folder / "multi.csv", index=False)
+    return folder / "multi.csv"
+
+
+def test_several_labels_a_case(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    how = {"target": "multi_label", "classes": ["severe", "lesion"], "patches_per_bag": 4, "batch_size": 2}
+    table = _multi_label_table(tmp_path, cohort)
+    data = _ready(SlideDataModule(stores, table, workers=0, **how))  # type: ignore[arg-type]
+    assert data.classes == ("severe", "lesion")
+    rows = pd.read_csv(table).set_index("case")[["severe", "lesion"]].fillna(-1).astype(int)
+    for batch in data.train_dataloader():
+        assert batch.label.tolist() == rows.loc[list(batch.cases)].to_numpy().tolist()
+    for bag in data.test_dataloader():
+        assert bag.label.tolist() == rows.loc[list(bag.cases)].to_numpy().tolist()
+    folds = [
+        _ready(SlideDataModule(stores, table, workers=0, fold=fold, folds=3, **how))  # type: ignore[arg-type]
+        for fold in range(3)
+    ]
+    severe = [sum(case.labels[0] == 1 for case in one.cases["test"]) for one in folds]
+    assert max(severe) - min(severe) <= 1
+
+
+def test_several_labels_need_their_columns(cohort: Path, stores: Path) -> None:
+    for classes in (None, [], ["lesion", "lesion"]):
+        with pytest.raises(ValueError, match=r"for target multi_label; name the columns"):
+            _data(cohort, stores, target="multi_label", classes=classes)
+    with pytest.raises(ValueError, match="balanced draws classes equally often"):
+        _data(cohort, stores, target="multi_label", classes=["lesion"], balanced=True)
+    with pytest.raises(CohortError, match=r"no column 'lesions' \(is it 'lesion'\?\)"):
+        _ready(_data(cohort, stores, target="multi_label", classes=["lesions"]))
+    with pytest.raises(CohortError, match="grade '2' is neither 1"):
+        _ready(_data(cohort, stores, target="multi_label", classes=["lesion", "grade"]))

@@ -1,7 +1,6 @@
 """One row a case, in a CSV of the run's folder."""
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from e2e_abmilx.tasks import BagTask, Prediction
 class PredictionTable(Callback):
     """Write ``predictions.csv`` into the folder that the run logs to, after a test or a prediction.
 
-    Columns: case, label (as the label table spells it), time and event of a survival model, and the scores.
+    Columns: case; what is known of it, such as label (as the label table spells it), or time and event of a survival
+    model, or a label for each of several classes; and the scores.
     """
 
     def __init__(self) -> None:
@@ -48,19 +48,14 @@ class PredictionTable(Callback):
         folder = trainer.log_dir or trainer.default_root_dir
         if not trainer.is_global_zero or not isinstance(task, BagTask):
             return
-        survival = any(not math.isnan(row.time) for row in rows) and "risk" in task.score_names()
         path = Path(folder) / "predictions.csv"
         partial = path.with_suffix(".partial")
         with open(partial, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(["case", *(["time", "event"] if survival else ["label"]), *task.score_names()])
+            table.writerow(["case", *task.truth_names(), *task.score_names()])
             for row in rows:
-                known = (
-                    [row.time, row.event] if survival else [task.classes[row.label] if row.label >= 0 else ""]
-                )
-                table.writerow(
-                    [row.case, *known, *(f"{row.scores[name]:.9g}" for name in task.score_names())]
-                )
+                scores = [f"{row.scores[name]:.9g}" for name in task.score_names()]
+                table.writerow([row.case, *task.truth(row), *scores])
         partial.replace(path)
 
 

@@ -2,9 +2,10 @@
 
 from e2e_abmilx.cohort.cases import Case, read_cohort
 from e2e_abmilx.cohort.label_tables import CohortError
-from e2e_abmilx.cohort.matching import encode_labels, match_slides
+from e2e_abmilx.cohort.matching import encode_labels, encode_multi_labels, match_slides
 from e2e_abmilx.cohort.splits import (
     SPLITS,
+    Stratum,
     assign_folds,
     carve_validation,
     check_splits,
@@ -18,10 +19,12 @@ __all__ = [
     "SPLITS",
     "Case",
     "CohortError",
+    "Stratum",
     "assign_folds",
     "carve_validation",
     "check_splits",
     "encode_labels",
+    "encode_multi_labels",
     "group_by_site",
     "match_slides",
     "read_cohort",

@@ -1,4 +1,4 @@
-"""Label tables → cases: the slides of each case, its label or survival, its split."""
+"""Label tables → cases: the slides of each case, its label, labels or survival, its split."""
 
 import logging
 import math
@@ -12,6 +12,7 @@ from e2e_abmilx.cohort.label_tables import (
     TCGA_PATIENT,
     CohortError,
     Row,
+    find_labels,
     open_table,
     recognise,
     rows_of,
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 DAYS_PER_MONTH = 30.44
 
 _LONGEST_MONTHS = 1200
+_BITS = ("0", "1", "0.0", "1.0")  # as pandas writes a column that has gaps
 _NOTES = {
     "time": " (months)",
     "days": f" (days, divided by {DAYS_PER_MONTH})",
@@ -44,6 +46,7 @@ class Case(NamedTuple):
         split: ``"train"``, ``"val"``, ``"test"``, or an empty string.
         group: Cases of one group are never in two splits; the case itself by default, and the patient where the
             case is named by a TCGA barcode.
+        labels: Of a multi-label cohort, for each class 1 where the case has it, 0 where not, -1 where unknown.
     """
 
     id: str
@@ -53,10 +56,15 @@ class Case(NamedTuple):
     event: int = 0
     split: str = ""
     group: str = ""
+    labels: tuple[int, ...] = ()
 
 
 def read_cohort(
-    table: Path, *, columns: Mapping[str, str] | None = None, slide_table: Path | None = None
+    table: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    label_columns: Sequence[str] = (),
+    slide_table: Path | None = None,
 ) -> list[Case]:
     """Read a label table: a CSV with one row a slide, or one row a case.
 
@@ -70,13 +78,15 @@ def read_cohort(
         table: The CSV file.
         columns: The table's own names for ``slide``, ``case``, ``label``, ``time`` (months), ``days``, ``event``
             (1 = happened), ``censorship`` (1 = censored), ``split`` or ``group`` where they are not the usual ones.
+        label_columns: The table's columns of 1, 0 or, where it is unknown, nothing: one a class of a multi-label
+            cohort.
         slide_table: A second CSV, of cases and their slides, where ``table`` has cases only.
 
     Raises:
         CohortError: The file, a column or a row is missing or contradicts another.
     """
     with open_table(table) as (header, lines):
-        names = recognise(header, table, columns or {})
+        names = recognise(header, table, columns or {}) | find_labels(label_columns, header, table)
         rows = [(_parse_row(row), row.where) for row in rows_of(lines, names, table)]
     if not rows:
         raise CohortError(f"{table} has no rows below its header; a row is a slide with its label")
@@ -129,7 +139,18 @@ def _parse_row(row: Row) -> Case:
         event=event,
         split=cells.get("split", "").lower(),
         group=cells.get("group") or (patient[0] if patient else case),
+        labels=tuple(_parse_label(row, name) for name in cells if name.startswith("label_")),
     )
+
+
+def _parse_label(row: Row, name: str) -> int:
+    text = row.cells[name]
+    if text not in ("", *_BITS):
+        raise CohortError(
+            f"{row.where}: {name.removeprefix('label_')} {text!r} is neither 1 (the case has it) nor 0 (it has not);"
+            " write one of these, or nothing where it is unknown"
+        )
+    return int(float(text)) if text else -1
 
 
 def _parse_survival(row: Row) -> tuple[float, int]:
@@ -164,7 +185,7 @@ def _parse_event(row: Row) -> int | None:
     events = {}
     for name, happened in (("event", 1.0), ("censorship", 0.0)):
         text = row.cells.get(name, "")
-        if text and text not in ("0", "1", "0.0", "1.0"):
+        if text and text not in _BITS:
             meaning = "1 (happened) nor 0 (censored)" if happened else "1 (censored) nor 0 (happened)"
             raise CohortError(f"{row.where}: {name} {text!r} is neither {meaning}; write one of these")
         if text:
@@ -182,6 +203,7 @@ def _refuse_contradiction(first: Case, other: Case, where: str, other_where: str
     for name, problem in (
         ("split", "is in two splits"),
         ("label", "has two labels"),
+        ("labels", "has two sets of labels"),
         ("time", "has two times"),
         ("event", "has two events"),
         ("group", "is in two groups"),

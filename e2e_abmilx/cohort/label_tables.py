@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
     Attributes:
         where: File and line, for messages.
-        cells: Text of each recognised column, by our names (``COLUMNS``).
+        cells: Text of each recognised column, by our names (``COLUMNS`` and ``label_<class>``).
     """
 
     where: str
@@ -123,6 +123,18 @@ def recognise(header: Sequence[str], table: Path, stated: Mapping[str, str]) -> 
     return _pair_survival(columns, stated, table)
 
 
+def find_labels(classes: Sequence[str], header: Sequence[str], table: Path) -> dict[str, int]:
+    """Find the columns of a table that are named after the classes of a multi-label cohort.
+
+    Returns:
+        The position of each, by ``label_<class>``, in the order of the classes.
+
+    Raises:
+        CohortError: There is no such column, or more than one.
+    """
+    return {f"label_{name}": _find_column(name, header, table, "a class") for name in classes}
+
+
 def rows_of(lines: Iterable[tuple[int, list[str]]], columns: Mapping[str, int], table: Path) -> Iterator[Row]:
     """Pick the recognised columns out of each row; marks of missing values become empty."""
     for line, cells in lines:
@@ -171,10 +183,14 @@ def _read_lines(file: TextIO, table: Path) -> Iterator[tuple[int, list[str]]]:
 def _find_stated(name: str, column: str, header: Sequence[str], table: Path) -> int:
     if name not in COLUMNS:
         raise CohortError(f"columns: {name!r}{suggest(name, COLUMNS)} is not one of {', '.join(COLUMNS)}")
+    return _find_column(column, header, table, name)
+
+
+def _find_column(column: str, header: Sequence[str], table: Path, meaning: str) -> int:
     if header.count(column) != 1:
         raise CohortError(
             f"{table} has {header.count(column) or 'no'} column {column!r}{suggest(column, header)}, which is stated"
-            f" for {name}; it has {_shorten(header)}"
+            f" for {meaning}; it has {_shorten(header)}"
         )
     return header.index(column)
 

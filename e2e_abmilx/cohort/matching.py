@@ -46,6 +46,30 @@ def encode_labels(cases: Sequence[Case], classes: Sequence[str] | None) -> tuple
     return [order.index(case.label) for case in cases], order
 
 
+def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the labels of a multi-label cohort: for each class 1, 0, or -1 where it is unknown.
+
+    Args:
+        cases: The cohort.
+        classes: The classes, in the order of each case's labels.
+
+    Raises:
+        CohortError: A case has no known label, or a class no case of which it is known.
+    """
+    unlabelled = [case.id for case in cases if max(case.labels) < 0]
+    if unlabelled:
+        raise CohortError(
+            f"{len(unlabelled)} of {len(cases)} cases have no known label, first {unlabelled[0]}; complete the columns"
+            f" {', '.join(classes)}, or take their rows out"
+        )
+    for name, column in zip(classes, zip(*(case.labels for case in cases), strict=True), strict=True):
+        if max(column) < 0:
+            raise CohortError(
+                f"class {name!r} is unknown in all {len(cases)} cases; complete its column, or take it out of the classes"
+            )
+    return [case.labels for case in cases]
+
+
 def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> tuple[list[Case], list[str]]:
     """Find which cases have all their slides.
 

@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 #: The three splits of a cohort.
 SPLITS = ("train", "val", "test")
 
+#: What all parts have equal shares of: each class, each label of every class of a multi-label cohort, or events and
+#: censored cases.
+Stratum = Literal["label", "labels", "event"]
+
 _FOLD_FILES = ("splits_{}.csv", "fold_{}.csv")
 
 
@@ -35,7 +39,7 @@ def assign_folds(
     fold: int,
     folds: int,
     seed: int,
-    stratify_by: Literal["label", "event"] = "label",
+    stratify_by: Stratum = "label",
 ) -> list[Case]:
     """Make splits: fold ``fold`` is the test split, the next one validation, the rest training.
 
@@ -47,7 +51,7 @@ def assign_folds(
         fold: Which fold to test on, from 0.
         folds: Number of folds, at least 3.
         seed: Order of groups of equal size.
-        stratify_by: What the folds have equal shares of: each class, or events and censored cases.
+        stratify_by: What the folds have equal shares of.
 
     Raises:
         CohortError: There are fewer groups than folds.
@@ -64,7 +68,7 @@ def carve_validation(
     *,
     share: float = 0.125,
     seed: int,
-    stratify_by: Literal["label", "event"] = "label",
+    stratify_by: Stratum = "label",
 ) -> list[Case]:
     """Move a part of the training split to the validation split, as :func:`assign_folds` would.
 
@@ -181,11 +185,11 @@ def check_splits(cases: Sequence[Case], *, needed: Sequence[str]) -> None:
 
 
 def _deal_groups(
-    cases: Sequence[Case], weights: Sequence[float], seed: int, stratify_by: Literal["label", "event"]
+    cases: Sequence[Case], weights: Sequence[float], seed: int, stratify_by: Stratum
 ) -> dict[str, int]:
     """The part of each group, where a part's size is in proportion to its weight."""
-    strata = [str(getattr(case, stratify_by)) for case in cases]
-    totals = Counter(strata)
+    strata = [_strata(case, stratify_by) for case in cases]
+    totals = Counter(name for names in strata for name in names)
     columns = {name: column for column, name in enumerate(sorted(totals))}
     counts: dict[str, int] = Counter(map(_group, cases))
     if len(counts) < len(weights):
@@ -193,11 +197,19 @@ def _deal_groups(
             f"{len(counts)} groups of cases cannot make {len(weights)} parts; ask for fewer, or for smaller groups"
         )
     shares: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(columns)))
-    for case, name in zip(cases, strata, strict=True):
-        shares[_group(case)][columns[name]] += len(cases) / totals[name]
+    for case, names in zip(cases, strata, strict=True):
+        for name in names:
+            shares[_group(case)][columns[name]] += len(cases) / totals[name]
     shuffled = np.random.default_rng(seed).permutation(sorted(counts)).tolist()
     order = sorted(shuffled, key=lambda group: -counts[group])
     return dict(zip(order, _deal([shares[group] for group in order], np.array(weights)), strict=True))
+
+
+def _strata(case: Case, stratify_by: Stratum) -> list[str]:
+    """What a case counts for; one of several labels for each, since most of their combinations are rare."""
+    if stratify_by == "labels":
+        return [f"{number}: {label}" for number, label in enumerate(case.labels)]
+    return [str(getattr(case, stratify_by))]
 
 
 def _deal(sizes: Sequence[np.ndarray], weights: np.ndarray) -> Iterator[int]:

@@ -17,10 +17,12 @@ from e2e_abmilx.cohort import (
     SPLITS,
     Case,
     CohortError,
+    Stratum,
     assign_folds,
     carve_validation,
     check_splits,
     encode_labels,
+    encode_multi_labels,
     group_by_site,
     match_slides,
     read_cohort,
@@ -35,6 +37,8 @@ from e2e_abmilx.samplers import CaseSampler, EpochSampler, Progress
 
 logger = logging.getLogger(__name__)
 
+_STRATA: dict[str, Stratum] = {"label": "label", "multi_label": "labels", "survival": "event"}
+
 
 class BagDataModule(LightningDataModule):
     """What bags of patches and bags of features share: the cohort, its splits and targets, the loaders.
@@ -44,8 +48,10 @@ class BagDataModule(LightningDataModule):
         columns: The table's names for ``slide``, ``case``, ``label``, ``time``, ``event``, ``split``, ``group``
             where they are not the usual ones.
         slide_table: A second table that says which slides a case has, where the labels are one row a case.
-        target: ``"label"``: classes; ``"survival"``: time and event.
-        classes: The classes in order; by default those in the table, sorted.
+        target: ``"label"``: the class; ``"multi_label"``: which of several classes, each in a column of its own;
+            ``"survival"``: time and event.
+        classes: The classes in order; by default those in the table, sorted. For ``"multi_label"`` the table's
+            columns of 1, 0 or, where it is unknown, nothing.
         time_bins: Discrete times of a survival model: quantiles of the events.
         bins: Whose events: those of the ``"train"`` cases, or of the whole ``"cohort"``, as the authors do.
         splits: A file of splits, or a folder of one file a fold, instead of the table's.
@@ -56,7 +62,7 @@ class BagDataModule(LightningDataModule):
         skip_missing: Go on without the cases whose slides are missing, instead of stopping.
         select_on_test: Validate on the validation and test cases together, and test on the same: the authors'
             protocol, whose figures are too good. Only for comparisons with theirs.
-        balanced: Draw all classes equally often in training.
+        balanced: Draw all classes equally often in training; not for several labels a case.
         batch_size: B, bags in a training batch of each process.
         workers: Processes that read bags; by default what suits this machine.
         seed: Of draws, order and folds.
@@ -68,7 +74,7 @@ class BagDataModule(LightningDataModule):
         *,
         columns: dict[str, str] | None = None,
         slide_table: Path | None = None,
-        target: Literal["label", "survival"] = "label",
+        target: Literal["label", "multi_label", "survival"] = "label",
         classes: list[str] | None = None,
         time_bins: int = 4,
         bins: Literal["train", "cohort"] = "train",
@@ -87,6 +93,8 @@ class BagDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it counts bags and must be at least 1")
+        if target == "multi_label":
+            _check_multi_label(classes or [], balanced=balanced)
         self.labels, self.columns, self.slide_table = labels, columns, slide_table
         self.target, self.class_names, self.time_bins, self.bins = target, classes, time_bins, bins
         self.splits, self.fold, self.folds, self.by_site = splits, fold, folds, by_site
@@ -147,10 +155,11 @@ class BagDataModule(LightningDataModule):
     def train_dataloader(self) -> BagLoader:
         """Bags of the training split, shuffled; a last smaller batch is left out."""
         size = len(self.cases["train"])
+        labels = [target.label for target in self.targets["train"] if isinstance(target.label, int)]
         sampler = EpochSampler(
             size,
             seed=self.seed,
-            classes=[target.label for target in self.targets["train"]] if self.balanced else None,
+            classes=labels if self.balanced else None,
             progress=self._progress,
             **self._share(),
         )
@@ -232,9 +241,13 @@ class BagDataModule(LightningDataModule):
                     "data.labels is not given; without a label table slides can only be predicted"
                 )
             return [Case(name, (name,)) for name in slides]
-        cases = self._split(
-            read_cohort(Path(self.labels), columns=self.columns, slide_table=self.slide_table)
+        cases = read_cohort(
+            Path(self.labels),
+            columns=self.columns,
+            label_columns=(self.class_names or []) if self.target == "multi_label" else [],
+            slide_table=self.slide_table,
         )
+        cases = self._split(cases)
         matched, complaints = match_slides(cases, slides, folder)
         if len(matched) < len(cases) and not self.skip_missing:
             raise CohortError(
@@ -249,7 +262,7 @@ class BagDataModule(LightningDataModule):
 
     def _split(self, cases: list[Case]) -> list[Case]:
         """Settle the splits of all cases, those without slides too: a missing slide must not move the others."""
-        stratify_by: Literal["label", "event"] = "event" if self.target == "survival" else "label"
+        stratify_by = _STRATA[self.target]
         if self.by_site:
             cases = group_by_site(cases)
         if self.splits is not None:
@@ -271,11 +284,17 @@ class BagDataModule(LightningDataModule):
     def _number_targets(self, cases: Sequence[Case]) -> list[Target]:
         if self.labels is None:
             return [Target() for _ in cases]
+        numbers = self._number_labels(cases)
+        return [Target(number, case.time, case.event) for number, case in zip(numbers, cases, strict=True)]
+
+    def _number_labels(self, cases: Sequence[Case]) -> Sequence[int | tuple[int, ...]]:
+        """The class, the labels or the time bin of each case."""
         if self.target == "label":
             numbers, self.classes = encode_labels(cases, self.class_names)
-            return [
-                Target(number, case.time, case.event) for number, case in zip(numbers, cases, strict=True)
-            ]
+            return numbers
+        if self.target == "multi_label":
+            self.classes = tuple(self.class_names or ())
+            return encode_multi_labels(cases, self.classes)
         unknown = [case.id for case in cases if math.isnan(case.time)]
         if unknown:
             raise CohortError(
@@ -288,5 +307,18 @@ class BagDataModule(LightningDataModule):
         edges = time_edges(cases, self.time_bins, bins=self.bins)
         self.time_edges = tuple(map(float, edges))
         self.classes = tuple(str(number) for number in range(self.time_bins))
-        found = time_bins([case.time for case in cases], edges).tolist()
-        return [Target(number, case.time, case.event) for number, case in zip(found, cases, strict=True)]
+        bins: list[int] = time_bins([case.time for case in cases], edges).tolist()
+        return bins
+
+
+def _check_multi_label(classes: Sequence[str], *, balanced: bool) -> None:
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError(
+            f"classes is {list(classes)} for target multi_label; name the columns of the table that hold 1 or 0, each once,"
+            " such as data.classes: [ER, PR]"
+        )
+    if balanced:
+        raise ValueError(
+            "balanced draws classes equally often, and a case of target multi_label has several; leave it out, or weigh"
+            " rare classes in the loss (MaskedBCE, positive_weight)"
+        )

@@ -5,7 +5,7 @@ on it, such as sorting, is done once, when an estimator is made.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,72 @@ class Resampled(Estimator):
     def __call__(self, weight: Weight) -> float:
         """Return the measure of the drawn rows."""
         return float(self.measure(*(np.repeat(column, weight, axis=0) for column in self.columns)))
+
+
+class Share(Estimator):
+    """What counts of all rows, over what there is of it.
+
+    Args:
+        part: What counts of each row, shape ``(n,)``.
+        whole: What there is of it, shape ``(n,)``.
+    """
+
+    def __init__(self, part: ArrayLike, whole: ArrayLike) -> None:
+        self.part, self.whole = aligned(part=part, whole=whole)
+        self.rows = len(self.part)
+
+    def __call__(self, weight: Weight) -> float:
+        """Return the share."""
+        return ratio(float(weight @ self.part), float(weight @ self.whole))
+
+
+class Among(Estimator):
+    """A measure of some of the rows.
+
+    Args:
+        estimator: A measure of the n rows.
+        counted: Which of them count, shape ``(n,)``.
+    """
+
+    def __init__(self, estimator: Estimator, counted: NDArray[np.bool_]) -> None:
+        self.estimator, self.counted, self.rows = estimator, counted, estimator.rows
+
+    def __call__(self, weight: Weight) -> float:
+        """Return the measure of those rows."""
+        return self.estimator(weight * self.counted)
+
+
+class MeanOf(Estimator):
+    """The mean of measures of the same rows; not defined where one of them is not.
+
+    Args:
+        estimators: The measures.
+    """
+
+    def __init__(self, estimators: Sequence[Estimator]) -> None:
+        self.estimators, self.rows = estimators, estimators[0].rows
+
+    def __call__(self, weight: Weight) -> float:
+        """Return the mean."""
+        return float(np.mean([estimator(weight) for estimator in self.estimators]))
+
+
+class MeanOver(Estimator):
+    """The mean of a measure over parts of the rows, such as folds or the runs of several seeds, where it is defined.
+
+    Args:
+        parts: The measure of each part, and which of the n rows it has, in its own order; parts may share rows.
+        rows: n.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Estimator, NDArray[np.intp]]], rows: int) -> None:
+        self.parts, self.rows = parts, rows
+
+    def __call__(self, weight: Weight) -> float:
+        """Return the mean over the parts; a row counts as often in each of them."""
+        values = np.array([estimator(weight[own]) for estimator, own in self.parts])
+        defined = values[~np.isnan(values)]
+        return float(defined.mean()) if len(defined) else np.nan
 
 
 class Mean(Estimator):

@@ -7,17 +7,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from e2e_abmilx.reports.measures import classes_of, labels_of, probabilities_of
+from e2e_abmilx.reports.measures import (
+    classes_of,
+    has_multi_labels,
+    labels_of,
+    multi_labels_of,
+    probabilities_of,
+)
 from e2e_abmilx.reports.tables import run_names
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs import Run, in_words
 
 
 def case_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return a row a tested case, by its name, the least right first.
 
-    Columns: ``run``; what ``predictions.csv`` has, with the class ``predicted``; and ``rightness`` from 0 to 1: the
-    probability of the true class, or the share of the run's comparable pairs with this case that are ranked rightly,
-    NaN where there is none.
+    Columns: ``run``; what ``predictions.csv`` has, with the class or classes ``predicted``; and ``rightness`` from 0 to
+    1: the probability of the true class, its mean over several labels, or the share of the run's comparable pairs with
+    this case that are ranked rightly, NaN where there is none.
     """
     tables = [
         run.predictions.assign(run=name, **_judge(run.predictions))
@@ -35,6 +41,13 @@ def _judge(predictions: pd.DataFrame) -> dict[str, NDArray[np.generic]]:
     if "risk" in predictions:
         return {"rightness": _ranked_rightly(*predictions[["risk", "time", "event"]].to_numpy().T)}
     probability = probabilities_of(predictions)
+    if has_multi_labels(predictions):
+        classes, label = classes_of(predictions), multi_labels_of(predictions)
+        rightness = np.where(label == 1, probability, 1 - probability)
+        return {
+            "predicted": np.array([in_words(classes, called) for called in probability >= 0.5]),
+            "rightness": np.ma.array(rightness, mask=np.isnan(label)).mean(axis=1).filled(np.nan),
+        }
     return {
         "predicted": np.array(classes_of(predictions))[probability.argmax(axis=1)],
         "rightness": probability[np.arange(len(probability)), labels_of(predictions)],

@@ -1,6 +1,6 @@
 """The figures that fit what runs predict."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,13 @@ from e2e_abmilx.plots import (
     plot_reliability,
     plot_roc,
 )
-from e2e_abmilx.reports.measures import classes_of, labels_of, probabilities_of
+from e2e_abmilx.reports.measures import (
+    classes_of,
+    has_multi_labels,
+    labels_of,
+    multi_labels_of,
+    probabilities_of,
+)
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary, pool
 from e2e_abmilx.reports.tables import run_names
@@ -66,7 +72,7 @@ def draw_figures(report: Report) -> Iterator[Drawing]:
     """Draw what the predictions and the metrics of the runs allow."""
     summaries = named_summaries(report)
     tested = [one for name, summary in summaries.items() for one in _tested(name, summary)]
-    yield from _draw_survival(tested) if "risk" in tested[0].table else _draw_classification(tested)
+    yield from _draw_tested(tested)
     yield from _draw_folds(report)
     runs = [run for summary in summaries.values() for run in summary.runs]
     for name, run in zip(run_names(runs), runs, strict=True):
@@ -87,20 +93,60 @@ def _tested(name: str, summary: Summary) -> list[_Tested]:
     return [_Tested(name, run.predictions) for name, run in named_runs]
 
 
-def _draw_classification(tested: Sequence[_Tested]) -> Iterator[Drawing]:
-    for name, curves in _curves(tested):
+def _draw_tested(tested: Sequence[_Tested]) -> Iterator[Drawing]:
+    table = tested[0].table
+    if "risk" in table:
+        yield from _draw_survival(tested)
+    elif has_multi_labels(table):
+        yield from _draw_multi_labels(tested)
+    else:
+        yield from _draw_classification(tested)
+
+
+def _draw_curves(groups: Iterable[tuple[str, Sequence[_Curve]]]) -> Iterator[Drawing]:
+    """Draw the curves of each group that has positive and negative cases in one figure."""
+    for name, curves in groups:
+        defined = [curve for curve in curves if curve.label.any() and not curve.label.all()]
+        if not defined:
+            continue
         axes = _new_axes()
-        for curve in curves:
+        for curve in defined:
             plot_roc(curve.probability, curve.label, curve.cases, name=curve.name, axes=axes)
         yield _drawing(
             axes, "ROC", name, "The band is the 95 % interval over cases; the diagonal is a coin's."
         )
         axes = _new_axes()
-        for curve in curves:
+        for curve in defined:
             plot_precision_recall(curve.probability, curve.label, curve.cases, name=curve.name, axes=axes)
         yield _drawing(
             axes, "Precision and recall", name, "AP: average precision. The grey line is a coin's precision."
         )
+
+
+def _draw_multi_labels(tested: Sequence[_Tested]) -> Iterator[Drawing]:
+    models = [(name, _label_curves(table)) for name, table in tested]
+    yield from _draw_curves(models)
+    for name, curves in models:
+        axes = _new_axes()
+        for curve in curves:
+            plot_reliability(reliability_curve(curve.probability, curve.label), name=curve.name, axes=axes)
+        yield _drawing(
+            axes, "Reliability", name, "How often each class was true; on the diagonal the model is calibrated."
+        )  # fmt: skip
+
+
+def _label_curves(table: pd.DataFrame) -> list[_Curve]:
+    """Each class over the cases where it is known; none where it is known of no case."""
+    columns = zip(classes_of(table), probabilities_of(table).T, multi_labels_of(table).T, strict=True)
+    return [
+        _Curve(name, probability[known], label[known] == 1, list(map(str, table.index[known])))
+        for name, probability, label in columns
+        if (known := ~np.isnan(label)).any()
+    ]
+
+
+def _draw_classification(tested: Sequence[_Tested]) -> Iterator[Drawing]:
+    yield from _draw_curves(_curves(tested))
     for name, table in tested:
         probability, label = probabilities_of(table), labels_of(table)
         axes = plot_confusion_matrix(probability.argmax(axis=1), label, classes_of(table), axes=_new_axes())
@@ -115,19 +161,14 @@ def _draw_classification(tested: Sequence[_Tested]) -> Iterator[Drawing]:
     )  # fmt: skip
 
 
-def _curves(tested: Sequence[_Tested]) -> Iterator[tuple[str, list[_Curve]]]:
+def _curves(tested: Sequence[_Tested]) -> list[tuple[str, list[_Curve]]]:
     """Curves of one figure each: all models of two classes, or all classes of a model."""
     if len(classes_of(tested[0].table)) == 2:
-        groups = [("", [_curve(table, 1, name) for name, table in tested])]
-    else:
-        groups = [
-            (name, [_curve(table, number, one) for number, one in enumerate(classes_of(table))])
-            for name, table in tested
-        ]
-    for name, curves in groups:
-        defined = [curve for curve in curves if curve.label.any() and not curve.label.all()]
-        if defined:
-            yield name, defined
+        return [("", [_curve(table, 1, name) for name, table in tested])]
+    return [
+        (name, [_curve(table, number, one) for number, one in enumerate(classes_of(table))])
+        for name, table in tested
+    ]
 
 
 def _curve(table: pd.DataFrame, number: int, name: str) -> _Curve:

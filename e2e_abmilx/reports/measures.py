@@ -11,14 +11,17 @@ from e2e_abmilx.evaluation.calibration import reliability_curve
 from e2e_abmilx.evaluation.concordance import Concordance
 from e2e_abmilx.evaluation.estimators import (
     Accuracy,
+    Among,
     Auroc,
     CohenKappa,
     Estimator,
     MacroAccuracy,
     MacroF1,
     Mean,
+    MeanOf,
     QuadraticKappa,
     Resampled,
+    Share,
 )
 from e2e_abmilx.runs import columns_named
 
@@ -38,12 +41,23 @@ class Measure(NamedTuple):
 
 
 def measures_of(predictions: pd.DataFrame) -> dict[str, Measure]:
-    """Return the measures that a table has the columns for, by the names that ``metrics.csv`` has for them."""
+    """Return the measures that a table has the columns for, by the names that ``metrics.csv`` has for them.
+
+    It has none for the AUC of each of several labels, ``auc_<class>``.
+    """
     if "risk" in predictions:
         return {"c_index": C_INDEX} | ({"brier": BRIER} if "brier" in predictions else {})
+    if has_multi_labels(predictions):
+        classes = classes_of(predictions)
+        return MULTI_LABEL | ({f"auc_{name}": _auc_of(name) for name in classes} if len(classes) > 1 else {})
     binary = len(classes_of(predictions)) == 2
     with_threshold = binary and bool(predictions["threshold"].notna().all())
     return CLASSIFICATION | (AT_THRESHOLD if with_threshold else {})
+
+
+def has_multi_labels(predictions: pd.DataFrame) -> bool:
+    """Return whether a case may be of several classes."""
+    return bool(columns_named("label_", predictions))
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
@@ -60,6 +74,11 @@ def labels_of(predictions: pd.DataFrame) -> NDArray[np.int64]:
     """Return the number of each case's class, shape ``(n,)``."""
     number = {name: number for number, name in enumerate(classes_of(predictions))}
     return np.array([number[name] for name in predictions["label"]], dtype=np.int64)
+
+
+def multi_labels_of(predictions: pd.DataFrame) -> NDArray[np.float64]:
+    """Return 1 where a case is of a class, 0 where it is not, NaN where that is unknown, shape ``(n, K)``."""
+    return predictions[columns_named("label_", predictions)].to_numpy(dtype=np.float64)
 
 
 def _predicted(predictions: pd.DataFrame) -> NDArray[np.int64]:
@@ -79,6 +98,65 @@ def _reached(predictions: pd.DataFrame) -> NDArray[np.bool_]:
     reached: NDArray[np.bool_] = probabilities_of(predictions)[:, 1] >= predictions["threshold"].to_numpy()
     return reached
 
+
+def _aucs(predictions: pd.DataFrame) -> list[Estimator]:
+    labels = multi_labels_of(predictions)
+    return [
+        Among(Auroc(probability, label == 1), ~np.isnan(label))
+        for probability, label in zip(probabilities_of(predictions).T, labels.T, strict=True)
+    ]
+
+
+def _auc_of(name: str) -> Measure:
+    return Measure(
+        f"AUC {name}",
+        f"area under the ROC curve of {name}, over the cases where it is known",
+        lambda table: _aucs(table)[classes_of(table).index(name)],
+    )
+
+
+def _right(predictions: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether each known label is what the model says, shape ``(n, K)``."""
+    right: NDArray[np.bool_] = (probabilities_of(predictions) >= 0.5) == multi_labels_of(predictions)
+    return right
+
+
+def _known(predictions: pd.DataFrame) -> NDArray[np.bool_]:
+    known: NDArray[np.bool_] = ~np.isnan(multi_labels_of(predictions))
+    return known
+
+
+def _f1s(predictions: pd.DataFrame) -> list[Estimator]:
+    called, label = probabilities_of(predictions) >= 0.5, multi_labels_of(predictions) == 1
+    called &= _known(predictions)
+    return [
+        Share(2 * (said & true), said.astype(int) + true)
+        for said, true in zip(called.T, label.T, strict=True)
+    ]
+
+
+MULTI_LABEL = {
+    "auc": Measure(
+        "AUC",
+        "area under the ROC curve, mean over the classes, each over the cases where it is known",
+        lambda table: MeanOf(_aucs(table)),
+    ),
+    "accuracy": Measure(
+        "accuracy",
+        "share of all known labels that a probability of 0.5 or more tells rightly (micro)",
+        lambda table: Share(_right(table).sum(axis=1), _known(table).sum(axis=1)),
+    ),
+    "accuracy_macro": Measure(
+        "macro acc.",
+        "that share of each class, mean over the classes",
+        lambda table: MeanOf([Share(*each) for each in zip(_right(table).T, _known(table).T, strict=True)]),
+    ),
+    "f1": Measure(
+        "F1",
+        "mean of the classes' F1 scores at a probability of 0.5, over known labels",
+        lambda table: MeanOf(_f1s(table)),
+    ),
+}
 
 CLASSIFICATION = {
     "auc": Measure(

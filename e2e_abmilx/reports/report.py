@@ -6,7 +6,7 @@ from typing import NamedTuple
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.reports.brier import add_brier_scores, brier_horizon
 from e2e_abmilx.reports.comparison import Comparison, compare
-from e2e_abmilx.reports.measures import Measure, classes_of, measures_of
+from e2e_abmilx.reports.measures import Measure, classes_of, has_multi_labels, measures_of
 from e2e_abmilx.reports.summary import Summary, pool, summarise
 from e2e_abmilx.runs import Run
 
@@ -77,7 +77,11 @@ def _notes(runs: Sequence[Run], summaries: Sequence[Summary], horizon: float | N
 
 
 def _refuse_mixture(runs: Sequence[Run]) -> None:
-    kinds = [" ".join(classes_of(run.predictions)) or "those of survival" for run in runs]
+    kinds = [
+        " ".join(classes_of(run.predictions)) + ", several a case" * has_multi_labels(run.predictions)
+        or "those of survival"
+        for run in runs
+    ]
     for run, kind in zip(runs, kinds, strict=True):
         if kind != kinds[0]:
             raise InputError(

@@ -53,7 +53,7 @@ def summarise(runs: Sequence[Run], measures: Mapping[str, Measure]) -> Summary:
         InputError: Two folds of one cross-validation test the same case.
     """
     per_run = [estimate(run.predictions, measures) for run in runs]
-    spread = {name: _spread([values[name].point for values in per_run]) for name in measures}
+    spread = {name: spread_of([values[name].point for values in per_run]) for name in measures}
     overlap = find_overlap(runs)
     pooled = None if overlap else estimate(pool(runs), measures)
     return Summary(list(runs), per_run, spread, pooled, overlap)
@@ -99,7 +99,8 @@ def _are_folds_of_one(run: Run, other: Run) -> bool:
     return made and run.data["fold"] != other.data.get("fold") and one == two
 
 
-def _spread(values: Sequence[float]) -> Spread:
+def spread_of(values: Sequence[float]) -> Spread:
+    """Return mean and standard deviation of a measure over runs, where it is defined."""
     defined = np.array(values)[~np.isnan(values)]
     mean = float(defined.mean()) if len(defined) else np.nan
     sd = float(defined.std(ddof=1)) if len(defined) > 1 else np.nan

@@ -51,6 +51,10 @@ class BagTask(LightningModule):
     monitor: str
     #: Whether more of it is better (``"max"``) or less (``"min"``).
     mode: str = "max"
+    #: What the data must give, as their argument ``target`` has it; whatever it is, if empty.
+    target: str = ""
+    #: Whether the last score has a threshold, fitted on validation cases.
+    has_threshold: bool = True
     #: Whether the loss of a bag means something by itself; otherwise validation logs none.
     loss_of_a_bag: bool = True
 
@@ -118,6 +122,15 @@ class BagTask(LightningModule):
     @abstractmethod
     def score_names(self) -> list[str]:
         """Return the column names of the scores."""
+
+    def truth_names(self) -> list[str]:
+        """Return the column names of what is known of a case."""
+        return ["label"]
+
+    def truth(self, prediction: Prediction) -> list[Any]:
+        """Return what is known of a case, as the label table spells it; empty where it is unknown."""
+        label = prediction.label
+        return [self.classes[label] if isinstance(label, int) and label >= 0 else ""]
 
     @abstractmethod
     def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
@@ -253,8 +266,15 @@ class BagTask(LightningModule):
         ]
 
     def setup(self, stage: str) -> None:
-        """Take the names of the classes from the data and refuse another number of them."""
-        classes = tuple(getattr(getattr(self.trainer, "datamodule", None), "classes", ()))
+        """Take the names of the classes from the data; refuse another number of them, or another kind of label."""
+        data = getattr(self.trainer, "datamodule", None)
+        target = getattr(data, "target", self.target)
+        if stage != "predict" and self.target and target != self.target:
+            raise InputError(
+                f"{type(self).__name__} learns from the target {self.target} and the data give {target}; set"
+                f" data.target to {self.target}, or take the task of {target}"
+            )
+        classes = tuple(getattr(data, "classes", ()))
         if classes and len(classes) != self.num_outputs:
             raise InputError(
                 f"the data have {len(classes)} classes ({', '.join(classes)}) and the model {self.num_outputs} outputs;"
@@ -323,14 +343,19 @@ class BagTask(LightningModule):
         loss = self.bag_loss(logits, case)
         if self.trainer.sanity_checking:  # which ends before every process has seen the end of a case
             return None
+        # Lightning rounds the mean number of cases of a process down, and no multiple of their number is rounded
+        one_case = self.trainer.world_size
         if self.loss_of_a_bag:
-            self.log(f"{stage}/loss", loss, batch_size=1, sync_dist=True)
+            self.log(f"{stage}/loss", loss, batch_size=one_case, sync_dist=True)
         self.update_metrics(metrics, logits, case)
-        cases = self.val_cases if stage == "val" else self.test_cases
-        cases.update(self.bag_scores(logits)[:, -1], case.label)
+        if self.has_threshold:
+            cases = self.val_cases if stage == "val" else self.test_cases
+            cases.update(self.bag_scores(logits)[:, -1], case.label)
         self.log_dict(_metrics_of(metrics), batch_size=1)
         means = _means(attention_sparsity(output.attention, case.mask))
-        self.log_dict({f"{stage}/{name}": mean for name, mean in means.items()}, batch_size=1, sync_dist=True)
+        self.log_dict(
+            {f"{stage}/{name}": mean for name, mean in means.items()}, batch_size=one_case, sync_dist=True
+        )
         return self._predict(case, output)
 
     def _gather(self, bag: Bag) -> tuple[Bag, HeadOutput] | None:
@@ -354,9 +379,10 @@ class BagTask(LightningModule):
     def _predict(self, case: Bag, output: HeadOutput) -> Prediction:
         assert isinstance(case.patches, Tensor)  # features by now
         scores = self.bag_scores(output.logits.float())[0].tolist()
+        label = case.label[0].tolist()
         return Prediction(
             case=case.cases[0],
-            label=int(case.label[0]),
+            label=label if isinstance(label, int) else tuple(label),
             time=float(case.time[0]),
             event=int(case.event[0]),
             scores=dict(zip(self.score_names(), scores, strict=True)),

@@ -29,6 +29,7 @@ class ClassificationTask(BagTask):
     The arguments are those of :class:`BagTask`.
     """
 
+    target = "label"
     monitor = "val/auc"
 
     def configure_loss(self) -> nn.Module:

@@ -12,7 +12,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         case: Name of the case.
-        label: Class or time bin, -1 where unknown.
+        label: Class or time bin, or, of several labels, 1 or 0 for each class; -1 where unknown.
         time: Months; NaN where unknown.
         event: 1 where the event happened.
         scores: Such as class probabilities, by the names of :attr:`BagTask.score_names`.
@@ -23,7 +23,7 @@ class Prediction(NamedTuple):
     """
 
     case: str
-    label: int
+    label: int | tuple[int, ...]
     time: float
     event: int
     scores: dict[str, float]

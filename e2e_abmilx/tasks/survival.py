@@ -1,5 +1,6 @@
 """Survival in discrete time."""
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from e2e_abmilx.evaluation.thresholds import Threshold, fit_median_threshold
 from e2e_abmilx.losses import SurvivalNLL, survival_risk
 from e2e_abmilx.metrics import ConcordanceIndex
 from e2e_abmilx.tasks.base import BagTask
+from e2e_abmilx.tasks.prediction import Prediction
 
 
 class SurvivalTask(BagTask):
@@ -20,6 +22,7 @@ class SurvivalTask(BagTask):
     The arguments are those of :class:`BagTask`.
     """
 
+    target = "survival"
     monitor = "val/c_index"
     #: Inner edges of the time bins, months; known from the data or the checkpoint.
     time_edges: tuple[float, ...] = ()
@@ -62,6 +65,14 @@ class SurvivalTask(BagTask):
     def score_names(self) -> list[str]:
         """Return a column for each inner edge, in months, and one for the risk."""
         return [*(f"survival_{edge:.6g}" for edge in self.time_edges), "risk"]
+
+    def truth_names(self) -> list[str]:
+        """Return the columns of the months and of the event."""
+        return ["time", "event"]
+
+    def truth(self, prediction: Prediction) -> list[Any]:
+        """Return the months and the event; empty where they are unknown."""
+        return ["", ""] if math.isnan(prediction.time) else [prediction.time, prediction.event]
 
     def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold:
         """Return the median risk of the validation cases, which parts risk groups."""

@@ -72,6 +72,34 @@ def test_cases_find_their_slides_in_a_second_table(tmp_path: Path, caplog: pytes
     assert read_cohort(table)[0].slides == ("01",)
 
 
+def test_labels_of_several_classes(tmp_path: Path) -> None:
+    table = _table(tmp_path, "case,slide,HER2,label,ER\nc,a,1,x,0.0\nd,b,NA,y,1\nc,e,1.0,x,0\n")
+    first, second = read_cohort(table, label_columns=["ER", "HER2"])
+    assert (first.labels, first.slides, first.label) == ((0, 1), ("a", "e"), "x")
+    assert second.labels == (1, -1)
+    assert read_cohort(table)[0].labels == ()
+
+
+MULTI_LABEL_BROKEN = {
+    "a word": ("slide,ER,PR\na,1,0\nb,1,pos\n", r":3: PR 'pos' is neither 1 \(the case has it\) nor 0"),
+    "a grade": ("slide,ER,PR\na,2,0\n", r":2: ER '2' is neither .* or nothing where it is unknown"),
+    "a share": ("slide,ER,PR\na,1,0.5\n", ":2: PR '0.5' is neither"),
+    "a sign": ("slide,ER,PR\na,-1,0\n", ":2: ER '-1' is neither"),
+    "no column": ("slide,ER,PGR\na,1,0\n", r"no column 'PR' \(is it 'PGR'\?\), which is stated for a class; it has"),
+    "other capitals": ("slide,ER,pr\na,1,0\n", "no column 'PR'"),
+    "two columns": ("slide,ER,PR,PR\na,1,0,1\n", "2 column 'PR'"),
+    "two rows": ("case,slide,ER,PR\nc,a,1,0\nc,b,1,1\n", r":2 and :3: case c has two sets of labels \(\(1, 0\) and"),
+    "half a row": ("case,slide,ER,PR\nc,a,1,0\nc,b,1,\n", r"case c has two sets of labels \(\(1, 0\) and \(1, -1\)\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), MULTI_LABEL_BROKEN.values(), ids=MULTI_LABEL_BROKEN.keys())
+def test_broken_labels_of_several_classes(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(CohortError, match=message) as refusal:
+        read_cohort(_table(tmp_path, text), label_columns=["ER", "PR"])
+    assert "labels.csv" in str(refusal.value)
+
+
 def test_what_was_recognised_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = _table(tmp_path, "ID,days,censorship\na,3,0\nb,4,1\nb,4,1\n")
     with caplog.at_level(logging.INFO):

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e_abmilx.cohort import Case, CohortError, encode_labels, match_slides, read_cohort
+from e2e_abmilx.cohort import (
+    Case,
+    CohortError,
+    encode_labels,
+    encode_multi_labels,
+    match_slides,
+    read_cohort,
+)
 
 UUID = "F6E9A5DF-D8FB-45CF-B4BD-C6B76294C291"
 OTHER = "62DFE56B-B84C-40F9-9625-FCB55767B70D"
@@ -25,6 +32,17 @@ def test_missing_and_misspelt_labels_are_named() -> None:
         encode_labels(cases, None)
     with pytest.raises(CohortError, match=r"label 'IDC ' \(is it 'IDC'\?\) of case c"):
         encode_labels([cases[0], cases[2]], ["IDC", "ILC"])
+
+
+def test_unknown_labels_of_several_classes_are_named() -> None:
+    known = [Case(name, (name,), labels=labels) for name, labels in {"a": (1, -1), "b": (-1, 0)}.items()]
+    assert encode_multi_labels(known, ["ER", "PR"]) == [(1, -1), (-1, 0)]
+    with pytest.raises(
+        CohortError, match="1 of 3 cases have no known label, first c; complete the columns ER, PR"
+    ):
+        encode_multi_labels([*known, Case("c", ("c",), labels=(-1, -1))], ["ER", "PR"])
+    with pytest.raises(CohortError, match="class 'PR' is unknown in all 1 cases"):
+        encode_multi_labels(known[:1], ["ER", "PR"])
 
 
 def _match(slides: list[str], there: list[str]) -> tuple[list[str] | None, list[str]]:

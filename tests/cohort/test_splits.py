@@ -119,6 +119,24 @@ def test_folds_may_be_stratified_by_event() -> None:
         assert sum(case.event for case in split if case.split == "test") == 1
 
 
+@given(
+    st.lists(st.tuples(*[st.sampled_from([0, 0, 0, 1, 1, -1])] * 4), min_size=40, max_size=90),
+    st.integers(0, 3),
+)
+def test_folds_may_be_stratified_by_several_labels(rows: list[tuple[int, ...]], seed: int) -> None:
+    """Each label of each class by itself: of four classes nearly all combinations are rare."""
+    cases = [Case(f"{number:02}", (f"s{number}",), labels=labels) for number, labels in enumerate(rows)]
+    parts = [
+        [case for case in assign_folds(cases, fold=fold, folds=4, seed=seed, stratify_by="labels")
+         if case.split == "test"]
+        for fold in range(4)
+    ]  # fmt: skip
+    assert sorted(case.id for part in parts for case in part) == [case.id for case in cases]
+    for number in range(4):
+        positives = [sum(case.labels[number] == 1 for case in part) for part in parts]
+        assert max(positives) - min(positives) <= 4
+
+
 @pytest.mark.parametrize("fold", range(5))
 def test_folds_of_the_real_cohort(shared: Path, fold: int) -> None:
     cases = read_cohort(shared / "data/ucsb_breast/labels.csv", columns={"group": "tma"})

@@ -50,3 +50,16 @@ def survived(cases: Sequence[str], *, seed: int) -> pd.DataFrame:
     time, event = truth.exponential(30, len(cases)).round(1), truth.integers(0, 2, len(cases))
     risk = np.random.default_rng(seed).normal(size=len(cases)) - time / 30
     return pd.DataFrame({"case": cases, "time": time, "event": event, "risk": risk})
+
+
+def multi_labelled(
+    cases: Sequence[str], classes: Sequence[str], *, seed: int, skill: float = 1.0, unknown: float = 0.2
+) -> pd.DataFrame:
+    """Random predictions of several labels a case, of which a share is unknown; labels depend on the cases alone."""
+    truth = np.random.default_rng(len(cases))
+    label = truth.integers(0, 2, (len(cases), len(classes))).astype(float)
+    logits = np.random.default_rng(seed).normal(size=label.shape) + skill * (label - 0.5)
+    label[truth.random(label.shape) < unknown] = np.nan
+    labels = pd.DataFrame(label, columns=[f"label_{name}" for name in classes]).astype("Int64")
+    scores = pd.DataFrame(1 / (1 + np.exp(-logits)), columns=[f"probability_{name}" for name in classes])
+    return pd.concat([pd.DataFrame({"case": cases}), labels, scores], axis=1)

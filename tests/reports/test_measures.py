@@ -2,13 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hand_written import classified, survived
+from hand_written import classified, multi_labelled, survived
 from torchmetrics.functional.classification import (
+    binary_accuracy,
+    binary_auroc,
+    binary_f1_score,
     multiclass_accuracy,
     multiclass_auroc,
     multiclass_calibration_error,
     multiclass_cohen_kappa,
     multiclass_f1_score,
+    multilabel_accuracy,
 )
 
 from e2e_abmilx.metrics import concordance_index
@@ -66,3 +70,46 @@ def test_no_sensitivity_without_a_threshold_for_every_case_or_with_three_classes
     three = classified(CASES, ["0", "1", "2"], seed=0).assign(threshold=0.5)
     for table in (two, three):
         assert "sensitivity" not in measures_of(table)
+
+
+def _labels(table: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:
+    label = table.filter(like="label_").astype("float64").fillna(-1).to_numpy()
+    return torch.tensor(table.filter(like="probability_").to_numpy()), torch.tensor(label).long()
+
+
+def test_several_labels_are_torchmetrics_class_by_class() -> None:
+    table = multi_labelled(CASES, ["ER", "PR", "HER2"], seed=0)
+    probability, label = _labels(table)
+    assert (label < 0).any()
+    known = [(probability[label[:, k] >= 0, k], label[label[:, k] >= 0, k]) for k in range(3)]
+    aucs = [float(binary_auroc(*one)) for one in known]
+    assert _values(
+        table.astype({name: float for name in table if name.startswith("label_")})
+    ) == pytest.approx(
+        {
+            "auc": np.mean(aucs),
+            "accuracy": float(multilabel_accuracy(probability, label, 3, average="micro", ignore_index=-1)),
+            "accuracy_macro": np.mean([float(binary_accuracy(*one)) for one in known]),
+            "f1": np.mean([float(binary_f1_score(*one)) for one in known]),
+            **dict(zip(["auc_ER", "auc_PR", "auc_HER2"], aucs, strict=True)),
+        },
+        abs=1e-6,
+    )
+
+
+def test_weights_of_several_labels_are_repeated_rows() -> None:
+    table = multi_labelled(CASES, ["ER", "PR"], seed=0).astype({"label_ER": float, "label_PR": float})
+    weight = np.random.default_rng(0).integers(0, 4, len(table))
+    repeated = table.loc[table.index.repeat(weight)]
+    weighted = {name: one.estimator(table)(weight) for name, one in measures_of(table).items()}
+    assert weighted == pytest.approx(_values(repeated))
+
+
+def test_several_labels_of_which_a_class_is_unknown_have_no_mean() -> None:
+    table = multi_labelled(CASES, ["ER", "PR"], seed=0).astype({"label_ER": float, "label_PR": float})
+    values = _values(table.assign(label_PR=np.nan))
+    for name in ("auc", "accuracy_macro", "f1", "auc_PR"):
+        assert np.isnan(values[name])
+    assert values["auc_ER"] == _values(table)["auc_ER"]
+    assert 0 < values["accuracy"] < 1
+    assert set(_values(table[["label_ER", "probability_ER"]])) == {"auc", "accuracy", "accuracy_macro", "f1"}

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hand_written import classified, survived, write_run
+from hand_written import classified, multi_labelled, survived, write_run
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.brier import Censoring, integrated_brier_score
 from e2e_abmilx.main import main
 from e2e_abmilx.reports import make_report
+from e2e_abmilx.reports.cases import case_table
 from e2e_abmilx.runs import Run, read_run
 
 CASES = [f"case-{number:03d}" for number in range(60)]
@@ -159,3 +160,46 @@ def test_no_brier_score_where_one_run_lacks_what_it_takes(tmp_path: Path) -> Non
     one = write_run(tmp_path / "a", table.assign(survival_10=0.5), splits=splits)
     two = write_run(tmp_path / "b", table, splits=splits)
     assert set(make_report([one], [two]).measures) == {"c_index"}
+
+
+def test_several_labels_a_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = ["ER", "PR", "HER2"]
+    one, two = (
+        write_run(tmp_path / name, multi_labelled(CASES, classes, seed=seed, skill=skill))
+        for name, seed, skill in (("one", 0, 3.0), ("two", 1, 0.5))
+    )
+    main(["report", "--runs", str(one.folder), "--against", str(two.folder), "--html", "true"])
+    text = capsys.readouterr().out
+    made = make_report([one], [two])
+    assert list(made.measures)[:4] == ["auc", "accuracy", "accuracy_macro", "f1"]
+    assert made.comparison is not None
+    assert (
+        made.comparison.compared["auc_HER2"].difference.estimate.low > 0
+    )  # the better model is told from the other
+    assert f"{made.summary.per_run[0]['auc_PR'].point:.3f}" in text
+    page = (one.folder / "report.html").read_text()
+    for title in ("ROC: first", "Precision and recall: second", "Reliability: first"):
+        assert f"<h3>{title}</h3>" in page
+    cases = case_table([one])
+    row = cases.loc["case-000"]
+    parts = [
+        row[f"probability_{name}"] if row[f"label_{name}"] else 1 - row[f"probability_{name}"]
+        for name in classes
+        if not np.isnan(row[f"label_{name}"])
+    ]
+    assert row["rightness"] == pytest.approx(np.mean(parts))
+    called = [name for name in classes if row[f"probability_{name}"] >= 0.5]
+    assert row["predicted"] == (", ".join(called) or "none")
+    assert f"<td>{row['label']}</td>" in page
+
+
+def test_several_labels_are_not_mixed_or_compared_across_tables(tmp_path: Path) -> None:
+    table = multi_labelled(CASES, ["0", "1"], seed=0)
+    one = write_run(tmp_path / "a", table)
+    with pytest.raises(
+        InputError, match=r"predicts the classes 0 1, several a case and .* 0 1; report runs of one"
+    ):
+        make_report([one, write_run(tmp_path / "b", classified(CASES, ["0", "1"], seed=0))])
+    flipped = table.assign(label_1=1 - table["label_1"])
+    with pytest.raises(InputError, match=r"shared cases differ in their label, first case-0"):
+        make_report([one], [write_run(tmp_path / "c", flipped)])

@@ -1,0 +1,100 @@
+"""Slide-level classification where a case may be of several classes at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MultilabelAccuracy
+from torchmetrics.functional.classification import (
+    binary_accuracy,
+    binary_auroc,
+    binary_average_precision,
+    binary_f1_score,
+)
+
+from e2e_abmilx.bags import Bag
+from e2e_abmilx.losses import MaskedBCE
+from e2e_abmilx.metrics import ScoredCases
+from e2e_abmilx.tasks.base import BagTask
+from e2e_abmilx.tasks.prediction import Prediction
+
+
+class MultiLabelTask(BagTask):
+    """Binary cross-entropy of each of K classes; AUC, average precision, accuracy and F1.
+
+    Unknown labels have no part in the loss and in the metrics. A class is called from a probability of 0.5 on.
+
+    The arguments are those of :class:`BagTask`.
+    """
+
+    target = "multi_label"
+    monitor = "val/auc"
+    has_threshold = False
+
+    def configure_loss(self) -> nn.Module:
+        """Return the cross-entropy of the known labels."""
+        return MaskedBCE()
+
+    def configure_metrics(self) -> MetricCollection:
+        """Return the means over classes of AUC, average precision, accuracy and F1, and the micro accuracy."""
+        return MetricCollection(
+            {
+                "auc": MeanOverClasses(binary_auroc),
+                "average_precision": MeanOverClasses(binary_average_precision),
+                "accuracy": MultilabelAccuracy(self.num_outputs, average="micro", ignore_index=-1),
+                "accuracy_macro": MeanOverClasses(binary_accuracy),
+                "f1": MeanOverClasses(binary_f1_score),
+            },
+            compute_groups=False,  # metrics of a group copy all cases so far at each one that is logged
+        )
+
+    def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
+        """Return the loss of a batch."""
+        loss: Tensor = self.loss(logits, bag.label)
+        return loss
+
+    def bag_scores(self, logits: Tensor) -> Tensor:
+        """Return the probability of each class by itself, shape ``(B, K)``."""
+        return logits.sigmoid()
+
+    def score_names(self) -> list[str]:
+        """Return a column name for each class."""
+        return [f"probability_{name}" for name in self.classes]
+
+    def truth_names(self) -> list[str]:
+        """Return a column for the label of each class."""
+        return [f"label_{name}" for name in self.classes]
+
+    def truth(self, prediction: Prediction) -> list[Any]:
+        """Return the labels, 1 or 0; empty where they are unknown."""
+        labels = prediction.label if isinstance(prediction.label, tuple) else [-1] * self.num_outputs
+        return ["" if label < 0 else label for label in labels]
+
+    def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
+        """Add a batch to the metrics."""
+        metrics.update(logits.sigmoid(), bag.label)
+
+
+class MeanOverClasses(ScoredCases):
+    """The mean of a measure over those classes that have both positive and negative cases among the known ones.
+
+    torchmetrics counts the other classes as 0, or fails where nothing is known of one, and so would small validation
+    splits.
+
+    Args:
+        measure: Of one class, called with probabilities and labels of the cases where it is known, shape ``(n,)``.
+    """
+
+    def __init__(self, measure: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.measure = measure
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # one number of all cases instead of the cases
+        """Return the mean, a scalar; NaN where no class has both."""
+        score, label = super().compute()
+        columns = zip(score.T, label.T, strict=True)
+        known = [(own[truth >= 0], truth[truth >= 0]) for own, truth in columns]
+        values = [self.measure(own, truth) for own, truth in known if len(truth.unique()) == 2]
+        return torch.stack(values).mean() if values else score.new_tensor(torch.nan)
