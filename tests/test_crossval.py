@@ -94,7 +94,7 @@ def log() -> Iterator[list[str]]:
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("e2e_abmilx.crossval")
+    logger = logging.getLogger("e2e_abmilx.fits")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield messages
@@ -116,7 +116,7 @@ def resumed(config: Path, killed: tuple[str, list[str]], log: list[str]) -> str:
     taken = threading.Event()
 
     def take() -> None:
-        with hold(config.parent / "run/fold-0/fold.lock", wait=True):
+        with hold(config.parent / "run/fold-0/fit.lock", wait=True):
             taken.set()
             while not any(message.startswith("waiting") for message in log):
                 time.sleep(0.05)
@@ -136,11 +136,11 @@ def _times(root: Path) -> dict[str, int]:
 def test_a_failing_fold_stops_no_other_and_is_named(config: Path, killed: tuple[str, list[str]]) -> None:
     root = config.parent / "run"
     error, progress = killed
-    assert "1 of 2 folds failed" in error
+    assert "1 of 2 fits failed" in error
     assert f"{root / 'fold-0'} (exit status -9)" in error
-    assert re.search(r"fold 1 of 2: fitting .*fold-0; 0:00:00 elapsed$", progress[0])
+    assert re.search(r"fit 1 of 2: fitting .*fold-0; 0:00:00 elapsed$", progress[0])
     assert re.search(
-        r"fold 2 of 2: fitting .*fold-1; 0:\d\d:\d\d elapsed, about 0:\d\d:\d\d to go$", progress[1]
+        r"fit 2 of 2: fitting .*fold-1; 0:\d\d:\d\d elapsed, about 0:\d\d:\d\d to go$", progress[1]
     )
     assert torch.load(root / "fold-0/last.ckpt", weights_only=False)["epoch"] == 0
     assert not (root / "fold-0/predictions.csv").exists()
@@ -150,8 +150,8 @@ def test_a_failing_fold_stops_no_other_and_is_named(config: Path, killed: tuple[
 
 def test_an_interrupted_fold_is_gone_on_with(config: Path, resumed: str, log: list[str]) -> None:
     root = config.parent / "run"
-    assert any("fold 1 of 2: going on with" in message for message in log)
-    assert not any("fold 2 of 2" in message for message in log)
+    assert any("fit 1 of 2: going on with" in message for message in log)
+    assert not any("fit 2 of 2" in message for message in log)
     assert torch.load(root / "fold-0/last.ckpt", weights_only=False)["epoch"] == 1
     with open(root / "fold-0/metrics.csv", newline="") as file:
         epochs = [row["epoch"] for row in csv.DictReader(file) if row["train/loss_epoch"]]

@@ -63,7 +63,7 @@ def compare(runs: Sequence[Run], against: Sequence[Run], measures: Mapping[str, 
             " compare runs of one cohort, whose cases are spelt alike"
         )
     one, two = first.loc[shared], second.loc[shared]
-    _refuse_other_truth(one, two)
+    refuse_other_truth(one, two)
     return Comparison(
         len(shared),
         len(first) - len(shared),
@@ -90,7 +90,12 @@ def _pool_once(runs: Sequence[Run]) -> pd.DataFrame:
     return pool(runs)
 
 
-def _refuse_other_truth(one: pd.DataFrame, two: pd.DataFrame) -> None:
+def refuse_other_truth(one: pd.DataFrame, two: pd.DataFrame) -> None:
+    """Refuse predictions of the same cases that differ about what is true of them.
+
+    Raises:
+        InputError: They differ in a label, a time or an event.
+    """
     for name in ("label",) if "label" in one else ("time", "event"):
         differs = one[name] != two[name]
         if differs.any():
