@@ -1,74 +1,26 @@
 """The authors' three recipes on extracted features are what ``configs/`` says, number by number."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from built_recipes import CONFIGS, Recipe, build_recipe, read_rates
 from torch import nn
-from torch.optim import Optimizer
 
-from e2e_abmilx.cli import BagCLI
 from e2e_abmilx.cohort import read_cohort
 from e2e_abmilx.datamodules import FeatureDataModule
 from e2e_abmilx.encoders import Precomputed
-from e2e_abmilx.heads import ABMILX
 from e2e_abmilx.main import main
-from e2e_abmilx.tasks import BagTask
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = ("features_panda", "features_subtyping", "features_survival")
 #: Their names in the authors' release, and so in the reference values.
 AUTHORS = ("fm_panda", "fm_subtyping", "fm_survival")
 
 
-class Recipe(NamedTuple):
-    """A config as the command line builds it."""
-
-    config: Any
-    task: BagTask
-    data: FeatureDataModule
-    trainer: Trainer
-
-    @property
-    def head(self) -> ABMILX:
-        assert isinstance(self.task.head, ABMILX)
-        return self.task.head
-
-    def optimizer(self) -> Optimizer:
-        return self.task.optimizer(self.task.parameters())
-
-    def callbacks(self) -> dict[str, Any]:
-        """Names and arguments of the callbacks of the config."""
-        found = self.config.trainer.callbacks or []
-        return {one.class_path.rpartition(".")[2]: one.init_args.as_dict() for one in found}
-
-
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recipe]:
-    return {name: _build(name, tmp_path_factory.mktemp(name)) for name in RECIPES}
-
-
-def _build(name: str, run: Path) -> Recipe:
-    options = {
-        "--config": CONFIGS / f"{name}.yaml",
-        "--trainer.accelerator": "cpu",
-        "--trainer.default_root_dir": run,
-    }
-    cli = BagCLI(
-        BagTask,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        run=False,
-        args=[str(word) for pair in options.items() for word in pair],
-    )
-    assert isinstance(cli.datamodule, FeatureDataModule)
-    return Recipe(cli.config, cli.model, cli.datamodule, cli.trainer)
+    return {name: build_recipe(name, tmp_path_factory.mktemp(name)) for name in RECIPES}
 
 
 _PATIENT = {
@@ -144,19 +96,8 @@ def test_checkpoints_are_chosen_by_what_is_measured(recipes: dict[str, Recipe]) 
 def test_rates_at_the_start_of_epochs(
     shared: Path, recipes: dict[str, Recipe], name: str, cases: int
 ) -> None:
-    file = shared / "reference/schedule_reference.json"
-    theirs = json.loads(file.read_text())["schedules"][AUTHORS[RECIPES.index(name)]]
-    optimizer = recipes[name].optimizer()
-    make_schedule = recipes[name].task.schedule
-    assert make_schedule is not None
-    schedule = make_schedule(optimizer, cases * theirs["num_epochs"])
-    optimizer.step()
-    rates = []
-    for epoch in range(theirs["num_epochs"]):
-        schedule.last_epoch = epoch * cases - 1
-        schedule.step()
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx(theirs["per_epoch"], rel=1e-12)
+    theirs = read_rates(shared, AUTHORS[RECIPES.index(name)])
+    assert recipes[name].rates_at_epochs(cases, len(theirs)) == pytest.approx(theirs, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,59 +1,25 @@
 """The authors' five end-to-end recipes are what ``configs/`` says, number by number."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from built_recipes import CONFIGS, Recipe, build_recipe, read_rates
 from torch import nn
-from torch.optim import Optimizer
 
 from e2e_abmilx.augment import GroupedCrops
 from e2e_abmilx.bags import Target
-from e2e_abmilx.cli import BagCLI
 from e2e_abmilx.cohort import Case, read_cohort
 from e2e_abmilx.datamodules import SlideDataModule
-from e2e_abmilx.heads import ABMILX
 from e2e_abmilx.main import main
 from e2e_abmilx.samplers import Draw
 from e2e_abmilx.store import write_store
-from e2e_abmilx.tasks import BagTask
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = ("panda_r18", "panda_r50", "brca_subtyping_r18", "brca_subtyping_r50", "brca_survival_r18")
 #: Their names in the authors' release, and so in the reference values.
 AUTHORS = ("r18_panda", "r50_panda", "r18_brca_subtyping", "r50_brca_subtyping", "r18_brca_survival")
-
-
-class Recipe(NamedTuple):
-    """A config as the command line builds it, without pretrained weights and on two CPU processes."""
-
-    config: Any
-    task: BagTask
-    data: SlideDataModule
-    trainer: Trainer
-
-    @property
-    def head(self) -> ABMILX:
-        assert isinstance(self.task.head, ABMILX)
-        return self.task.head
-
-    @property
-    def crops(self) -> GroupedCrops:
-        assert isinstance(self.task.augment, GroupedCrops)
-        return self.task.augment
-
-    def optimizer(self) -> Optimizer:
-        return self.task.optimizer(self.task.parameters())
-
-    def callback(self, name: str) -> Any:
-        """Arguments of a callback of the config, or None."""
-        callbacks = self.config.trainer.callbacks
-        return next((one.init_args for one in callbacks if one.class_path.endswith(f".{name}")), None)
 
 
 @pytest.fixture(scope="module")
@@ -68,28 +34,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipes(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, Recipe]:
-    return {name: _build(name, cache, tmp_path_factory.mktemp(name)) for name in RECIPES}
-
-
-def _build(name: str, cache: Path, run: Path) -> Recipe:
-    options = {
-        "--config": CONFIGS / f"{name}.yaml",
-        "--model.encoder.pretrained": "false",
-        "--data.cache": cache,
-        "--trainer.accelerator": "cpu",
-        "--trainer.default_root_dir": run,
+    return {
+        name: build_recipe(
+            name, tmp_path_factory.mktemp(name), **{"model.encoder.pretrained": "false", "data.cache": cache}
+        )
+        for name in RECIPES
     }
-    cli = BagCLI(
-        BagTask,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        run=False,
-        args=[str(word) for pair in options.items() for word in pair],
-    )
-    assert isinstance(cli.datamodule, SlideDataModule)
-    return Recipe(cli.config, cli.model, cli.datamodule, cli.trainer)
+
+
+def _crops(recipe: Recipe) -> GroupedCrops:
+    assert isinstance(recipe.task.augment, GroupedCrops)
+    return recipe.task.augment
 
 
 def _size(module: nn.Module) -> int:
@@ -106,7 +61,7 @@ def _ratio(recipe: Recipe) -> int:
 
 
 def _transform(recipe: Recipe) -> tuple[bool, float]:
-    return recipe.crops.flips, recipe.crops.max_shift * 256
+    return _crops(recipe).flips, _crops(recipe).max_shift * 256
 
 
 _STRONG, _WEAK, _WEAK_STRONG = (True, 0), (False, 0), (False, 100)
@@ -125,7 +80,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "num_epoch": (lambda r: r.trainer.max_epochs, (200, 200, 75, 125, 30)),
     "max_epoch": (_max_epoch, (120, None, 50, None, 20)),
     "patient": (
-        lambda r: getattr(r.callback("PatientStopping"), "patience", None),
+        lambda r: r.callbacks().get("PatientStopping", {}).get("patience"),
         (20, None, 10, None, 10),
     ),
     "opt": (lambda r: type(r.optimizer()).__name__, ("Adam", "AdamW", "AdamW", "AdamW", "AdamW")),
@@ -143,9 +98,9 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "p_batch_size_v": (lambda r: r.data.chunk_size, (2048,) * 5),
     "evaluated scales": (lambda r: r.data.eval_scales, ("finest",) * 5),
     "img_transform": (_transform, (_STRONG, _STRONG, _WEAK, _WEAK_STRONG, _WEAK)),
-    "crop_scale": (lambda r: r.crops.min_area, (0.08, 0.08, 0.25, 0.08, 0.08)),
-    "img_trans_chunk": (lambda r: r.crops.groups, (4,) * 5),
-    "crop": (lambda r: r.crops.size, (224,) * 5),
+    "crop_scale": (lambda r: _crops(r).min_area, (0.08, 0.08, 0.25, 0.08, 0.08)),
+    "img_trans_chunk": (lambda r: _crops(r).groups, (4,) * 5),
+    "crop": (lambda r: _crops(r).size, (224,) * 5),
     "img_size": (lambda r: r.data.patch_size, (256,) * 5),
     "µm/px": (lambda r: r.data.mpp, ((0.5, 1.0), (0.5, 1.0), (1.0, 2.0), (1.0, 2.0), (1.0, 2.0))),
     "input_dim": (lambda r: r.head.embed.in_features, (256, 1024, 256, 1024, 256)),
@@ -166,7 +121,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     ),
     "seed": (lambda r: (r.config.seed_everything, r.data.seed), ((2021, 2021),) * 5),
     "mm": (
-        lambda r: getattr(r.callback("EMAWeightAveraging"), "decay", None),
+        lambda r: r.callbacks().get("EMAWeightAveraging", {}).get("decay"),
         (0.9999, 0.9999, 0.9997, 0.9997, None),
     ),
     "amp": (lambda r: r.config.trainer.precision, ("16-mixed",) * 5),
@@ -189,9 +144,9 @@ def test_values(recipes: dict[str, Recipe], key: str) -> None:
 
 def test_stopping_watches_what_the_checkpoint_is_chosen_by(recipes: dict[str, Recipe]) -> None:
     for name, recipe in recipes.items():
-        stopping, checkpoint = recipe.callback("PatientStopping"), recipe.config.checkpoint
+        stopping, checkpoint = recipe.callbacks().get("PatientStopping"), recipe.config.checkpoint
         if stopping is not None:
-            assert (stopping.monitor, stopping.mode) == (checkpoint.monitor, checkpoint.mode), name
+            assert (stopping["monitor"], stopping["mode"]) == (checkpoint.monitor, checkpoint.mode), name
         known = {*recipe.task.val_metrics.keys()}
         assert checkpoint.monitor in known
 
@@ -234,19 +189,8 @@ def test_steps_an_epoch(recipes: dict[str, Recipe], name: str, cases: int, steps
 def test_rates_at_the_start_of_epochs(
     shared: Path, recipes: dict[str, Recipe], name: str, cases: int, steps: int
 ) -> None:
-    file = shared / "reference/schedule_reference.json"
-    theirs = json.loads(file.read_text())["schedules"][AUTHORS[RECIPES.index(name)]]
-    optimizer = recipes[name].optimizer()
-    make_schedule = recipes[name].task.schedule
-    assert make_schedule is not None
-    schedule = make_schedule(optimizer, steps * theirs["num_epochs"])
-    optimizer.step()
-    rates = []
-    for epoch in range(theirs["num_epochs"]):
-        schedule.last_epoch = epoch * steps - 1
-        schedule.step()
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx(theirs["per_epoch"], rel=1e-12)
+    theirs = read_rates(shared, AUTHORS[RECIPES.index(name)])
+    assert recipes[name].rates_at_epochs(steps, len(theirs)) == pytest.approx(theirs, rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Recipes of ``configs/`` as the command line builds them."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.optim import Optimizer
+
+from e2e_abmilx.cli import BagCLI
+from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
+from e2e_abmilx.heads import ABMILX
+from e2e_abmilx.tasks import BagTask
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+class Recipe(NamedTuple):
+    """A config, and what the command line makes of it."""
+
+    config: Any
+    task: BagTask
+    data: SlideDataModule | FeatureDataModule
+    trainer: Trainer
+
+    @property
+    def head(self) -> ABMILX:
+        assert isinstance(self.task.head, ABMILX)
+        return self.task.head
+
+    def optimizer(self) -> Optimizer:
+        return self.task.optimizer(self.task.parameters())
+
+    def callbacks(self) -> dict[str, Any]:
+        """Names and arguments of the callbacks of the config."""
+        found = self.config.trainer.callbacks or []
+        return {one.class_path.rpartition(".")[2]: one.init_args.as_dict() for one in found}
+
+    def rates_at_epochs(self, steps: int, epochs: int) -> list[float]:
+        """Learning rates at the start of epochs of so many steps."""
+        optimizer = self.optimizer()
+        assert self.task.schedule is not None
+        schedule = self.task.schedule(optimizer, steps * epochs)
+        optimizer.step()
+        rates = []
+        for epoch in range(epochs):
+            schedule.last_epoch = epoch * steps - 1
+            schedule.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+        return rates
+
+
+def build_recipe(name: str, run: Path, **options: object) -> Recipe:
+    """Build a recipe on the CPU, with options of the command line for what it leaves open."""
+    given = {"trainer.accelerator": "cpu", "trainer.default_root_dir": run, **options}
+    cli = BagCLI(
+        BagTask,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        run=False,
+        args=[
+            "--config",
+            str(CONFIGS / f"{name}.yaml"),
+            *(f"--{key}={value}" for key, value in given.items()),
+        ],
+    )
+    return Recipe(cli.config, cli.model, cli.datamodule, cli.trainer)
+
+
+def read_rates(shared: Path, name: str) -> list[float]:
+    """The authors' learning rates at the start of each epoch of a recipe, by their name of it."""
+    file = shared / "reference/schedule_reference.json"
+    rates: list[float] = json.loads(file.read_text())["schedules"][name]["per_epoch"]
+    return rates
