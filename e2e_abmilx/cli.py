@@ -3,12 +3,14 @@
 import logging
 import os
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -20,6 +22,8 @@ from e2e_abmilx.callbacks import (
     LastCheckpoint,
     MemoryAdvice,
     PredictionTable,
+    ProgressLines,
+    RunRecord,
     SplitTable,
 )
 from e2e_abmilx.datamodules import BagDataModule
@@ -29,11 +33,16 @@ from e2e_abmilx.tasks import BagTask
 
 logger = logging.getLogger(__name__)
 
-_RUN_FILES = ("fit.yaml", "splits.csv", "best.ckpt", "last.ckpt", "metrics.csv", "predictions.csv")
+_RUN_FILES = (
+    "fit.yaml", "run.yaml", "splits.csv", "best.ckpt", "last.ckpt", "metrics.csv", "predictions.csv", "figures",
+)  # fmt: skip
 
 
 class BagCLI(LightningCLI):
     """LightningCLI whose run lives in one folder, ``trainer.default_root_dir``."""
+
+    #: Where a finished test has left its predictions, in the first process; None in others, and without a test.
+    tested: Path | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that every run has."""
@@ -41,6 +50,7 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(PredictionTable, "predictions")
         parser.add_lightning_class_args(SplitTable, "split_table")
+        parser.add_lightning_class_args(RunRecord, "run_record")
         parser.add_lightning_class_args(DataWait, "data_wait")
         parser.add_lightning_class_args(MemoryAdvice, "memory_advice")
 
@@ -70,6 +80,12 @@ class BagCLI(LightningCLI):
         if settings.precision is None:
             kwargs["precision"] = best_precision(settings.accelerator)
             logger.info("precision %s: the fastest that this device trains well in", kwargs["precision"])
+        callbacks = settings.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        shows_own = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        # Lightning's bar goes to standard output
+        if settings.enable_progress_bar in (None, True) and not shows_own and not sys.stdout.isatty():
+            kwargs["callbacks"] = [*callbacks, ProgressLines()]
         return super().instantiate_trainer(**kwargs)
 
     def predict(self, model: BagTask, **kwargs: Any) -> None:  # noqa: ANN401
@@ -84,20 +100,37 @@ class BagCLI(LightningCLI):
         if isinstance(data, BagDataModule) and not data.cases["test"]:
             logger.info("no test split: the run ends without a test")
             return
+        folder, chosen = self.trainer.default_root_dir, self.trainer.checkpoint_callback
+        if isinstance(chosen, ModelCheckpoint) and not chosen.best_model_path:
+            raise InputError(
+                f"no checkpoint was chosen, because validation did not run, so none is tested; {folder}/last.ckpt is the"
+                " model as it is now; validate more often (trainer.check_val_every_n_epoch), or fit for longer"
+            )
         self.trainer.test(self.model, datamodule=data, ckpt_path="best")
-        logger.info("%s holds %s", self.trainer.default_root_dir, ", ".join(_RUN_FILES))
+        self.after_test()
+        if self.trainer.is_global_zero:
+            logger.info("%s holds %s", folder, ", ".join(_RUN_FILES))
+
+    def after_test(self) -> None:
+        """Note where the predictions are."""
+        folder = self.trainer.log_dir or self.trainer.default_root_dir  # all processes must ask for it
+        if self.trainer.is_global_zero and not self._get(self.config_init, "trainer").fast_dev_run:
+            self.tested = Path(folder)
 
 
-def run(args: list[str] | None, *, epilog: str) -> None:
+def run(args: list[str] | None, *, epilog: str) -> Path | None:
     """Run one of Lightning's verbs.
 
     Args:
         args: Verb and options; by default those of the process.
         epilog: Last line of the help.
+
+    Returns:
+        Folder with the predictions of a finished test; None without one, and in all processes but the first.
     """
     torch.set_float32_matmul_precision("high")
     _hush()
-    BagCLI(
+    done = BagCLI(
         BagTask,
         LightningDataModule,
         subclass_mode_model=True,
@@ -107,6 +140,7 @@ def run(args: list[str] | None, *, epilog: str) -> None:
         args=args,
         parser_kwargs={"prog": "e2e-abmilx", "epilog": epilog},
     )
+    return done.tested
 
 
 def _hush() -> None:
@@ -116,6 +150,13 @@ def _hush() -> None:
     )
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message=".*is not supported by the model summary")
+    # crossval and compare hand on the words that they were given
+    warnings.filterwarnings(
+        "ignore", message="LightningCLI's args parameter is intended to run from within Python"
+    )
+    warnings.filterwarnings(
+        "ignore", message="predict returned None"
+    )  # a part of a case has no prediction yet
     # last.ckpt is written by a callback of its own, and best.ckpt is meant
     warnings.filterwarnings("ignore", message=".*configured with multiple `ModelCheckpoint` callbacks")
     warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities of TorchVision")

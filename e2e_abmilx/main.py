@@ -2,11 +2,17 @@
 
 import logging
 import pkgutil
+import re
 import sys
+from pathlib import Path
 
 from jsonargparse import auto_cli
 
 from e2e_abmilx.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_DPI = 300  # of figures, as journals ask for
 
 #: Commands that need neither model nor data: name → typed function with a docstring, imported when it is asked for.
 TOOLS = {
@@ -17,6 +23,9 @@ TOOLS = {
     "report": "e2e_abmilx.reports:report",
     "verify": "e2e_abmilx.cache:verify",
 }
+
+#: Commands that make many fits and pass options on to them: name → function of the words, which returns a text.
+MANY_FITS = {"compare": "e2e_abmilx.compare:compare", "crossval": "e2e_abmilx.crossval:crossval"}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -30,8 +39,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         if words and words[0] in TOOLS:
             _run_tool(words)
-        elif words and words[0] == "crossval":
-            _run_crossval(words[1:])
+        elif words and words[0] in MANY_FITS:
+            print(pkgutil.resolve_name(MANY_FITS[words[0]])(words[1:]))
         else:
             _run_lightning(args)
     except InputError as error:
@@ -68,13 +77,25 @@ def _run_tool(words: list[str]) -> None:
         sys.exit(f"error: {failed} of {len(result)} slides were set aside; manifest.csv says why")
 
 
-def _run_crossval(words: list[str]) -> None:
-    from e2e_abmilx.crossval import crossval  # reading runs takes pandas, and `cache --help` does not need it
-
-    print(crossval(words))
-
-
 def _run_lightning(args: list[str] | None) -> None:
     from e2e_abmilx.cli import run  # Lightning takes seconds to import, and `cache --help` does not need it
 
-    run(args, epilog=f"Also: {', '.join(sorted([*TOOLS, 'crossval']))}; each has its own --help.")
+    tested = run(args, epilog=f"Also: {', '.join(sorted([*TOOLS, *MANY_FITS]))}; each has its own --help.")
+    if tested:
+        _draw_figures(tested)
+
+
+def _draw_figures(folder: Path) -> None:
+    """Draw the figures of a test into ``figures``, one PNG each; what goes wrong does not undo the test."""
+    from e2e_abmilx.reports import make_report  # matplotlib and pandas are slow to import too
+    from e2e_abmilx.reports.figures import draw_figures
+    from e2e_abmilx.runs import read_run
+
+    try:
+        drawings = draw_figures(make_report([read_run(folder)]))
+        (folder / "figures").mkdir(exist_ok=True)
+        for title, _, figure in drawings:
+            name = re.sub(r"\W+", "_", title).lower()
+            figure.savefig(folder / "figures" / f"{name}.png", dpi=_DPI)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the test is done
+        logger.warning("%s is tested, but its figures are not all drawn: %s", folder, error)

@@ -4,8 +4,9 @@ Without an Axes a figure as wide as a journal's column is made, by pyplot, so th
 Functions that draw a curve may be called again on the same Axes, to compare. Nothing global is changed.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,6 +30,7 @@ DASHES = ("-", "--", "-.", ":")
 _COLUMN_MM, _HEIGHT_MM, _DPI = 85.0, 70.0, 200
 _LABEL_PT, _SMALL_PT = 8.0, 7.0
 _GREY = "#767676"
+_ROOMY, _TICK_CHARACTERS = 8, 30  # classes with two lines of text in a cell; characters along an axis
 _SHARES = np.linspace(0, 1, 201)  # where the band of an ROC curve is measured
 
 
@@ -75,7 +77,7 @@ def plot_roc(
         low, high = np.quantile(heights, INTERVAL, axis=0)
         axes.fill_between(_SHARES, low, high, color=pen.colour, alpha=0.15, linewidth=0)
     _draw_diagonal(axes)
-    return _finish(axes, "1 − specificity", "sensitivity", shares=True, legend="lower right")
+    return _finish(axes, "1 − specificity", "sensitivity", shares=True)
 
 
 def plot_precision_recall(
@@ -113,13 +115,15 @@ def plot_precision_recall(
         label=_named(name, "AP", estimate),
     )  # fmt: skip
     axes.axhline(ranking.positive.mean(), color=_GREY, linewidth=0.6, linestyle="--", zorder=0)
-    return _finish(axes, "recall", "precision", shares=True, legend="above")
+    return _finish(axes, "recall", "precision", shares=True)
 
 
 def plot_confusion_matrix(
     predicted: ArrayLike, label: ArrayLike, classes: Sequence[str], *, axes: Axes | None = None
 ) -> Axes:
     """Draw how often each class was taken for each: the number, and as colour its share of the class.
+
+    Of up to 8 classes the share is written too.
 
     Args:
         predicted: Class that the model says, 0 … K-1, shape ``(n,)``.
@@ -139,11 +143,14 @@ def plot_confusion_matrix(
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(size, size):
-        ink = "white" if share[row, column] > 0.5 else "black"
-        text = f"{matrix[row, column]}\n{share[row, column]:.0%}"
+        ink = "white" if share[row, column] > 0.7 else "black"
+        text = f"{matrix[row, column]}" + f"\n{share[row, column]:.0%}" * (size <= _ROOMY)
         axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=_SMALL_PT)
-    axes.set_xticks(range(size), classes)
-    axes.set_yticks(range(size), classes)
+    names, turn = [_wrap(name, 14) for name in classes], 0
+    if size * max(len(line) for name in names for line in name.splitlines()) > _TICK_CHARACTERS:
+        names, turn = [_wrap(name, 20) for name in classes], 90
+    axes.set_xticks(range(size), names, rotation=turn)
+    axes.set_yticks(range(size), names)
     return _finish(axes, "predicted class", "true class")
 
 
@@ -162,7 +169,7 @@ def plot_reliability(curve: ReliabilityCurve, *, name: str = "", axes: Axes | No
     areas = 4 + 120 * curve.rows / curve.rows.sum()
     axes.scatter(curve.confidence, curve.frequency, areas, color=pen.colour, linewidth=0, clip_on=False)
     _draw_diagonal(axes)
-    return _finish(axes, "predicted probability", "observed frequency", shares=True, legend="upper left")
+    return _finish(axes, "predicted probability", "observed frequency", shares=True)
 
 
 def plot_kaplan_meier(groups: RiskGroups, *, axes: Axes | None = None) -> Axes:
@@ -182,13 +189,14 @@ def plot_kaplan_meier(groups: RiskGroups, *, axes: Axes | None = None) -> Axes:
         axes.fill_between(
             curve.time, curve.low, curve.high, step="post", color=pen.colour, alpha=0.15, linewidth=0
         )
-    axes.set_xlim(0, max((curve.time[-1] for curve in curves.values() if len(curve.time)), default=1))
+    axes.set_xlim(0, 1.02 * max((curve.time[-1] for curve in curves.values() if len(curve.time)), default=1))
     axes.set_ylim(0, 1.02)
-    axes.text(
-        0.03, 0.04, f"log-rank {_p_value(groups.p_value)}", transform=axes.transAxes, fontsize=_LABEL_PT
-    )
+    axes.annotate(  # beside the legend, where no curve can be in its way
+        f"log-rank {_p_value(groups.p_value)}", (1, 1), (0, 5), "axes fraction", "offset points",
+        ha="right", fontsize=_SMALL_PT,
+    )  # fmt: skip
     _write_numbers_at_risk(axes, curves)
-    return _finish(axes, "time (months)", "survival", legend="above")
+    return _finish(axes, "time (months)", "survival")
 
 
 def plot_learning_curves(
@@ -216,7 +224,7 @@ def plot_learning_curves(
             label=name,
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _finish(axes, "epoch", measure, legend="above")
+    return _finish(axes, "epoch", measure)
 
 
 def plot_attention_sparsity(metrics: pd.DataFrame, *, axes: Axes | None = None) -> Axes:
@@ -241,6 +249,8 @@ def plot_folds(
 ) -> Axes:
     """Draw a measure of each fold with its 95 % interval; line and legend give the mean over folds ± SD.
 
+    A point may lie outside of its interval, as that of a measure that resampling biases.
+
     Args:
         estimates: Of each fold.
         measure: What it is, such as ``AUC``.
@@ -251,14 +261,18 @@ def plot_folds(
     pen, models = _next_pen(axes), len(axes.containers)
     points, low, high = np.array([(each.point, each.low, each.high) for each in estimates]).T
     folds = np.arange(1, len(points) + 1)
-    spread = f" ± {points.std(ddof=1):.3f}" if len(points) > 1 else ""
+    places = folds + 0.15 * models
     axes.errorbar(
-        folds + 0.15 * models, points, [points - low, high - points], fmt="o^sD"[models % 4],
-        color=pen.colour, markersize=3.5, elinewidth=1, capsize=2, label=f"{name} {points.mean():.3f}{spread}".strip(),
+        places, (low + high) / 2, (high - low) / 2, fmt="none", ecolor=pen.colour, elinewidth=1, capsize=2
+    )
+    spread = f" ± {points.std(ddof=1):.3f}" if len(points) > 1 else ""
+    axes.plot(
+        places, points, "o^sD"[models % 4], color=pen.colour, markersize=3.5,
+        label=f"{name} {points.mean():.3f}{spread}".strip(),
     )  # fmt: skip
     axes.axhline(points.mean(), color=pen.colour, linestyle=pen.dashes, linewidth=0.8, zorder=0)
     axes.set_xticks(folds)
-    return _finish(axes, "fold", measure, legend="above")
+    return _finish(axes, "fold", measure)
 
 
 class _Pen(NamedTuple):
@@ -317,6 +331,10 @@ def _named(name: str, measure: str, estimate: Estimate) -> str:
     return f"{name} {measure} {estimate.point:.3f} ({estimate.low:.3f}–{estimate.high:.3f})".strip()
 
 
+def _wrap(name: str, characters: int) -> str:
+    return textwrap.fill(name, characters, break_long_words=False)
+
+
 def _p_value(value: float) -> str:
     if np.isnan(value):
         return "p undefined"
@@ -332,30 +350,21 @@ def _write_numbers_at_risk(axes: Axes, curves: Mapping[str, SurvivalCurve]) -> N
     ticks = [tick for tick in axes.get_xticks() if tick <= axes.get_xlim()[1]]
     axes.set_xticks(ticks)
 
-    def write(
-        text: str, time: float, line: int, align: str, colour: str = "black", shift_pt: float = 0
-    ) -> None:
+    def write(text: str, time: float, line: int, align: str, shift_pt: float = 0) -> None:
         axes.annotate(
             text, (time, 0), (shift_pt, -34 - 10 * line), axes.get_xaxis_transform(), "offset points",
-            ha=align, va="center", color=colour, fontsize=_SMALL_PT, annotation_clip=False,
+            ha=align, va="center", fontsize=_SMALL_PT, annotation_clip=False,
         )  # fmt: skip
 
     write("numbers at risk", 0, 0, "left")
     for line, (name, curve) in enumerate(curves.items(), start=1):
-        write(name, 0, line, "right", COLOURS[line - 1], shift_pt=-16)
+        write(name, 0, line, "right", shift_pt=-16)
         for tick in ticks:
             later = np.searchsorted(curve.time, tick)
             write(str(curve.at_risk[later] if later < len(curve.time) else 0), tick, line, "center")
 
 
-def _finish(
-    axes: Axes,
-    x_label: str,
-    y_label: str,
-    *,
-    shares: bool = False,
-    legend: Literal["above", "lower right", "upper left"] | None = None,
-) -> Axes:
+def _finish(axes: Axes, x_label: str, y_label: str, *, shares: bool = False) -> Axes:
     """Labels, sizes that can be read in print, no frame; both axes from 0 to 1 where they are shares."""
     axes.set_xlabel(x_label, fontsize=_LABEL_PT)
     axes.set_ylabel(y_label, fontsize=_LABEL_PT)
@@ -363,8 +372,6 @@ def _finish(
     axes.spines[["top", "right"]].set_visible(False)
     if shares:
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    if legend == "above":  # where no curve can be in its way
+    if axes.get_legend_handles_labels()[1]:  # above, where no curve can be in its way
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=_SMALL_PT, frameon=False)
-    elif legend:
-        axes.legend(loc=legend, fontsize=_SMALL_PT, frameon=False)
     return axes

@@ -87,12 +87,13 @@ def read_run(folder: Path) -> Run:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Read the settings that a run was made with.
+    """Read the settings that a run was made with; in the folder of a test by itself, those of the test.
 
     Raises:
-        InputError: There is no ``fit.yaml``, or it is none of ours.
+        InputError: There is neither ``fit.yaml`` nor ``test.yaml``, or it is none of ours.
     """
-    path = folder / "fit.yaml"
+    named = (folder / "fit.yaml", folder / "test.yaml")
+    path = next((path for path in named if path.is_file()), named[0])
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

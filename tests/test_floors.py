@@ -22,6 +22,7 @@ FLOORS = {
         "patches",
         "store",
         "locks",
+        "progress",
         "manifest",
         "overview",
         "heatmaps",
@@ -38,7 +39,7 @@ FLOORS = {
     "bags": ["samplers", "jpegs", "bags", "features", "feature_bags", "loaders"],
     "modules": ["encoders", "heads", "losses", "metrics", "augment", "schedules"],
     "lightning": ["datamodules", "tasks", "loggers", "callbacks"],
-    "people": ["cli", "runs", "reports", "crossval", "main", "__main__"],
+    "people": ["cli", "runs", "reports", "fits", "crossval", "compare", "main", "__main__"],
 }
 ORDER = [name for names in FLOORS.values() for name in names]
 HEAVY = {"torch", "lightning", "torchmetrics", "timm", "torchvision"}

@@ -1,4 +1,5 @@
 import csv
+import logging
 import os
 import re
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from e2e_abmilx import cli
 from e2e_abmilx.main import main
@@ -56,9 +58,16 @@ def _fails(args: list[str]) -> str:
 def test_fit_leaves_an_answer_and_the_other_verbs_use_it(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     main(["fit", "--config", str(config)])
-    assert {"fit.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "predictions.csv"} <= {
+    assert {"fit.yaml", "run.yaml", "best.ckpt", "last.ckpt", "metrics.csv", "predictions.csv"} <= {
         p.name for p in run.iterdir()
     }
+    drawn = {"roc", "precision_and_recall", "confusion", "reliability", "loss", "attention_sparsity"}
+    assert {path.name for path in (run / "figures").iterdir()} == {f"{name}.png" for name in drawn}
+    with Image.open(run / "figures/roc.png") as picture:
+        assert picture.width == pytest.approx(85 / 25.4 * 300, abs=1)
+    recorded = yaml.safe_load((run / "run.yaml").read_text())
+    assert recorded["fit"]["epochs"] == 3
+    assert recorded["test"]["seconds"] > 0
     with open(run / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["case", "label", "probability_0", "probability_1"]
@@ -78,6 +87,9 @@ def test_fit_leaves_an_answer_and_the_other_verbs_use_it(config: Path, tmp_path:
     for verb in ("validate", "test", "predict"):
         main([verb, *saved])
         assert (run / verb / f"{verb}.yaml").exists()
+    tested = drawn - {"loss", "attention_sparsity"}
+    assert {path.name for path in (run / "test/figures").iterdir()} == {f"{name}.png" for name in tested}
+    assert yaml.safe_load((run / "run.yaml").read_text()) == recorded
     assert (run / "test/predictions.csv").read_bytes() == before
     assert ((run / "metrics.csv").read_bytes(), (run / "fit.yaml").read_bytes()) == trained
     with open(run / "predict/predictions.csv", newline="") as file:
@@ -86,7 +98,21 @@ def test_fit_leaves_an_answer_and_the_other_verbs_use_it(config: Path, tmp_path:
     main(["fit", "--config", str(config)])  # a second fit loses nothing of the first
     assert (run / "earlier-1/predictions.csv").read_bytes() == before
     assert (run / "earlier-1/best.ckpt").exists()
+    assert (run / "earlier-1/run.yaml").exists()
+    assert (run / "earlier-1/figures/roc.png").exists()
     assert (run / "predictions.csv").read_bytes() == before  # and, with its seed, says the same
+
+
+def test_a_figure_that_fails_does_not_undo_the_test(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("e2e_abmilx"), "handlers", [caplog.handler])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "figures").touch()  # a file where the folder must be
+    main(["fit", "--config", str(config)])
+    assert (run / "predictions.csv").exists()
+    assert "its figures are not all drawn" in caplog.text
 
 
 def test_survival_fits(config: Path, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,6 +145,23 @@ def test_confusion_matrix_counts_labels_by_rows() -> None:
     assert axes.texts[8].get_color() == "white"  # on dark blue
 
 
+def test_long_names_of_classes_do_not_overlap() -> None:
+    names = ["adenocarcinoma of the lung", "squamous cell carcinoma", "ductal carcinoma in situ"] * 2
+    for classes in (names[:2], names):
+        axes = plot_confusion_matrix([0, 1], [0, 1], classes)
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.canvas.draw()
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert [" ".join(label.get_text().split()) for label in axes.get_xticklabels()] == classes
+        assert all(left.x1 <= right.x0 for left, right in pairwise(boxes))
+
+
+def test_shares_are_left_out_where_they_have_no_room() -> None:
+    axes = plot_confusion_matrix([0, 1], [0, 1], list("abcdefghi"))
+    assert {text.get_text() for text in axes.texts} == {"0", "1"}
+
+
 def test_reliability_shows_each_bin_and_the_error() -> None:
     rows = _rows(200)
     curve = reliability_curve(rows.probability, rows.label, bins=5)
@@ -214,11 +232,42 @@ def test_folds_have_their_intervals_and_mean() -> None:
     axes = plot_folds(folds, "AUC", name="ABMILX")
     plot_folds(folds[:1], "AUC", name="ABMIL", axes=axes)
     assert _legend(axes) == ["ABMILX 0.800 ± 0.100", "ABMIL 0.700"]
-    points, _, (bars,) = axes.containers[0]
-    assert points.get_ydata().tolist() == pytest.approx([0.7, 0.8, 0.9])
+    assert _curves(axes)[0][:, 1].tolist() == pytest.approx([0.7, 0.8, 0.9])
+    *_, (bars,) = axes.containers[0]
     assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
         pytest.approx([point - 0.1, point + 0.05]) for point in (0.7, 0.8, 0.9)
     ]
+
+
+def test_a_point_outside_of_its_interval_is_drawn_where_it_is() -> None:
+    axes = plot_folds(
+        [Estimate(0.9, 0.7, 0.05, 0.6, 0.8, 9, 0), Estimate(0.5, 0.7, 0.05, 0.6, 0.8, 9, 0)], "AUC"
+    )
+    (points,) = _curves(axes)
+    assert points[:, 1].tolist() == [0.9, 0.5]
+    *_, (bars,) = axes.containers[0]
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [pytest.approx([0.6, 0.8])] * 2
+
+
+def test_legends_and_the_p_value_lie_on_nothing() -> None:
+    rows = _rows(gap=-3.0)  # where a curve goes through the lower right corner
+    time = np.arange(1.0, 61)
+    groups = compare_risk_groups(rows.probability, time, np.ones(60), Threshold(0.5, "val"))
+    for axes in (
+        plot_roc(*rows, draws=20),
+        plot_reliability(reliability_curve(rows.probability, rows.label)),
+        plot_kaplan_meier(groups),
+    ):
+        figure, legend = axes.get_figure(root=True), axes.get_legend()
+        assert figure is not None
+        assert legend is not None
+        figure.canvas.draw()
+        frame = axes.get_window_extent()
+        assert legend.get_window_extent().y0 >= frame.y1 - 1
+        p_values = [text.get_window_extent() for text in axes.texts if text.get_text().startswith("log-rank")]
+        for box in p_values:
+            assert box.y0 >= frame.y1
+            assert box.x0 >= legend.get_window_extent().x1
 
 
 def test_all_text_can_be_read_in_a_column_of_a_journal(metrics: pd.DataFrame) -> None:

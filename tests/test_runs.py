@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_the_threshold_of_the_test_row(tmp_path: Path) -> None:
     assert read_run(_write(tmp_path / "a")).predictions["threshold"].tolist() == [0.375, 0.375]
     without = METRICS.replace("test/threshold", "test/loss")
     assert read_run(_write(tmp_path / "b", metrics_csv=without)).predictions["threshold"].isna().all()
+
+
+MULTI_LABEL = "case,label_ER,label_PR,probability_ER,probability_PR\n007,1,0,0.75,0.25\nNA,,1,0.5,0.5\n"
+
+
+def test_several_labels_a_case(tmp_path: Path) -> None:
+    table = read_run(_write(tmp_path, predictions_csv=MULTI_LABEL)).predictions
+    assert table["label_ER"].tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
+    assert table["label_PR"].tolist() == [0.0, 1.0]
+    assert table["label"].tolist() == ["ER", "ER?, PR"]
+    assert table["probability_PR"].tolist() == [0.25, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +104,9 @@ def test_a_planted_leak_is_refused(split: str, tmp_path: Path) -> None:
         ({"predictions_csv": PREDICTIONS.replace("007,yes", "007,")}, "first 007, have a label that is none of the"),
         ({"predictions_csv": PREDICTIONS.replace("0.75", "nan")}, "1 of 2 cases, first 007"),
         ({"predictions_csv": PREDICTIONS.replace("0.75", "high")}, "1 of 2 cases, first 007"),
+        ({"predictions_csv": MULTI_LABEL.replace("007,1", "007,2")}, "1 of 2 cases, first 007"),
+        ({"predictions_csv": MULTI_LABEL.replace("0.25", "")}, "1 of 2 cases, first 007"),
+        ({"predictions_csv": MULTI_LABEL.replace("probability_PR", "score_PR")}, "has the columns case, label_ER, label_PR"),
         ({"splits_csv": "case,split\n007,test\n"}, r"first NA \(none\)"),
         ({"fit_yaml": None}, "fit.yaml is missing; name a folder that `e2e-abmilx fit` wrote"),
         ({"fit_yaml": "data: [}"}, "fit.yaml is no YAML"),

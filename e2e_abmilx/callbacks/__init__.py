@@ -7,6 +7,8 @@ from e2e_abmilx.callbacks.features import FeatureWriter
 from e2e_abmilx.callbacks.heatmap import AttentionHeatmap
 from e2e_abmilx.callbacks.memory_advice import MemoryAdvice
 from e2e_abmilx.callbacks.predictions import PredictionTable
+from e2e_abmilx.callbacks.progress import ProgressLines
+from e2e_abmilx.callbacks.run_record import RunRecord
 from e2e_abmilx.callbacks.splits import SplitTable
 
 __all__ = [
@@ -18,5 +20,7 @@ __all__ = [
     "MemoryAdvice",
     "PatientStopping",
     "PredictionTable",
+    "ProgressLines",
+    "RunRecord",
     "SplitTable",
 ]

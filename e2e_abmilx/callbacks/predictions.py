@@ -46,7 +46,8 @@ class PredictionTable(Callback):
     def _write(self, trainer: Trainer, task: LightningModule) -> None:
         rows, self._rows = _of_all_processes(self._rows), []
         folder = trainer.log_dir or trainer.default_root_dir
-        if not trainer.is_global_zero or not isinstance(task, BagTask):
+        # a run to try things out has no table to leave, least of all in place of a whole one
+        if not trainer.is_global_zero or not isinstance(task, BagTask) or trainer.fast_dev_run:
             return
         path = Path(folder) / "predictions.csv"
         partial = path.with_suffix(".partial")

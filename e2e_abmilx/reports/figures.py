@@ -109,13 +109,14 @@ def _draw_curves(groups: Iterable[tuple[str, Sequence[_Curve]]]) -> Iterator[Dra
         defined = [curve for curve in curves if curve.label.any() and not curve.label.all()]
         if not defined:
             continue
-        axes = _new_axes()
+        height_mm = 66 + 4 * len(defined)  # the legend has a line a curve
+        axes = _new_axes(height_mm=height_mm)
         for curve in defined:
             plot_roc(curve.probability, curve.label, curve.cases, name=curve.name, axes=axes)
         yield _drawing(
             axes, "ROC", name, "The band is the 95 % interval over cases; the diagonal is a coin's."
         )
-        axes = _new_axes()
+        axes = _new_axes(height_mm=height_mm)
         for curve in defined:
             plot_precision_recall(curve.probability, curve.label, curve.cases, name=curve.name, axes=axes)
         yield _drawing(

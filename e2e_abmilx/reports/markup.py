@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
 
-_NUMBER = re.compile(r"[-−]?\d[\d.,e+-]*( ?± ?[\d.]+)?( \(.*\))?|–")
+_NUMBER = re.compile(r"[-−]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?( ?± ?[\d.]+)?( \(.*\))?|–")
 _OVERLAY_SIDE = 640  # pixels
 
 

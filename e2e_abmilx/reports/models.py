@@ -11,6 +11,7 @@ import pandas as pd
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import Difference, Estimate, bootstrap, paired_bootstrap
 from e2e_abmilx.evaluation.estimators import MeanOver
+from e2e_abmilx.progress import track
 from e2e_abmilx.reports.comparison import refuse_other_truth
 from e2e_abmilx.reports.measures import Measure, measures_of
 from e2e_abmilx.reports.records import read_record
@@ -93,7 +94,7 @@ def compare_models(runs_of: Mapping[str, Sequence[Run]]) -> ModelTable:
             None if name == first_name else paired_bootstrap(means[name], means[first_name], cases),
             *_facts(runs),
         )
-        for name, runs in runs_of.items()
+        for name, runs in track(runs_of.items(), "comparing", "models")
     ]
     return ModelTable(measure, len(cases), models)
 

@@ -1,5 +1,6 @@
 """A report as one HTML page, which loads nothing from anywhere."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from e2e_abmilx.evaluation.bootstrap import Estimate
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
 from e2e_abmilx.reports.figures import Drawing, draw_figures, named_summaries
 from e2e_abmilx.reports.markup import Markup, drawing, element, escape, join, photograph, table
-from e2e_abmilx.reports.measures import Measure
+from e2e_abmilx.reports.measures import Measure, has_multi_labels
 from e2e_abmilx.reports.origins import Origin, origins_of
+from e2e_abmilx.reports.records import Record, read_record
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary
 from e2e_abmilx.reports.tables import common_folder, decimals, explanations, run_names
@@ -40,7 +42,7 @@ def write_page(report: Report, path: Path) -> None:
         "figures": join(*map(_figure, draw_figures(report))),
         "cases": _cases(report.summary.runs, slides, path.parent),
         "runs": _runs(runs),
-        "footer": f"Written by e2e-abmilx {__version__}. Runs do not record their hardware and how long they took.",
+        "footer": f"Written by e2e-abmilx {__version__}.",
     }
     page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         {name: escape(part) for name, part in parts.items()}
@@ -111,8 +113,13 @@ def _summary_table(name: str, summary: Summary, measures: Mapping[str, Measure])
             row += [f"{decimals(spread.mean)} ± {decimals(spread.sd)}"]
             row += [_with_interval(values[key]) for values in summary.per_run]
         rows.append(row)
-    folder = f"{name}: " * bool(name) + str(common_folder(summary.runs))
+    folder = f"{name}: " * bool(name) + str(_from_here(common_folder(summary.runs)))
     return table(f"{folder}, with 95 % intervals", head, rows)
+
+
+def _from_here(folder: Path) -> Path:
+    """The folder as one would name it here."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _with_interval(value: Estimate) -> str:
@@ -204,6 +211,8 @@ def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Pat
     rightness = (
         "share of the run's comparable pairs with this case that the risk ranks rightly"
         if "risk" in cases
+        else "probability of the true class; of several labels, its mean over the known ones"
+        if has_multi_labels(runs[0].predictions)
         else "probability of the true class"
     )
     return join(
@@ -284,28 +293,76 @@ def _link(content: str, overlay: Path, folder: Path) -> Markup:
 
 
 def _runs(runs: Sequence[Run]) -> Markup:
-    rows = [[name, *_facts(run)] for name, run in zip(run_names(runs), runs, strict=True)]
-    head = ["run", "seed", "fold", "epochs", "steps", "Lightning"]
+    names, records = run_names(runs), [read_record(run.folder) for run in runs]
+    made = [dict(_facts(run, record)) for run, record in zip(runs, records, strict=True)]
+    tables = [
+        _facts_table("How it was made", names, made),
+        _facts_table("On which machine", names, [dict(_machine(record)) for record in records]),
+        _facts_table(
+            "With which versions", names, [record.versions or {"e2e_abmilx": "–"} for record in records]
+        ),
+    ]
     configs = [
         element("details", element("summary", str(path)), element("pre", path.read_text(encoding="utf-8")))
-        for path in (run.folder / "fit.yaml" for run in runs)
+        for path in (run.folder / name for run in runs for name in ("fit.yaml", "test.yaml"))
+        if path.is_file()
     ]
-    return join(table("What each run was made with", head, rows), *configs)
+    return join(element("div", *tables, class_="facts"), *configs)
 
 
-def _facts(run: Run) -> Iterator[object]:
-    """Seed, fold, epochs, optimizer steps and version; a dash for what the run did not record."""
-    yield _known(run.settings.get("seed_everything"))
-    yield _known(run.data.get("fold"))
+def _facts_table(caption: str, names: Sequence[str], facts: Sequence[Mapping[str, object]]) -> Markup:
+    """A row a fact, and a column for all runs of which the same is true."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    titles = list(dict.fromkeys(title for one in facts for title in one))
+    for name, one in zip(names, facts, strict=True):
+        groups.setdefault(tuple(one.get(title, "–") for title in titles), []).append(name)
+    rows = [[title, *values] for title, *values in zip(titles, *groups, strict=True)]
+    return table(caption, ["run", *map(", ".join, groups.values())], rows)
+
+
+def _facts(run: Run, record: Record) -> Iterator[tuple[str, object]]:
+    """How a run was made; a dash for what it did not record."""
+    yield "seed", _known(run.settings.get("seed_everything"))
+    yield "fold", _known(run.data.get("fold"))
+    yield "precision", record.precision or "–"
+    yield "parameters of the encoder", _whole(record.encoder_parameters)
+    yield "parameters of the head", _whole(record.head_parameters)
     path = run.folder / "metrics.csv"
     metrics = pd.read_csv(path) if path.is_file() else pd.DataFrame()
     trained = (
         metrics.dropna(subset=["train/loss_epoch"]) if "train/loss_epoch" in metrics else metrics.iloc[:0]
     )
     for name in ("epoch", "step"):
-        yield int(trained[name].max()) + 1 if len(trained) else "–"
-    first = (run.folder / "fit.yaml").read_text(encoding="utf-8").partition("\n")[0]
-    yield first.partition("==")[2] if first.startswith("# lightning") else "–"
+        yield f"{name}s", int(trained[name].max()) + 1 if len(trained) else "–"
+    yield "best epoch, from 0 on", _whole(record.best_epoch)
+    yield "chosen by", f"{record.monitor} {record.best_value:.4g}" if record.monitor else "–"
+    yield "started (UTC)", f"{record.started:%Y-%m-%d %H:%M}" if record.started else "–"
+    yield "fit", _duration(record.fit_seconds)
+    yield "an epoch of it", _duration(record.epoch_seconds)
+    yield "test", _duration(record.test_seconds)
+    yield "times resumed", _whole(record.times_resumed)
+
+
+def _machine(record: Record) -> Iterator[tuple[str, str]]:
+    models = [f"{record.gpus.count(name)} × {name}" for name in dict.fromkeys(record.gpus)]
+    yield "GPUs", ", ".join(models) or ("none" if record.cpu else "–")
+    yield "CPU", record.cpu or "–"
+    yield "cores", _whole(record.cores)
+    yield "memory, GiB", _whole(record.memory_gib)
+    yield "processes", _whole(record.processes)
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _whole(number: float) -> str:
+    return "–" if math.isnan(number) else f"{number:,.0f}"
 
 
 def _known(value: object) -> object:

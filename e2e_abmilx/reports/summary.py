@@ -8,6 +8,7 @@ import pandas as pd
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import Estimate, bootstrap
+from e2e_abmilx.progress import track
 from e2e_abmilx.reports.measures import Measure
 from e2e_abmilx.runs import Run
 
@@ -52,7 +53,7 @@ def summarise(runs: Sequence[Run], measures: Mapping[str, Measure]) -> Summary:
     Raises:
         InputError: Two folds of one cross-validation test the same case.
     """
-    per_run = [estimate(run.predictions, measures) for run in runs]
+    per_run = [estimate(run.predictions, measures) for run in track(runs, "measuring", "runs")]
     spread = {name: spread_of([values[name].point for values in per_run]) for name in measures}
     overlap = find_overlap(runs)
     pooled = None if overlap else estimate(pool(runs), measures)

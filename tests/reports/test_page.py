@@ -11,11 +11,13 @@ import pytest
 from hand_written import classified, survived, write_run
 from PIL import Image
 
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.estimators import Estimator
 from e2e_abmilx.main import main
 from e2e_abmilx.manifest import CachedSlide, update_manifest
 from e2e_abmilx.reports.cases import case_table
 from e2e_abmilx.reports.measures import C_INDEX
+from e2e_abmilx.reports.records import read_record
 from e2e_abmilx.runs import Run
 
 CASES = [f"case-{number:03d}" for number in range(60)]
@@ -32,6 +34,19 @@ _METRICS = pd.DataFrame(
         "test/threshold": [None, None, None, 0.4],
     }
 )
+
+
+_RECORD = """\
+versions: {e2e_abmilx: 0.1.0, torch: 2.9.1, cuda: null}
+hardware: {cpu: A <fast> CPU, cores: 16, memory_gib: 125.7, gpus: [H100, H100], processes: 2}
+precision: bf16-mixed
+seed: 0
+parameters: {encoder: 2782784, head: 62273}
+fit: {started: 2026-03-01 12:30:00+00:00, ended: 2026-03-01 14:35:07+00:00, seconds: 7507.4, times_resumed: 1,
+  epochs: 2, seconds_per_epoch: 3753.7}
+best: {epoch: 1, monitor: val/loss, value: 0.6}
+test: {ended: 2026-03-01 14:36:00+00:00, seconds: 12.34}
+"""
 
 
 class Page(HTMLParser):
@@ -98,7 +113,7 @@ def test_folds_of_a_classification(tmp_path: Path) -> None:
     assert [text for text in page.said("summary") if text.endswith("fit.yaml")] == [
         str(run.folder / "fit.yaml") for run in runs
     ]
-    assert [yaml for yaml in page.said("pre") if "seed_everything: 0" in yaml]
+    assert [text for text in page.said("pre") if "seed_everything: 0" in text]
 
 
 def test_nothing_is_loaded_and_heads_have_scopes(tmp_path: Path) -> None:
@@ -153,6 +168,68 @@ def test_where_cases_come_from(tmp_path: Path) -> None:
     assert set(map(unquote, page.all("a", "href"))) - {f"#{name}" for name in page.all("section", "id")} == {
         "heatmaps/slide-case-003/overlay.png"
     }
+
+
+def _facts(page: Page) -> dict[str, list[str]]:
+    """The cells of each row whose first cell names a fact."""
+    rows: dict[str, list[str]] = {}
+    for tag, text in page.texts:
+        if tag == "th":
+            cells = rows.setdefault(text, [])
+        elif tag == "td":
+            cells.append(text)
+    return rows
+
+
+def test_what_runs_recorded_is_told(tmp_path: Path) -> None:
+    runs = [
+        _fold(tmp_path / f"fold-{fold}", classified(CASES[fold::3], ["0", "1"], seed=fold), fold=fold)
+        for fold in range(3)
+    ]
+    for run in runs[:2]:  # the third is older than records
+        (run.folder / "run.yaml").write_text(_RECORD)
+    page = _page(tmp_path, runs)
+    facts = _facts(page)
+    assert facts["fold"] == ["0", "1", "2"]
+    assert facts["precision"] == ["bf16-mixed", "bf16-mixed", "–"]
+    assert facts["best epoch, from 0 on"] == ["1", "1", "–"]
+    assert facts["chosen by"] == ["val/loss 0.6", "val/loss 0.6", "–"]
+    assert facts["parameters of the encoder"] == ["2,782,784", "2,782,784", "–"]
+    assert facts["started (UTC)"] == ["2026-03-01 12:30", "2026-03-01 12:30", "–"]
+    assert facts["fit"] == ["2 h 05 min", "2 h 05 min", "–"]
+    assert facts["an epoch of it"] == ["1 h 02 min", "1 h 02 min", "–"]
+    assert facts["test"] == ["12.3 s", "12.3 s", "–"]
+    assert facts["times resumed"] == ["1", "1", "–"]
+    assert facts["GPUs"] == ["2 × H100", "–"]  # runs on the same machine share a column
+    assert facts["CPU"] == ["A <fast> CPU", "–"]
+    assert facts["memory, GiB"] == ["126", "–"]
+    assert facts["torch"] == ["2.9.1", "–"]
+    assert "cuda" not in facts
+    assert page.said("th").count("fold-0, fold-1") == 2
+
+
+def test_older_runs_have_dashes(tmp_path: Path) -> None:
+    run = _fold(tmp_path / "run", classified(CASES, ["0", "1"], seed=0))
+    facts = _facts(_page(run.folder, [run]))
+    for name in ("precision", "best epoch, from 0 on", "fit", "test", "GPUs", "CPU", "e2e_abmilx"):
+        assert facts[name] == ["–"]
+    assert facts["epochs"] == ["2"]
+
+
+def test_a_run_that_has_not_ended_has_no_duration(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        re.sub("ended: [^,]+, seconds: 7507.4", "ended: null, seconds: 40.0", _RECORD)
+    )
+    record = read_record(tmp_path)
+    assert np.isnan(record.fit_seconds)
+    assert (record.cores, record.gpus) == (16, ("H100", "H100"))
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "is no YAML"), ("", "holds no record")])
+def test_a_damaged_record_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(InputError, match=f"(?s)run.yaml {message}.*restore or remove it"):
+        read_record(tmp_path)
 
 
 def test_survival_by_risk_group(tmp_path: Path) -> None:
