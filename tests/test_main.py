@@ -95,6 +95,9 @@ def test_fit_leaves_an_answer_and_the_other_verbs_use_it(config: Path, tmp_path:
     with open(run / "predict/predictions.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 24
 
+    main(["test", *saved, "--trainer.fast_dev_run", "true"])  # a case or two, to try things out
+    assert (run / "predictions.csv").read_bytes() == before
+
     main(["fit", "--config", str(config)])  # a second fit loses nothing of the first
     assert (run / "earlier-1/predictions.csv").read_bytes() == before
     assert (run / "earlier-1/best.ckpt").exists()
@@ -113,6 +116,18 @@ def test_a_figure_that_fails_does_not_undo_the_test(
     main(["fit", "--config", str(config)])
     assert (run / "predictions.csv").exists()
     assert "its figures are not all drawn" in caplog.text
+
+
+def test_a_fit_that_never_validates_says_so(
+    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where its output is no terminal, lines tell how far it is."""
+    monkeypatch.setattr(logging.getLogger("e2e_abmilx"), "handlers", [caplog.handler])
+    seldom = ["--trainer.check_val_every_n_epoch", "9", "--trainer.enable_progress_bar", "true"]
+    sentence = _fails(["fit", "--config", str(config), *seldom])
+    assert "no checkpoint was chosen, because validation did not run" in sentence
+    assert (tmp_path / "run/last.ckpt").exists()
+    assert "epoch 2" in caplog.text
 
 
 def test_survival_fits(config: Path, tmp_path: Path) -> None:

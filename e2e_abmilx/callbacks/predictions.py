@@ -47,7 +47,11 @@ class PredictionTable(Callback):
         rows, self._rows = _of_all_processes(self._rows), []
         folder = trainer.log_dir or trainer.default_root_dir
         # a run to try things out has no table to leave, least of all in place of a whole one
-        if not trainer.is_global_zero or not isinstance(task, BagTask) or getattr(trainer, "fast_dev_run", False):
+        if (
+            not trainer.is_global_zero
+            or not isinstance(task, BagTask)
+            or getattr(trainer, "fast_dev_run", False)
+        ):
             return
         path = Path(folder) / "predictions.csv"
         partial = path.with_suffix(".partial")

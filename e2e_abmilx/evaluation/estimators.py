@@ -122,7 +122,7 @@ class MeanOver(Estimator):
         return float(defined.mean()) if len(defined) else np.nan
 
 
-class Mean(Estimator):
+class Mean(Share):
     """The mean of a value of each row.
 
     Args:
@@ -132,12 +132,7 @@ class Mean(Estimator):
 
     def __init__(self, value: ArrayLike, among: ArrayLike) -> None:
         values, counted = aligned(value=value, among=among)
-        self.rows, self.counted = len(values), counted.astype(bool)
-        self.value = np.where(self.counted, values, 0.0)
-
-    def __call__(self, weight: Weight) -> float:
-        """Return the mean."""
-        return ratio(float(weight @ self.value), int(weight @ self.counted))
+        super().__init__(np.where(counted, values, 0.0), counted.astype(bool))
 
 
 class Accuracy(Mean):

@@ -1,30 +1,11 @@
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from lightning.pytorch import Trainer
+from scripted import Scripted
 from torch.utils.data import DataLoader
 
 from e2e_abmilx.callbacks import BestCheckpoint, LastCheckpoint
-
-
-class _Scripted(LightningModule):
-    """A module whose validation metric follows a script, one number an epoch."""
-
-    def __init__(self, scores: list[float]) -> None:
-        super().__init__()
-        self.scores = scores
-        self.layer = nn.Linear(1, 1)
-
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        loss: Tensor = self.layer(batch).sum()
-        return loss
-
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.log("val/auc", self.scores[self.current_epoch])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 def test_best_is_the_best_and_last_is_the_last(tmp_path: Path) -> None:
@@ -35,7 +16,7 @@ def test_best_is_the_best_and_last_is_the_last(tmp_path: Path) -> None:
         enable_model_summary=False, num_sanity_val_steps=0,
         callbacks=[BestCheckpoint("val/auc"), LastCheckpoint()],
     )  # fmt: skip
-    trainer.fit(_Scripted(scores), loader, loader)
+    trainer.fit(Scripted(scores), loader, loader)
     assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == ["best.ckpt", "last.ckpt"]
     assert torch.load(tmp_path / "best.ckpt", weights_only=False)["epoch"] == 1
     assert torch.load(tmp_path / "last.ckpt", weights_only=False)["epoch"] == 3

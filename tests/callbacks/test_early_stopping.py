@@ -5,31 +5,12 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
-from torch import Tensor, nn
+from scripted import Scripted
 from torch.utils.data import DataLoader
 
 from e2e_abmilx.callbacks.early_stopping import PatientStopping
 
 TIES_COUNT = -1e-6  # as improvements, in float32 too
-
-
-class _Scripted(LightningModule):
-    """A module whose validation metric follows a script, one number an epoch."""
-
-    def __init__(self, scores: list[float]) -> None:
-        super().__init__()
-        self.scores = scores
-        self.layer = nn.Linear(1, 1)
-
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        loss: Tensor = self.layer(batch).sum()
-        return loss
-
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.log("val/auc", self.scores[self.current_epoch])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class _Trace(Checkpoint):
@@ -51,7 +32,7 @@ def _fit(stopping: EarlyStopping, scores: list[float], *, min_epochs: int) -> li
         enable_progress_bar=False, enable_model_summary=False,
         callbacks=[stopping, trace],
     )  # fmt: skip
-    trainer.fit(_Scripted(scores), loader, loader)
+    trainer.fit(Scripted(scores), loader, loader)
     return trace.waited
 
 
