@@ -104,11 +104,12 @@ def _comparison_table(report: Report, comparison: Comparison) -> str:
 def explanations(report: Report) -> Iterator[str]:
     """Say how means, pools and intervals are meant."""
     draws = next(iter(report.summary.per_run[0].values())).draws
-    yield "mean ± sd: over runs, with n - 1"
-    yield (
-        "pooled: all test cases, each predicted by the run that tested it; AUC and C-index thus rank scores"
-        " of different models"
-    )
+    if max(len(summary.runs) for summary in (report.summary, report.against) if summary) > 1:
+        yield "mean ± sd: over runs, with n - 1"
+        yield (
+            "pooled: all test cases, each predicted by the run that tested it; AUC and C-index thus rank scores"
+            " of different models"
+        )
     yield f"95 %: percentiles of {draws} bootstrap resamples of cases"
     if report.comparison:
         yield "p: two-sided, of no difference, by the paired bootstrap; not corrected for the number of measures"
