@@ -43,6 +43,7 @@ def test_a_slide_that_kills_its_process_is_set_aside(tmp_path: Path) -> None:
     assert read_manifest(tmp_path)["deadly"].status == "failed"
 
 
+@pytest.mark.slow  # it waits for 30 s
 def test_no_scheduler_answers(tmp_path: Path, cohort: Path) -> None:
     pytest.importorskip("distributed", reason="the dask extra is not installed")
     with socket.socket() as free:

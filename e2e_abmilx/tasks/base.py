@@ -330,7 +330,8 @@ class BagTask(LightningModule):
     def _take_cases(self, cases: ScoredCases) -> tuple[NDArray[Any], NDArray[Any]] | None:
         if not cases.update_called:  # the check before training, and runs that are limited to a few batches
             return None
-        score, label = (column.cpu().numpy() for column in cases.compute())
+        # torchmetrics makes a scalar of the column of a single case
+        score, label = (column.reshape(-1).cpu().numpy() for column in cases.compute())
         cases.reset()
         return score, label
 
