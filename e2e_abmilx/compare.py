@@ -35,7 +35,9 @@ def compare(words: Sequence[str]) -> str:
     for name, settings in _models(asked.configs, asked.heads, words):
         if name in fits:
             raise InputError(f"{name} is named twice; a model is compared once")
-        fits[name] = [fit for seed in asked.seeds for fit in _plan(settings, seed, asked.out / name)]
+        fits[name] = [
+            fit for seed in dict.fromkeys(asked.seeds) for fit in _plan(settings, seed, asked.out / name)
+        ]
     fit_all([fit for planned in fits.values() for fit in planned])
     table = compare_models(
         {name: [read_run(fit.folder) for fit in planned] for name, planned in fits.items()}

@@ -1,6 +1,7 @@
 """Metrics that torchmetrics does not have."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from lifelines.utils import concordance_index as _harrell
@@ -82,3 +83,26 @@ class ScoredCases(Metric):
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return all scores and labels, each of shape ``(n,)``."""
         return dim_zero_cat(self.score), dim_zero_cat(self.label)
+
+
+class MeanOverClasses(ScoredCases):
+    """The mean of a measure over those classes that have both positive and negative cases among the known ones.
+
+    torchmetrics counts the other classes as 0, or fails where nothing is known of one, and so would small validation
+    splits.
+
+    Args:
+        measure: Of one class, called with probabilities and labels of the cases where it is known, shape ``(n,)``.
+    """
+
+    def __init__(self, measure: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.measure = measure
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # one number of all cases instead of the cases
+        """Return the mean, a scalar; NaN where no class has both."""
+        score, label = super().compute()
+        columns = zip(score.T, label.T, strict=True)
+        known = [(own[truth >= 0], truth[truth >= 0]) for own, truth in columns]
+        values = [self.measure(own, truth) for own, truth in known if len(truth.unique()) == 2]
+        return torch.stack(values).mean() if values else score.new_tensor(torch.nan)

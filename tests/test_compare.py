@@ -95,7 +95,9 @@ def test_models_are_fitted_once_and_compared(
     assert settings["model"]["init_args"]["head"]["class_path"].endswith(".MeanPool")
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("predictions.csv")}
-    assert compare(_words(configs, "--heads", "[MeanPool]", "--seeds", "[3]")) == text.strip()
+    assert (
+        compare(_words(configs, "--heads", "[MeanPool]", "--seeds", "[3,3]")) == text.strip()
+    )  # a seed counts once
     assert {path: path.stat().st_mtime_ns for path in out.rglob("predictions.csv")} == before
     with pytest.raises(InputError, match=r"max_epochs: 1 there, 2 now"):
         compare(_words(configs, "--heads", "[MeanPool]", "--seeds", "[3]", "--trainer.max_epochs", "2"))

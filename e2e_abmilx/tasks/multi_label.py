@@ -1,9 +1,7 @@
 """Slide-level classification where a case may be of several classes at once."""
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MultilabelAccuracy
@@ -16,7 +14,7 @@ from torchmetrics.functional.classification import (
 
 from e2e_abmilx.bags import Bag
 from e2e_abmilx.losses import MaskedBCE
-from e2e_abmilx.metrics import ScoredCases
+from e2e_abmilx.metrics import MeanOverClasses
 from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.prediction import Prediction
 
@@ -75,26 +73,3 @@ class MultiLabelTask(BagTask):
     def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
         """Add a batch to the metrics."""
         metrics.update(logits.sigmoid(), bag.label)
-
-
-class MeanOverClasses(ScoredCases):
-    """The mean of a measure over those classes that have both positive and negative cases among the known ones.
-
-    torchmetrics counts the other classes as 0, or fails where nothing is known of one, and so would small validation
-    splits.
-
-    Args:
-        measure: Of one class, called with probabilities and labels of the cases where it is known, shape ``(n,)``.
-    """
-
-    def __init__(self, measure: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.measure = measure
-
-    def compute(self) -> Tensor:  # type: ignore[override]  # one number of all cases instead of the cases
-        """Return the mean, a scalar; NaN where no class has both."""
-        score, label = super().compute()
-        columns = zip(score.T, label.T, strict=True)
-        known = [(own[truth >= 0], truth[truth >= 0]) for own, truth in columns]
-        values = [self.measure(own, truth) for own, truth in known if len(truth.unique()) == 2]
-        return torch.stack(values).mean() if values else score.new_tensor(torch.nan)
