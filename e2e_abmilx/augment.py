@@ -78,19 +78,41 @@ class RandomCrops(nn.Module):
         return torch.empty(2, count, device=device).uniform_(-1, 1).sign()
 
     def _crop(self, patches: Tensor, boxes: Tensor) -> Tensor:
-        grid = F.affine_grid(boxes, [len(patches), 3, self.size, self.size], align_corners=False)
-        crops = F.grid_sample(patches.float(), grid, mode="bilinear", align_corners=False)
+        crops = F.grid_sample(
+            patches.float(), _sampling_grid(boxes, self.size), mode="bilinear", align_corners=False
+        )
         return crops.round_().to(torch.uint8)
 
     def _resize(self, patches: Tensor) -> Tensor:
         if patches.shape[-1] == self.size:
             return patches
-        return F.interpolate(patches, (self.size, self.size), mode="bilinear", antialias=True)
+        return torch.cat([self._shrink(part) for part in torch.split(patches, _AT_ONCE)])
+
+    def _shrink(self, patches: Tensor) -> Tensor:
+        """Resize by way of floating-point numbers: CUDA has no resampling of bytes."""
+        size = (self.size, self.size)
+        return F.interpolate(patches.float(), size, mode="bilinear", antialias=True).round_().to(torch.uint8)
 
 
 _AT_ONCE = (
     256  # patches that are floating-point numbers at the same time: four times the memory of their bytes
 )
+
+
+def _sampling_grid(boxes: Tensor, size: int) -> Tensor:
+    """Where in its patch each pixel of a crop lies, both axes in [-1, 1], shape ``(M, s, s, 2)``.
+
+    The same as ``F.affine_grid`` for boxes, which are parallel to the axes. That is a matrix product, which autocast
+    would round to half precision and TF32 to ten bits: in bf16 a pixel would be taken from up to half a pixel away.
+
+    Args:
+        boxes: Affine maps from crops to patches, shape ``(M, 2, 3)``.
+        size: s.
+    """
+    centres = (2 * torch.arange(size, device=boxes.device) + 1) / size - 1
+    x = boxes[:, 0, 0, None] * centres + boxes[:, 0, 2, None]
+    y = boxes[:, 1, 1, None] * centres + boxes[:, 1, 2, None]
+    return torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
 
 
 class GroupedCrops(RandomCrops):
