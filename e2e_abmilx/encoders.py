@@ -4,6 +4,7 @@ Letters: M patches of any number of bags, S patch side, D features.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -222,14 +223,15 @@ def encode_in_chunks(
 ) -> Tensor:
     """Encode any number of patches with the memory of one chunk.
 
-    In training, BatchNorm takes its statistics from each chunk. With ``checkpoint``, activations are computed
+    Chunks are of equal size, to within one patch: BatchNorm takes its statistics from each chunk, and those of a small
+    remainder would be its own. With ``checkpoint``, activations are computed
     again in the backward pass instead of kept: gradients and BatchNorm buffers are exactly those of the same
     chunks without it, because the second pass leaves the running statistics alone.
 
     Args:
         encoder: The encoder; a module whose BatchNorm layers are to be found, or any function.
         patches: Pixels, shape ``(M, 3, S, S)``.
-        chunk_size: Patches in a chunk, at most; the last one may be smaller.
+        chunk_size: Patches in a chunk, at most.
         checkpoint: Trade one more forward pass for the activation memory.
 
     Returns:
@@ -238,9 +240,24 @@ def encode_in_chunks(
     Raises:
         ValueError: The chunk size is below 1.
     """
+    return encode_chunks(
+        encoder, torch.tensor_split(patches, count_chunks(len(patches), chunk_size)), checkpoint=checkpoint
+    )
+
+
+def count_chunks(patches: int, chunk_size: int) -> int:
+    """How many chunks patches are cut into; at least 1.
+
+    Args:
+        patches: Number of patches.
+        chunk_size: Patches in a chunk, at most.
+
+    Raises:
+        ValueError: The chunk size is below 1.
+    """
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; it counts patches and must be at least 1")
-    return encode_chunks(encoder, torch.split(patches, chunk_size), checkpoint=checkpoint)
+    return max(1, math.ceil(patches / chunk_size))
 
 
 def encode_chunks(

@@ -94,7 +94,8 @@ class _ByChunk(nn.Module):
         self.norm, self.chunk_size = norm, chunk_size
 
     def forward(self, maps: Tensor) -> Tensor:
-        return torch.cat([self.norm(chunk) for chunk in maps.split(self.chunk_size)])
+        chunks = maps.tensor_split(-(-len(maps) // self.chunk_size))
+        return torch.cat([self.norm(chunk) for chunk in chunks])
 
 
 def _norms_by_chunk(module: nn.Module, chunk_size: int) -> None:
@@ -159,6 +160,31 @@ def test_chunks_with_recomputing_equal_one_pass(
     assert buffers.keys() == expected_buffers.keys()
     for key, buffer in buffers.items():
         torch.testing.assert_close(buffer, expected_buffers[key], rtol=tolerance, atol=tolerance, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("patches", "chunk_size", "sizes"), [(65, 64, [33, 32]), (14, 4, [4, 4, 3, 3]), (3, 8, [3])]
+)
+def test_chunks_are_of_equal_size(patches: int, chunk_size: int, sizes: list[int]) -> None:
+    seen: list[int] = []
+
+    def encoder(chunk: Tensor) -> Tensor:
+        seen.append(len(chunk))
+        return chunk.mean((2, 3))
+
+    assert len(encode_in_chunks(encoder, torch.rand(patches, 3, 2, 2), chunk_size)) == patches
+    assert seen == sizes
+
+
+def test_no_patch_is_normalised_by_itself() -> None:
+    """A remainder of one patch used to be: its features then had nothing to do with the others'."""
+    torch.manual_seed(0)
+    encoder = ResNetEncoder(pretrained=False).train()
+    patches = torch.rand(65, 3, 32, 32)
+    with torch.no_grad():
+        together, chunked = encoder(patches), encode_in_chunks(encoder, patches, 64)
+    apart = (chunked - together).norm(dim=1) / together.norm(dim=1)
+    assert apart.max() < 3 * apart.median()  # no patch stands out; a lone one did, by 48 %
 
 
 def test_any_timm_model_is_an_encoder() -> None:
