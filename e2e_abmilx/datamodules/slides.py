@@ -11,6 +11,7 @@ from e2e_abmilx.bags import Bag, RandomBags, WholeSlides, check_stores
 from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.cohort import Case, CohortError
 from e2e_abmilx.datamodules.base import BagDataModule
+from e2e_abmilx.jpegs import import_decoders
 
 
 class SlideDataModule(BagDataModule):
@@ -32,8 +33,8 @@ class SlideDataModule(BagDataModule):
             repeats random ones, as the authors do.
         eval_scales: What evaluation sees: the ``"finest"`` scale, as in the paper, or ``"all"``.
         chunk_size: Patches encoded at once in evaluation.
-        decode_on_device: Send JPEG streams to the device, which decodes them (by nvJPEG on CUDA), where reading
-            keeps it waiting.
+        decode_on_device: Send JPEG streams to a CUDA device, which decodes them by nvJPEG through torchcodec (the extra
+            ``gpu``), where reading keeps it waiting. Other devices have them decoded by the CPU, in one process.
         **cohort: Everything else of :class:`BagDataModule`.
     """
 
@@ -90,8 +91,10 @@ class SlideDataModule(BagDataModule):
         return self.cache, stored
 
     def check(self, cases: Sequence[Case]) -> None:
-        """Refuse stores that are empty or differ in scales or patch size."""
+        """Refuse stores that are empty or differ in scales or patch size, and a device that cannot decode."""
         check_stores(cases, self.cache)
+        if self.decode_on_device and self.trainer and self.trainer.strategy.root_device.type == "cuda":
+            import_decoders()
 
     def random_bags(self, split: str) -> Dataset[Bag]:
         """Return random multi-scale draws."""
