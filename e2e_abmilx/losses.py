@@ -1,5 +1,7 @@
 """Losses: of survival models, with weighted classes, and of several labels a case."""
 
+import operator
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -28,7 +30,7 @@ def survival_nll(logits: Tensor, time_bin: Tensor, event: Tensor, *, alpha: floa
         Mean over the bags, a scalar.
     """
     hazards = _at_least_float32(logits).sigmoid()
-    survival = torch.cumprod(1 - hazards, dim=1)
+    survival = _survival(hazards)
     before = torch.cat([torch.ones_like(survival[:, :1]), survival], dim=1)
     bins = time_bin.long().unsqueeze(1)
     happened = event.to(hazards.dtype)
@@ -50,7 +52,15 @@ def survival_risk(logits: Tensor) -> Tensor:
     Returns:
         Risk, higher for an earlier event, shape ``(B,)``.
     """
-    return -torch.cumprod(1 - _at_least_float32(logits).sigmoid(), dim=1).sum(dim=1)
+    return -_survival(_at_least_float32(logits).sigmoid()).sum(dim=1)
+
+
+def _survival(hazards: Tensor) -> Tensor:
+    """Products of the first 1, 2, … K of 1 - hazard, shape ``(B, K)``.
+
+    Bin by bin, because the gradient of ``torch.cumprod`` looks for zeros, for which a GPU would have to be waited for.
+    """
+    return torch.stack(list(accumulate((1 - hazards).unbind(dim=1), operator.mul)), dim=1)
 
 
 class SurvivalNLL(nn.Module):
@@ -143,27 +153,30 @@ def cox_loss(risk: Tensor, time: Tensor, event: Tensor, *, ties: Ties = "breslow
     latest_first = time.argsort(descending=True)
     risk, earlier = _at_least_float32(risk)[latest_first], -time[latest_first]
     last_at_risk = torch.searchsorted(earlier, earlier, right=True) - 1
-    log_at_risk = risk.logcumsumexp(0)[last_at_risk]
     happened = event[latest_first].bool()
-    costs = (log_at_risk - risk)[happened]
+    costs = risk.logcumsumexp(0)[last_at_risk] - risk
     if ties == "efron":
-        costs = costs + _efron_correction(-costs, last_at_risk[happened])
+        costs = costs + _efron_correction(-costs, last_at_risk, happened)
     elif ties != "breslow":
         raise ValueError(f"ties are handled by 'breslow' or 'efron', not by {ties!r}")
-    return costs.sum() / max(len(costs), 1)
+    # censored bags are left out by multiplying: to choose the others, a GPU would have to count them first
+    return torch.where(happened, costs, 0).sum() / happened.sum().clamp_min(1)
 
 
-def _efron_correction(log_share: Tensor, moment: Tensor) -> Tensor:
-    """Logarithm of what Efron's method leaves of the risk set for each of E events.
+def _efron_correction(log_share: Tensor, moment: Tensor, happened: Tensor) -> Tensor:
+    """Logarithm of what Efron's method leaves of the risk set for each event; of no meaning for censored bags.
 
     Args:
-        log_share: Logarithm of each event's share of its risk set, at most 0, so that nothing overflows, shape ``(E,)``.
-        moment: A number for each event's time, rising, shape ``(E,)``.
+        log_share: Logarithm of each bag's share of its risk set, at most 0, so that nothing overflows, shape ``(B,)``.
+        moment: Position of the last bag of the same time, rising, shape ``(B,)``.
+        happened: Which bags had the event, shape ``(B,)``.
     """
-    tied = moment.bincount()
-    place = torch.arange(len(moment), device=moment.device) - (tied.cumsum(0) - tied)[moment]
-    of_events = torch.zeros_like(tied, dtype=log_share.dtype).index_add(0, moment, log_share.exp())
-    return torch.log1p(-place * of_events[moment] / tied[moment])
+    events = happened.to(log_share.dtype)
+    tied = torch.zeros_like(events).index_add(0, moment, events)
+    place = events.cumsum(0) - events - (tied.cumsum(0) - tied)[moment]
+    of_events = torch.zeros_like(events).index_add(0, moment, events * log_share.exp())
+    left = -place * of_events[moment] / tied[moment].clamp_min(1)
+    return torch.log1p(torch.where(happened, left, 0))
 
 
 class CoxLoss(nn.Module):
