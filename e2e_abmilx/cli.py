@@ -19,6 +19,7 @@ import e2e_abmilx.schedules  # noqa: F401 - with these imported a config names c
 from e2e_abmilx.callbacks import (
     BestCheckpoint,
     DataWait,
+    FeatureWriter,
     LastCheckpoint,
     MemoryAdvice,
     PredictionTable,
@@ -77,11 +78,14 @@ class BagCLI(LightningCLI):
         if settings.logger in (None, True):
             version = "" if self.subcommand == "fit" else str(self.subcommand)
             kwargs["logger"] = RunLogger(run, version=version, resume=resume)
-        if settings.precision is None:
-            kwargs["precision"] = best_precision(settings.accelerator)
-            logger.info("precision %s: the fastest that this device trains well in", kwargs["precision"])
         callbacks = settings.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if settings.precision is None and any(isinstance(callback, FeatureWriter) for callback in callbacks):
+            kwargs["precision"] = "32-true"
+            logger.info("precision 32-true, so that features that others will use are not rounded")
+        elif settings.precision is None:
+            kwargs["precision"] = best_precision(settings.accelerator)
+            logger.info("precision %s: the fastest that this device trains well in", kwargs["precision"])
         shows_own = any(isinstance(callback, ProgressBar) for callback in callbacks)
         # Lightning's bar goes to standard output
         if settings.enable_progress_bar in (None, True) and not shows_own and not sys.stdout.isatty():
@@ -159,7 +163,6 @@ def _hush() -> None:
     )  # a part of a case has no prediction yet
     # last.ckpt is written by a callback of its own, and best.ckpt is meant
     warnings.filterwarnings("ignore", message=".*configured with multiple `ModelCheckpoint` callbacks")
-    warnings.filterwarnings("ignore", message="The image decoding and encoding capabilities of TorchVision")
     # the sanity check before training sees two bags, often of one class
     warnings.filterwarnings("ignore", message="No (posi|nega)tive samples in targets")
 

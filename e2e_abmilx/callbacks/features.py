@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 class FeatureWriter(BasePredictionWriter):
     """Write ``features/<slide>.h5`` into ``trainer.default_root_dir`` for each slide that is predicted.
 
-    The files are as TRIDENT's: ``features`` in float32 and level-0 ``coords`` of every patch of the finest scale. A
-    slide goes to disk in the parts that it is encoded in. Cases whose files are all there are left out, so that an
+    The files are as TRIDENT's: ``features`` in float32 and level-0 ``coords`` of every patch of the finest scale. They
+    are computed in the trainer's precision, which the attribute ``precision`` of ``features`` says; on the command line
+    that is float32 (``32-true``) unless ``trainer.precision`` says otherwise, since half precision, once stored, does not
+    show. A slide goes to disk in the parts that it is encoded in. Cases whose files are all there are left out, so that an
     interrupted run goes on where it stopped; ``predictions.csv`` then has the others only.
 
     The encoder is the task's, so ``predict`` with a checkpoint extracts features of the trained one, and without a
@@ -37,7 +39,7 @@ class FeatureWriter(BasePredictionWriter):
         super().__init__("batch")
         self._cache, self._folder = Path(), Path()
         self._finished: list[Path] = []
-        self._encoder = ""
+        self._encoder, self._precision = "", ""
         self._encoded = torch.empty(0)
         self._hook: torch.utils.hooks.RemovableHandle | None = None
         self._writer: TridentWriter | None = None
@@ -74,10 +76,23 @@ class FeatureWriter(BasePredictionWriter):
         """Look whether the files that are there were written likewise, now that the encoder's weights are known.
 
         Raises:
-            FeatureError: They were written by another encoder, or from other patches.
+            FeatureError: They were written by another encoder, in another precision, or from other patches.
         """
         assert isinstance(pl_module, BagTask)
-        self._encoder = describe_encoder(pl_module.encoder)
+        self._check_finished(trainer, pl_module)
+        self._hook = pl_module.encoder.register_forward_hook(self._keep)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at the files that are there also where nothing was left to do, and prediction did not start.
+
+        Raises:
+            FeatureError: As :meth:`on_predict_start`.
+        """
+        if stage == "predict" and trainer.limit_predict_batches == 0 and isinstance(pl_module, BagTask):
+            self._check_finished(trainer, pl_module)
+
+    def _check_finished(self, trainer: Trainer, task: BagTask) -> None:
+        self._encoder, self._precision = describe_encoder(task.encoder), str(trainer.precision)
         for path in self._finished:
             expected = self._attributes(PatchStore(self._cache / f"{path.stem}.zarr"))
             for table, found in read_attributes(path).items():
@@ -86,7 +101,6 @@ class FeatureWriter(BasePredictionWriter):
                         f"{path} has {table} of {found}, and now they would be of {expected[table]}; remove the folder,"
                         " or write into another (trainer.default_root_dir)"
                     )
-        self._hook = pl_module.encoder.register_forward_hook(self._keep)
 
     def write_on_batch_end(
         self,
@@ -142,7 +156,7 @@ class FeatureWriter(BasePredictionWriter):
     def _attributes(self, store: PatchStore) -> Attributes:
         origin: dict[str, str | int] = {"name": store.name, "savetodir": str(self._folder)}
         return {
-            "features": {**origin, "encoder": self._encoder},
+            "features": {**origin, "encoder": self._encoder, "precision": self._precision},
             "coords": {**origin, **describe_patches(store)},
         }
 

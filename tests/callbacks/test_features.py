@@ -78,7 +78,8 @@ def test_files_are_tridents(stores: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(file["features"][:], expected.numpy(), rtol=1e-4, atol=1e-5)
             np.testing.assert_array_equal(file["coords"][:], store.coords())
             assert dict(file["features"].attrs) == {
-                "name": slide, "savetodir": str(folder), "encoder": describe_encoder(task.encoder)
+                "name": slide, "savetodir": str(folder), "encoder": describe_encoder(task.encoder),
+                "precision": "32-true",
             }  # fmt: skip
             width, height = store.attributes["slide_size"]
             assert dict(file["coords"].attrs) == {
@@ -189,6 +190,37 @@ def test_the_command_line_extracts(stores: Path, tmp_path: Path) -> None:
     folder = FeatureFolder(tmp_path / "features")
     assert set(folder.files) == {path.name.removesuffix(".zarr") for path in stores.glob("*.zarr")}
     assert {folder.shape(slide)[1] for slide in folder.files} == {512}
+
+
+@pytest.mark.parametrize("stated", [None, "32-true", "bf16-mixed"])
+def test_precision_is_stated_and_recorded(stores: Path, tmp_path: Path, stated: str | None) -> None:
+    """Where nothing is stated it is float32, also on a machine that trains faster in bf16."""
+    options = [] if stated is None else ["--trainer.precision", stated]
+    main(
+        [
+            "predict", "--model", "ClassificationTask", "--model.num_outputs", "2", "--model.head", "ABMIL",
+            "--model.encoder", "ResNetEncoder", "--model.encoder.pretrained", "false",
+            "--data", "SlideDataModule", "--data.cache", str(stores), "--data.workers", "0",
+            "--trainer.callbacks+=FeatureWriter", "--trainer.default_root_dir", str(tmp_path),
+            "--trainer.accelerator", "cpu", "--trainer.limit_predict_batches", "1", *options,
+        ]
+    )  # fmt: skip
+    (file, *_) = sorted((tmp_path / "features").glob("*.h5"))
+    with h5py.File(file) as opened:
+        assert opened["features"].attrs["precision"] == (stated or "32-true")
+    features = read_features(file).read()
+    assert torch.equal(features, features.bfloat16().float()) == (stated == "bf16-mixed")
+
+
+def test_a_folder_holds_one_precision(stores: Path, tmp_path: Path) -> None:
+    task, data = _task(_Means()), _data(stores, tmp_path)
+    _predict(task, data, tmp_path / "run")
+    again = Trainer(
+        default_root_dir=tmp_path / "run", accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, precision="bf16-mixed", callbacks=[FeatureWriter()],
+    )  # fmt: skip
+    with pytest.raises(FeatureError, match=r"'precision': '32-true'.*'precision': 'bf16-mixed'"):
+        again.predict(task, _data(stores, tmp_path))
 
 
 def test_patches_of_unknown_place_have_features_without_one(tmp_path: Path) -> None:
