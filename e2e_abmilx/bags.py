@@ -55,6 +55,8 @@ class Bag(NamedTuple):
         event: 1 where the event happened, shape ``(B,)``.
         cases: Name of each case.
         last: False for a part of a case whose rest follows in the next batches.
+        real: Positions of the real patches among all B · N of the mask, shape ``(M,)``, so that a device need not be
+            asked how many there are; None in a bag that was not collated.
     """
 
     patches: Tensor | Jpegs
@@ -66,6 +68,16 @@ class Bag(NamedTuple):
     event: Tensor
     cases: tuple[str, ...]
     last: bool
+    real: Tensor | None = None
+
+    @property
+    def padding(self) -> Tensor | None:
+        """The mask, for a head; None where no patch is padding, as far as that is known without asking a device."""
+        return None if self.real is not None and self.real.numel() == self.mask.numel() else self.mask
+
+    def positions(self) -> Tensor:
+        """Where the real patches are: :attr:`real`, or what the mask says."""
+        return self.mask.flatten().nonzero().squeeze(1) if self.real is None else self.real
 
 
 #: No case at all: what a process gets that has fewer parts to evaluate than the others.
@@ -93,7 +105,22 @@ class Part(NamedTuple):
     last: bool
 
 
-class RandomBags(Dataset[Bag]):
+class BagSource(Dataset[Bag]):
+    """A data set of bags that knows how large they are at most.
+
+    Attributes:
+        size_settings: Settings of the data module that a batch is smaller by, for an error to name.
+    """
+
+    size_settings: str = ""
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the largest bag's pixels or features; 0 where that is unknown."""
+        return 0
+
+
+class RandomBags(BagSource):
     """Random multi-scale bags, Eq. 2 of arXiv:2506.02408.
 
     Of ``patches_per_bag`` = s, ⌊s · coarse_share⌋ are drawn from the coarser scales and the rest from the finest,
@@ -110,6 +137,8 @@ class RandomBags(Dataset[Bag]):
             encoded nor attended; ``"duplicate"`` repeats random ones up to s, as the authors do.
         encoded: Leave patches JPEG-coded, for a device that decodes them.
     """
+
+    size_settings = "data.batch_size or data.patches_per_bag"
 
     def __init__(
         self,
@@ -153,6 +182,11 @@ class RandomBags(Dataset[Bag]):
                     pieces.append(_read(store, own, scale, self.encoded))
         return _patch_bag(case, target, pieces, last=True)
 
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of a bag's pixels."""
+        return self.patches_per_bag * _patch_bytes(self.cases, self.cache)
+
     def _choose(self, rng: np.random.Generator, available: int, wanted: int) -> np.ndarray:
         chosen: np.ndarray = rng.permutation(available)[:wanted]
         if self.short_bags == "duplicate" and 0 < available < wanted:
@@ -177,6 +211,8 @@ class WholeSlides(Dataset[Bag]):
         scales: ``"finest"``, as in the paper, or ``"all"``.
         encoded: Leave patches JPEG-coded, for a device that decodes them.
     """
+
+    size_settings = "data.chunk_size"
 
     def __init__(
         self,
@@ -206,6 +242,12 @@ class WholeSlides(Dataset[Bag]):
         piece = _read(store, np.arange(part.start, part.stop), part.scale, self.encoded)
         return _patch_bag(self.cases[part.case], self.targets[part.case], [piece], last=part.last)
 
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the largest part's pixels."""
+        most = max((part.stop - part.start for part in self.parts), default=0)
+        return most * _patch_bytes(self.cases, self.cache)
+
     def _split(self, case: int) -> list[Part]:
         parts = [part for slide in self.cases[case].slides for part in self._split_slide(case, slide)]
         parts[-1] = parts[-1]._replace(last=True)
@@ -220,7 +262,16 @@ class WholeSlides(Dataset[Bag]):
 
 
 def collate(bags: Sequence[Bag]) -> Bag:
-    """Pad bags to the longest and stack them; padding is False in the mask."""
+    """Pad bags to the longest and stack them; padding is False in the mask.
+
+    Raises:
+        BagError: A bag of a case holds no patch.
+    """
+    for bag in bags:
+        if bag.cases and not bag.mask.any():
+            raise BagError(
+                f"the bag of case {bag.cases[0]} holds no patch; leave the case out, or cache it again"
+            )
     longest = max(len(bag.mask) for bag in bags)
 
     def stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -233,9 +284,10 @@ def collate(bags: Sequence[Bag]) -> Bag:
 
     jpegs = [bag.patches for bag in bags if isinstance(bag.patches, Jpegs)]
     pixels = [bag.patches for bag in bags if isinstance(bag.patches, Tensor)]
+    mask = stack([bag.mask for bag in bags])
     return Bag(
         patches=join_jpegs(jpegs) if jpegs else _channels_first(stack(pixels)),
-        mask=stack([bag.mask for bag in bags]),
+        mask=mask,
         scale=stack([bag.scale for bag in bags]),
         coords=stack([bag.coords for bag in bags]),
         label=torch.stack([bag.label for bag in bags]),
@@ -243,6 +295,7 @@ def collate(bags: Sequence[Bag]) -> Bag:
         event=torch.stack([bag.event for bag in bags]),
         cases=tuple(name for bag in bags for name in bag.cases),
         last=all(bag.last for bag in bags),
+        real=mask.flatten().nonzero().squeeze(1),
     )
 
 
@@ -266,6 +319,13 @@ def check_stores(cases: Sequence[Case], cache: Path) -> None:
                     f"{store.path} has {store.patch_size} px patches at {store.scales} µm/px, {first.path.name} has"
                     f" {first.patch_size} px at {first.scales}; cache all slides with one setting"
                 )
+
+
+def _patch_bytes(cases: Sequence[Case], cache: Path) -> int:
+    """Bytes of a patch's pixels, which are alike for all cases."""
+    if not cases:
+        return 0
+    return 3 * PatchStore(cache / f"{cases[0].slides[0]}.zarr").patch_size ** 2
 
 
 class _Piece(NamedTuple):

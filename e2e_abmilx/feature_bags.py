@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from e2e_abmilx.bags import Bag, BagError, Part, Target, make_bag
+from e2e_abmilx.bags import Bag, BagError, BagSource, Part, Target, make_bag
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.features import FeatureFolder, NoPlacesError, SlideFeatures
 from e2e_abmilx.samplers import Draw
 
+_FLOAT_BYTES = 4  # features are handed on in float32
 
-class RandomFeatureBags(Dataset[Bag]):
+
+class RandomFeatureBags(BagSource):
     """All features of a case, or as many as a bag may have, drawn uniformly over all its slides.
 
     Args:
@@ -25,6 +26,8 @@ class RandomFeatureBags(Dataset[Bag]):
         max_patches: Patches in a bag, at most; None for all.
         seed: Of every draw.
     """
+
+    size_settings = "data.batch_size or data.max_patches"
 
     def __init__(
         self,
@@ -59,8 +62,18 @@ class RandomFeatureBags(Dataset[Bag]):
                 coords.append(known_coords(slide_features)[own])
         return _feature_bag(case, self.targets[draw.case], features, coords, last=True)
 
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the largest bag's features."""
+        return max((self._bytes_of(case) for case in self.cases), default=0)
 
-class FeatureBags(Dataset[Bag]):
+    def _bytes_of(self, case: Case) -> int:
+        shapes = [self.folder.shape(slide) for slide in case.slides]
+        patches = sum(patches for patches, _ in shapes)
+        return _FLOAT_BYTES * shapes[0][1] * min(patches, self.max_patches or patches)
+
+
+class FeatureBags(BagSource):
     """Every feature of every case, slide after slide.
 
     Attributes:
@@ -84,6 +97,12 @@ class FeatureBags(Dataset[Bag]):
 
     def __len__(self) -> int:
         return len(self.parts)
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the largest slide's features."""
+        shapes = [self.folder.shape(part.slide) for part in self.parts]
+        return _FLOAT_BYTES * max((patches * features for patches, features in shapes), default=0)
 
     def __getitem__(self, index: int) -> Bag:
         """Return a slide's part of a bag, without the dimension B."""

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from e2e_abmilx.bags import Bag, Target, collate
+from e2e_abmilx.bags import Bag, BagSource, Target, collate
 from e2e_abmilx.cohort import (
     SPLITS,
     Case,
@@ -32,7 +32,7 @@ from e2e_abmilx.cohort import (
     write_splits,
 )
 from e2e_abmilx.jpegs import Jpegs
-from e2e_abmilx.loaders import BagLoader, Padded, recommended_workers
+from e2e_abmilx.loaders import BagLoader, Padded, plan_readers, recommended_workers
 from e2e_abmilx.samplers import CaseSampler, EpochSampler, Progress
 
 logger = logging.getLogger(__name__)
@@ -163,25 +163,26 @@ class BagDataModule(LightningDataModule):
             progress=self._progress,
             **self._share(),
         )
+        bags = self.random_bags("train")
         return BagLoader(
-            self.random_bags("train"),
+            bags,
             batch_size=self.batch_size,
             sampler=sampler,
             drop_last=len(sampler) > self.batch_size,
-            **self._reading(),
+            **self._reading(bags, self.batch_size),
         )
 
-    def val_dataloader(self) -> DataLoader[Bag]:
+    def val_dataloader(self) -> BagLoader:
         """Everything of the validation split."""
         return self._evaluate("val")
 
-    def test_dataloader(self) -> DataLoader[Bag]:
+    def test_dataloader(self) -> BagLoader:
         """Everything of the test split."""
         if not self.cases["test"]:
             raise CohortError(f"the test split of {self.labels} has no case; give some rows the split 'test'")
         return self._evaluate("test")
 
-    def predict_dataloader(self) -> DataLoader[Bag]:
+    def predict_dataloader(self) -> BagLoader:
         """Everything of every case."""
         return self._evaluate("all")
 
@@ -205,16 +206,16 @@ class BagDataModule(LightningDataModule):
         """Move a batch; JPEG streams are decoded on the device."""
         if isinstance(batch.patches, Jpegs):
             pixels = batch.patches.decode(device)
-            patches = pixels.new_zeros(*batch.mask.shape, *pixels.shape[1:])
-            patches[batch.mask.to(device)] = pixels
-            batch = batch._replace(patches=patches)
+            patches = pixels.new_zeros(batch.mask.numel(), *pixels.shape[1:])
+            patches[batch.positions().to(device)] = pixels
+            batch = batch._replace(patches=patches.view(*batch.mask.shape, *pixels.shape[1:]))
         moved: Bag = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved
 
-    def _evaluate(self, split: str) -> DataLoader[Bag]:
+    def _evaluate(self, split: str) -> BagLoader:
         bags, case_of = self.whole_bags(split)
         sampler = CaseSampler(case_of, **self._share())
-        return DataLoader(Padded(bags), batch_size=1, sampler=sampler, **self._reading())
+        return BagLoader(Padded(bags), batch_size=1, sampler=sampler, **self._reading(bags, 1))
 
     def _share(self) -> dict[str, int]:
         """Which of how many processes this one is."""
@@ -222,13 +223,23 @@ class BagDataModule(LightningDataModule):
             return {}
         return {"rank": self.trainer.global_rank, "num_replicas": self.trainer.world_size}
 
-    def _reading(self) -> dict[str, Any]:
+    def _reading(self, bags: Dataset[Bag], batch_size: int) -> dict[str, Any]:
         """How loaders read."""
         processes = self.trainer.num_devices if self.trainer else 1
-        workers = recommended_workers(processes) if self.workers is None else self.workers
+        wanted = recommended_workers(processes) if self.workers is None else self.workers
+        batch_bytes = bags.largest_bytes * batch_size if isinstance(bags, BagSource) else 0
+        workers, ahead = plan_readers(wanted, batch_bytes, processes=processes)
+        if workers < wanted:
+            logger.info(
+                "%d of %d readers: a batch has up to %.0f MB, and those on their way may take no more memory",
+                workers,
+                wanted,
+                batch_bytes / 1e6,
+            )
         return {
             "collate_fn": collate,
             "num_workers": workers,
+            "prefetch_factor": ahead if workers else None,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
         }

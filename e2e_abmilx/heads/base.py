@@ -127,12 +127,15 @@ class BagHead(nn.Module, ABC):
     def check_batch(self, features: Tensor, mask: Tensor | None) -> None:
         """Check a batch at the door.
 
+        On a GPU, to look for empty bags in a mask is to wait for it. Bags without padding are therefore better given
+        without a mask. A captured graph (``torch.compile``, ``torch.export``) does not look.
+
         Args:
             features: patch features, shape ``(B, N, D)``.
             mask: True on real patches, shape ``(B, N)``.
 
         Raises:
-            ValueError: if the shapes are not those of a batch of bags, or the mask is not boolean.
+            ValueError: if the shapes are not those of a batch of bags, the mask is not boolean, or a bag is empty.
         """
         shape = tuple(features.shape)
         if len(shape) == 2:
@@ -149,6 +152,19 @@ class BagHead(nn.Module, ABC):
                 f"mask must be bool of shape {shape[:2]}, not {mask.dtype} of shape {tuple(mask.shape)}: "
                 "pass True for every real patch and False for padding"
             )
+        if not torch.compiler.is_compiling():
+            _refuse_empty_bags(shape, mask)
+
+
+def _refuse_empty_bags(shape: tuple[int, ...], mask: Tensor | None) -> None:
+    """Refuse bags without a patch, whose attention would be 0/0."""
+    empty = range(shape[0]) if shape[1] == 0 else []
+    if mask is not None and shape[1]:
+        empty = (~mask.any(dim=1)).nonzero().flatten().tolist()
+    if len(empty):
+        raise ValueError(
+            f"{len(empty)} of {shape[0]} bags hold no real patch, first bag {empty[0]}: leave empty bags out of the batch"
+        )
 
 
 class ContributionError(InputError):
@@ -178,9 +194,13 @@ class SequenceHead(BagHead):
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
         self.check_batch(features, mask)
-        if mask is None or mask.all():
+        if mask is None:
             return self.attend_unpadded(features)
-        bags = [self._attend_one(bag, real) for bag, real in zip(features, mask, strict=True)]
+        counts = mask.sum(dim=1).tolist()
+        if min(counts, default=0) == mask.shape[1]:
+            return self.attend_unpadded(features)
+        places = torch.split(mask.nonzero()[:, 1], counts)
+        bags = [self._attend_one(bag, real) for bag, real in zip(features, places, strict=True)]
         return HeadOutput(*(torch.cat(column) for column in zip(*bags, strict=True)))
 
     @abstractmethod
@@ -195,11 +215,10 @@ class SequenceHead(BagHead):
         """
 
     def _attend_one(self, features: Tensor, real: Tensor) -> HeadOutput:
-        """One bag of features ``(N, D)``, of which those that are ``real``, ``(N,)``, count."""
+        """One bag of features ``(N, D)``, of which those at the places ``real``, ``(n,)``, count."""
         output = self.attend_unpadded(features[real].unsqueeze(0))
-        attention = output.attention.new_zeros(*output.attention.shape[:2], len(real))
-        attention[..., real] = output.attention
-        return output._replace(attention=attention)
+        attention = output.attention.new_zeros(*output.attention.shape[:2], len(features))
+        return output._replace(attention=attention.index_copy(2, real, output.attention))
 
 
 def softmax_over_patches(scores: Tensor, mask: Tensor | None) -> Tensor:

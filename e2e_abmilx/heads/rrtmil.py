@@ -202,9 +202,11 @@ class _Regions:
         rows = math.isqrt(num_patches - 1) + 1
         self.num_patches, self.per_side = num_patches, per_side
         self.side = math.ceil(rows / per_side)  # of a region
-        places = self._cut(torch.arange((per_side * self.side) ** 2, device=device)[None, :, None])[0, ..., 0]
-        self.occupied = places[:, 0] < num_patches
-        self.real = places[self.occupied] < num_patches
+        # worked out on the CPU, where nobody waits for how many regions there are
+        places = self._cut(torch.arange((per_side * self.side) ** 2)[None, :, None])[0, ..., 0]
+        occupied = (places[:, 0] < num_patches).nonzero().flatten()
+        self.occupied = occupied.to(device)
+        self.real = (places[occupied] < num_patches).to(device)
 
     def split(self, tokens: Tensor) -> Tensor:
         """``(B, N, C)`` → ``(B, R, T, C)``, zeros where there is no patch."""

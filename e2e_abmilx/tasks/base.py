@@ -1,6 +1,5 @@
 """What classification and survival share: encode a bag, pool it, learn from it, evaluate whole slides."""
 
-import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,13 +18,15 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from e2e_abmilx.augment import Normalize
 from e2e_abmilx.bags import Bag
-from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, encode_chunks
+from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, count_chunks, encode_chunks
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
 from e2e_abmilx.metrics import ScoredCases
+from e2e_abmilx.tasks.loss_watch import LossWatch
 from e2e_abmilx.tasks.prediction import Prediction
+from e2e_abmilx.tasks.sync_norms import use_timm_sync
 
 
 class BagTask(LightningModule):
@@ -94,8 +95,10 @@ class BagTask(LightningModule):
         #: Names of the classes, known from the data or the checkpoint.
         self.classes: tuple[str, ...] = tuple(map(str, range(num_outputs)))
         self.train_means = nn.ModuleDict(
-            {name: MeanMetric() for name in ("loss", *AttentionSparsity._fields)}
+            # no NaN comes this far, and to look for one would keep the device waiting
+            {name: MeanMetric(nan_strategy="disable") for name in ("loss", *AttentionSparsity._fields)}
         )
+        self._losses = LossWatch()
         self._seed: int | None = None
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -148,7 +151,7 @@ class BagTask(LightningModule):
 
     def forward(self, bag: Bag) -> HeadOutput:
         """Encode and pool whole bags."""
-        return self.head.attend(self.encode(bag), bag.mask)
+        return self.head.attend(self.encode(bag), bag.padding)
 
     def encode(self, bag: Bag) -> Tensor:
         """Encode the real patches of a batch.
@@ -160,15 +163,17 @@ class BagTask(LightningModule):
         if bag.patches.ndim == 3:
             features: Tensor = self.encoder(bag.patches)
             return features
-        pixels = self.augment(bag.patches[bag.mask])
+        pixels = bag.patches.flatten(0, 1)
+        # padding is left out by positions: a mask would make the device count first, and everything wait for that
+        real = None if bag.padding is None else bag.positions()
         encoded = encode_chunks(
             nn.Sequential(self.normalize, self.encoder),
-            self._cut(pixels),
+            self._cut(self.augment(pixels if real is None else pixels[real])),
             checkpoint=self.recompute and self.training,
         )
-        features = encoded.new_zeros(*bag.mask.shape, encoded.shape[-1])
-        features[bag.mask] = encoded
-        return features
+        if real is not None:
+            encoded = encoded.new_zeros(len(pixels), encoded.shape[-1]).index_copy(0, real, encoded)
+        return encoded.view(*bag.mask.shape, -1)
 
     def _cut(self, pixels: Tensor) -> Sequence[Tensor]:
         """Cut patches into what the encoder sees at once.
@@ -177,11 +182,11 @@ class BagTask(LightningModule):
         """
         if not self.training:
             return [pixels]  # the loader cut them
-        if not any(isinstance(layer, nn.SyncBatchNorm) for layer in self.modules()):
-            return torch.split(pixels, self.encoder_chunk)
-        count = torch.tensor(math.ceil(len(pixels) / self.encoder_chunk), device=self.device)
-        most = int(self.trainer.strategy.reduce(count, reduce_op="max"))
-        return torch.tensor_split(pixels, most)
+        chunks = count_chunks(len(pixels), self.encoder_chunk)
+        if any(isinstance(layer, nn.SyncBatchNorm) for layer in self.modules()):
+            count = torch.tensor(chunks, device=self.device)
+            chunks = int(self.trainer.strategy.reduce(count, reduce_op="max"))
+        return torch.tensor_split(pixels, chunks)
 
     def on_fit_start(self) -> None:
         """Take the run's seed, unless a checkpoint has brought it."""
@@ -199,6 +204,7 @@ class BagTask(LightningModule):
 
         So a resumed run goes on with what an uninterrupted one would have drawn.
         """
+        self._losses.check()
         entropy = [self._seed or 0, self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
 
@@ -208,15 +214,18 @@ class BagTask(LightningModule):
         loss = self.head.training_loss(
             output, lambda logits: self.bag_loss(logits.float(), bag), self.bag_classes(bag)
         )
-        if not loss.isfinite():
-            raise InputError(
-                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {batch_idx}, of cases"
-                f" {', '.join(bag.cases)}; look at their slides and labels, lower the learning rate, clip gradients"
-                " (trainer.gradient_clip_val: 1.0), or take another precision (trainer.precision: bf16-mixed, 32-true)"
-            )
+        place = f"epoch {self.current_epoch}, batch {batch_idx}, of cases {', '.join(bag.cases)}"
+        self._losses.note(loss, place)
         self.log("train/loss_step", loss, prog_bar=True, batch_size=len(bag.cases))
-        self._log_means(loss, attention_sparsity(output.attention.detach(), bag.mask), len(bag.cases))
+        means = {"loss": loss.detach()}
+        if self._is_logged(batch_idx):
+            means |= _means(attention_sparsity(output.attention.detach(), bag.padding))
+        self._log_means(means)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Look at the last loss too."""
+        self._losses.check()
 
     def validation_step(self, bag: Bag, batch_idx: int) -> None:
         """Add a part of a case to validation."""
@@ -231,12 +240,19 @@ class BagTask(LightningModule):
         whole = self._gather(bag)
         return None if whole is None else self._predict(*whole)
 
-    def _log_means(self, loss: Tensor, sparsity: AttentionSparsity, bags: int) -> None:
-        """Log the epoch's means; they are metrics, which a checkpoint keeps when it is written inside an epoch."""
-        values = {"loss": loss.detach(), **_means(sparsity)}
-        for name, value in values.items():
-            metric = self.train_means[name]
-            metric(value, bags)
+    def _is_logged(self, batch_idx: int) -> bool:
+        """Whether a batch is one of those that are logged; the sparsity of the others' attention is not sorted out."""
+        every = max(self.trainer.log_every_n_steps, 1)  # type: ignore[attr-defined] # the logger connector sets it
+        return batch_idx % every == 0 or self.trainer.is_last_batch
+
+    def _log_means(self, values: dict[str, Tensor]) -> None:
+        """Log the epoch's means; they are metrics, which a checkpoint keeps when it is written inside an epoch.
+
+        All batches count alike, because all have as many bags: a smaller last one is left out.
+        """
+        for name, metric in self.train_means.items():
+            if name in values:
+                metric(values[name])
             full_name = "train/loss_epoch" if name == "loss" else f"train/{name}"
             self.log(full_name, metric, on_step=False, on_epoch=True, metric_attribute=f"train_means.{name}")  # type: ignore[arg-type]
 
@@ -267,6 +283,7 @@ class BagTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the names of the classes from the data; refuse another number of them, or another kind of label."""
+        use_timm_sync(self.trainer.strategy)
         data = getattr(self.trainer, "datamodule", None)
         target = getattr(data, "target", self.target)
         if stage != "predict" and self.target and target != self.target:
@@ -283,7 +300,8 @@ class BagTask(LightningModule):
         self.classes = classes or self.classes
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the classes, the seed, the threshold and the epoch's means so far."""
+        """Keep the names of the classes, the seed, the threshold and the epoch's means so far; but no spoilt model."""
+        self._losses.check()
         checkpoint["classes"] = list(self.classes)
         checkpoint["seed"] = self._seed
         checkpoint["threshold"] = None if self.threshold is None else asdict(self.threshold)
@@ -374,8 +392,8 @@ class BagTask(LightningModule):
         features, coords, scale = (torch.cat(column, dim=1) for column in zip(*self._parts, strict=True))
         self._parts = []
         mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-        whole = bag._replace(patches=features, mask=mask, coords=coords, scale=scale)
-        return whole, self.head.attend(features, mask)
+        whole = bag._replace(patches=features, mask=mask, coords=coords, scale=scale, real=None)
+        return whole, self.head.attend(features)
 
     def _predict(self, case: Bag, output: HeadOutput) -> Prediction:
         assert isinstance(case.patches, Tensor)  # features by now

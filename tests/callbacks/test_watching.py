@@ -84,7 +84,7 @@ def test_waiting_for_data_is_measured_and_warned_of(tmp_path: Path, caplog: pyte
         trainer.fit(_task(), slow)
     share = float(trainer.callback_metrics["train/data_wait"])
     loader = trainer.train_dataloader
-    assert loader.waited_s >= 26 * 0.1
+    assert loader.clock.waited_s >= 26 * 0.1
     assert 0.1 < share < 1
     assert "of its time waiting for patches, with data.workers 0" in caplog.text
     assert "raise data.workers" in caplog.text
