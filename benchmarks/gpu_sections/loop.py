@@ -1,0 +1,118 @@
+"""A real fit: real stores, the real loader and Lightning's loop, timed after its first steps."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from e2e_abmilx import ClassificationTask, SlideDataModule
+from e2e_abmilx.callbacks import DataWait
+from e2e_abmilx.loaders import BagLoader
+from gpu_sections.measure import Peak, Utilisation, synchronize
+from gpu_sections.model import Batch
+
+
+class Loop(NamedTuple):
+    """What a fit took.
+
+    Attributes:
+        seconds: Of a step.
+        waiting: Share of the time in which the device waited for a batch.
+        peak_gb: Memory; None on a CPU.
+        busy: GPU utilisation, percent; None where it is unknown.
+        workers: Processes that read.
+    """
+
+    seconds: float
+    waiting: float
+    peak_gb: float | None
+    busy: float | None
+    workers: int
+
+
+class Window(Callback):
+    """Measures steps after the first few; the device is waited for only before and after all of them.
+
+    Args:
+        steps: How many.
+        warm_up: How many before them.
+    """
+
+    loop: Loop
+
+    def __init__(self, steps: int, warm_up: int) -> None:
+        self.steps, self.warm_up = steps, warm_up
+        self._done = 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """Begin, or end."""
+        self._done += 1
+        if self._done == self.warm_up:
+            self._begin(trainer, pl_module.device)
+        elif self._done == self.warm_up + self.steps:
+            self._end(trainer, pl_module.device)
+
+    def _begin(self, trainer: Trainer, device: torch.device) -> None:
+        self._peak = Peak(device).__enter__()
+        self._utilisation = Utilisation(device)
+        self._utilisation.start()
+        self._waited_s = self._loader(trainer).clock.waited_s
+        self._started = time.perf_counter()
+
+    def _end(self, trainer: Trainer, device: torch.device) -> None:
+        synchronize(device)
+        seconds = time.perf_counter() - self._started
+        loader = self._loader(trainer)
+        waited_s = loader.clock.waited_s - self._waited_s
+        self._peak.__exit__(None, None, None)
+        busy = self._utilisation.stop()
+        self.loop = Loop(seconds / self.steps, waited_s / seconds, self._peak.gb, busy, loader.num_workers)
+
+    def _loader(self, trainer: Trainer) -> BagLoader:
+        assert isinstance(trainer.train_dataloader, BagLoader)
+        return trainer.train_dataloader
+
+
+def fit(
+    task: ClassificationTask,
+    labels: Path,
+    batch: Batch,
+    *,
+    device: str,
+    precision: str,
+    steps: int,
+    warm_up: int,
+    **data: Any,
+) -> Loop:
+    """Fit, as ``e2e-abmilx fit`` does, but without files.
+
+    Args:
+        task: The model.
+        labels: Label table, in the folder of the stores; it must have cases for all steps, so that no epoch ends.
+        batch: The batch of a step.
+        device: ``"cuda"`` or ``"cpu"``.
+        precision: Of the trainer.
+        steps: Steps that are measured.
+        warm_up: Steps before them.
+        **data: More arguments of the data module.
+    """
+    window = Window(steps, warm_up)
+    trainer = Trainer(
+        accelerator=device,
+        devices=1,
+        precision=precision,
+        max_steps=warm_up + steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        callbacks=[window, DataWait()],
+    )
+    trainer.fit(
+        task, SlideDataModule(labels.parent, labels, patches_per_bag=patches, batch_size=bags, **data)
+    )
+    return window.loop

@@ -1,0 +1,150 @@
+"""Training throughput: the loop from a store, beside the bare step, and with activations computed again."""
+
+import gc
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from gpu_sections.loop import Loop, fit
+from gpu_sections.measure import Peak, seconds
+from gpu_sections.model import BATCHES, TINY_BATCHES, BareStep, Batch, make_task
+from gpu_sections.rows import Cell, Rows
+from gpu_sections.settings import Settings
+from gpu_sections.stores import write_cohort
+
+LOOP_TARGET = 0.9  # of the bare step
+R18_TARGET = 12_000  # patches/s on an H100: the paper's BRCA recipe in 42 minutes
+MEMORY_TARGET = 1 / 3  # of what is needed without recomputing
+RECOMPUTE_CHUNK = 128  # patches whose activations are kept: the recipe's 512 are all of a ResNet-50's batch
+
+
+class Steps(NamedTuple):
+    """How many steps are measured, and how many come before."""
+
+    loop: int  # thrice what readers have ready when it begins
+    bare: int
+    recompute: int
+    warm_up: int
+
+
+FULL, TINY = Steps(60, 20, 25, 8), Steps(2, 2, 2, 1)
+
+
+def run(settings: Settings, rows: Rows) -> None:
+    """Both encoders in bf16, then what recomputing saves, then the same in fp16."""
+    batches, steps = (TINY_BATCHES, TINY) if settings.tiny else (BATCHES, FULL)
+    labels = write_cohort(
+        settings.scratch / "cache",
+        cases=max(batch.bags for batch in batches) * (steps.loop + steps.warm_up),
+        patches=max(batch.patches for batch in batches),
+        side=batches[0].stored,
+    )
+    rows.note(
+        "waiting: share of the loop's time in which the device had nothing to do because no batch was there."
+    )
+    rows.note(
+        "All stores are one under many names, in the page cache: what a slow disk costs is not seen here."
+    )
+    for precision in ("bf16-mixed", "16-mixed" if settings.device == "cuda" else "32-true"):
+        comparison = _Comparison(settings, rows, labels, steps, precision)
+        for batch in batches:
+            with rows.guard(f"{batch.encoder}, {precision}"):
+                comparison.loop_beside_bare(batch)
+        for batch in batches:
+            with rows.guard(f"{batch.encoder}, {precision}, recompute"):
+                comparison.recompute(batch)
+
+
+class _Comparison:
+    """The runs of one precision."""
+
+    def __init__(self, settings: Settings, rows: Rows, labels: Path, steps: Steps, precision: str) -> None:
+        self.settings, self.rows, self.labels = settings, rows, labels
+        self.steps, self.precision = steps, precision
+        self._kept: dict[Batch, Loop] = {}
+
+    def loop_beside_bare(self, batch: Batch) -> None:
+        """The bare step, and the loop as its share."""
+        bare, peak_gb = self._bare(batch)
+        self._add(batch, "bare step", bare, peak_gb)
+        loop = self._kept[batch] = self._fit(batch, self.steps.loop)
+        share = bare / loop.seconds
+        self._add_loop(batch, "loop", loop, share)
+        name = f"{batch.encoder}, {self.precision}"
+        self._target(f"{name}, loop / bare step", share, at_least=LOOP_TARGET)
+        if batch.encoder == "resnet18":
+            self._target(f"{name}, patches/s", batch.size / loop.seconds, at_least=R18_TARGET)
+
+    def recompute(self, batch: Batch) -> None:
+        """The loop with activations computed again, and its share of the memory."""
+        loop = self._fit(batch, self.steps.recompute, recompute=True)
+        self._add_loop(batch, f"loop, recompute, chunks of {RECOMPUTE_CHUNK}", loop, None)
+        kept = self._kept.get(batch)
+        if kept and kept.peak_gb and loop.peak_gb:
+            share = loop.peak_gb / kept.peak_gb
+            name = f"{batch.encoder}, {self.precision}, memory with / without recompute"
+            self._target(name, share, at_most=MEMORY_TARGET)
+
+    def _bare(self, batch: Batch) -> tuple[float, float | None]:
+        _empty(self.settings.torch_device)
+        step = BareStep(make_task(batch), batch, self.settings.torch_device, self.precision)
+        with Peak(self.settings.torch_device) as peak:
+            each = seconds(
+                step, self.settings.torch_device, times=self.steps.bare, warm_up=self.steps.warm_up
+            )
+        return each, peak.gb
+
+    def _fit(self, batch: Batch, steps: int, *, recompute: bool = False) -> Loop:
+        _empty(self.settings.torch_device)
+        chunk = {"encoder_chunk": RECOMPUTE_CHUNK} if recompute else {}
+        return fit(
+            make_task(batch, recompute=recompute, **chunk),
+            self.labels,
+            bags=batch.bags,
+            patches=batch.patches,
+            device=self.settings.device,
+            precision=self.precision,
+            steps=steps,
+            warm_up=self.steps.warm_up,
+        )
+
+    def _add_loop(self, batch: Batch, what: str, loop: Loop, share: float | None) -> None:
+        more: dict[str, Cell] = {
+            "readers": loop.workers,
+            "waiting %": 100 * loop.waiting,
+            "GPU busy %": loop.busy,
+            "loop / bare": share,
+        }
+        self._add(batch, what, loop.seconds, loop.peak_gb, more)
+
+    def _add(
+        self,
+        batch: Batch,
+        what: str,
+        each: float,
+        peak_gb: float | None,
+        more: dict[str, Cell] | None = None,
+    ) -> None:
+        self.rows.add(
+            {
+                "encoder": batch.encoder,
+                "batch": f"{batch.bags} × {batch.patches}",
+                "precision": self.precision,
+                "run": what,
+                "patches/s": batch.size / each,
+                "peak GB": peak_gb,
+                **(more or {}),
+            }
+        )
+
+    def _target(self, name: str, value: float, **bound: float) -> None:
+        if not self.settings.tiny:
+            self.rows.target(name, value, **bound)
+
+
+def _empty(device: torch.device) -> None:
+    """Give the memory of the run before back."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,92 @@
+"""The bare step with channels-last weights, with cuDNN's own choice of algorithms, and compiled."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from gpu_sections.measure import seconds, synchronize
+from gpu_sections.model import BATCHES, TINY_BATCHES, BareStep, Batch, make_task
+from gpu_sections.rows import Rows
+from gpu_sections.settings import Settings
+
+PRECISION = "bf16-mixed"
+KEPT_FROM = 10  # percent: what gains less is not worth an option
+
+
+class Variant(NamedTuple):
+    """A way to run the encoder."""
+
+    channels_last: bool = False
+    compiled: bool = False
+    benchmark: bool = False
+
+    def __str__(self) -> str:
+        parts = {
+            "channels-last weights": self.channels_last,
+            "torch.compile": self.compiled,
+            "cudnn.benchmark": self.benchmark,
+        }
+        return " + ".join(name for name, on in parts.items() if on) or "as it is"
+
+
+PLAIN = Variant()
+#: Compiling takes longest, and may be cut short.
+CHEAP = (PLAIN, Variant(channels_last=True), Variant(benchmark=True))
+COMPILED = (Variant(compiled=True), Variant(channels_last=True, compiled=True))
+
+
+def run(settings: Settings, rows: Rows) -> None:
+    """Each variant of each encoder."""
+    batches = TINY_BATCHES[:1] if settings.tiny else BATCHES
+    plain: dict[Batch, float] = {}
+    rows.note(
+        "The whole batch lies on the device, normalised; pixels are channels last in all runs. first step: with what"
+        " compiling or choosing algorithms takes."
+    )
+    if settings.tiny:
+        rows.note("torch.compile with the backend aot_eager, which makes no kernels.")
+    for variants in (CHEAP, COMPILED[:1], COMPILED[1:]):
+        for batch in batches:
+            for variant in variants:
+                with rows.guard(f"{batch.encoder}, {variant}"):
+                    _measure(settings, rows, batch, variant, plain)
+
+
+def _measure(
+    settings: Settings, rows: Rows, batch: Batch, variant: Variant, plain: dict[Batch, float]
+) -> None:
+    device = settings.torch_device
+    task = make_task(batch).to(device)
+    if variant.channels_last:
+        task.encoder.to(memory_format=torch.channels_last)
+    if variant.compiled:
+        torch._dynamo.reset()
+        task.encoder.compile(backend="aot_eager" if settings.tiny else "inductor")
+    torch.backends.cudnn.benchmark = variant.benchmark
+    step = BareStep(task, batch, device, PRECISION)
+    first_s = _timed(step, device)
+    times, warm_up = (2, 1) if settings.tiny else (20, 5)
+    each = seconds(step, device, times=times, warm_up=warm_up)
+    torch.backends.cudnn.benchmark = False
+    if variant == PLAIN:
+        plain[batch] = each
+    gain = 100 * (plain[batch] / each - 1) if batch in plain and variant != PLAIN else None
+    rows.add(
+        {
+            "encoder": batch.encoder,
+            "variant": str(variant),
+            "patches/s": batch.size / each,
+            "gain %": gain,
+            "first step s": first_s,
+        }
+    )
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    synchronize(device)
+    started = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - started
