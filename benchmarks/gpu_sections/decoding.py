@@ -137,8 +137,7 @@ class _Decoding:
         loop = fit(
             make_task(batch),
             self.labels,
-            bags=batch.bags,
-            patches=batch.patches,
+            batch,
             device=self.settings.device,
             precision="bf16-mixed",
             steps=self.sizes.steps,

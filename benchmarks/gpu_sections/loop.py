@@ -113,6 +113,7 @@ def fit(
         callbacks=[window, DataWait()],
     )
     trainer.fit(
-        task, SlideDataModule(labels.parent, labels, patches_per_bag=patches, batch_size=bags, **data)
+        task,
+        SlideDataModule(labels.parent, labels, patches_per_bag=batch.patches, batch_size=batch.bags, **data),
     )
     return window.loop

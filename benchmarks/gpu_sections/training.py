@@ -101,8 +101,7 @@ class _Comparison:
         return fit(
             make_task(batch, recompute=recompute, **chunk),
             self.labels,
-            bags=batch.bags,
-            patches=batch.patches,
+            batch,
             device=self.settings.device,
             precision=self.precision,
             steps=steps,
