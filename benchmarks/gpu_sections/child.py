@@ -1,15 +1,20 @@
 """One section, in a process of its own: ``python -m gpu_sections.child``, called by the runner."""
 
 import argparse
+import ctypes
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 
 from gpu_sections.rows import Rows
+from gpu_sections.settings import Settings
+
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
-def main() -> int:
+def main() -> None:
     """Run the section; what it raises is written down. The status is 0 even then: the lines tell."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("module")
@@ -18,27 +23,24 @@ def main() -> int:
     parser.add_argument("--device", required=True)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
+    _end_with(arguments.parent)
     rows = Rows(arguments.lines, arguments.name)
     with rows.guard(arguments.name):
-        _run(arguments, rows)
+        section = importlib.import_module(arguments.module)
+        section.run(Settings(arguments.device, arguments.tiny, arguments.scratch), rows)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # readers that hang at exit would take the time of the next section
 
 
-def _run(arguments: argparse.Namespace, rows: Rows) -> None:
-    import torch
-
-    from gpu_sections.settings import Settings
-
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        rows.fail("torch finds no CUDA device here", "--device cpu --tiny rehearses on a CPU")
-        return
-    torch.set_float32_matmul_precision("high")  # as every run of the library
-    section = importlib.import_module(arguments.module)
-    section.run(Settings(arguments.device, arguments.tiny, arguments.scratch), rows)
+def _end_with(parent: int) -> None:
+    """Let Linux kill this process when the runner is gone, however it went: a GPU is not to be kept busy unwatched."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,7 +12,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.jpegs import Jpegs, import_decoders
 from e2e_abmilx.store import JPEG_QUALITY, encode_patch
 from gpu_sections.loop import fit
-from gpu_sections.measure import seconds, synchronize
+from gpu_sections.measure import prepare, seconds, synchronize
 from gpu_sections.model import BATCHES, TINY_BATCHES, Batch, make_task
 from gpu_sections.queued_reads import count_spoilt, decoders
 from gpu_sections.rows import Rows
@@ -67,7 +67,7 @@ class _Decoding:
     def __init__(self, settings: Settings, rows: Rows, sizes: Sizes) -> None:
         self.settings, self.rows, self.sizes = settings, rows, sizes
         batch, workers = sizes.batch, sizes.workers
-        self.device = settings.torch_device
+        self.device = prepare(settings.device)
         self.decoder = "device" if settings.device == "cuda" else "main process"
         self.warm_up = 2 * workers[0]
         self.labels = write_cohort(

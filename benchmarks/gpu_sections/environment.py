@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from gpu_sections.measure import prepare
 from gpu_sections.rows import Cell, Rows
 from gpu_sections.settings import Settings
 
@@ -17,7 +18,8 @@ PACKAGES = ("lightning", "torchvision", "timm", "torchcodec", "imagecodecs", "za
 
 def run(settings: Settings, rows: Rows) -> None:
     """Write them down."""
-    if settings.device == "cuda":
+    device = prepare(settings.device)
+    if device.type == "cuda":
         rows.facts(_gpu())
     rows.facts(
         {

@@ -11,7 +11,7 @@ from head_memory import FEATURES, HEADS, abmilx
 from torch import Tensor
 
 from e2e_abmilx.heads.abmilx import ABMILX, AttentionPlus
-from gpu_sections.measure import Peak, seconds
+from gpu_sections.measure import Peak, prepare, seconds
 from gpu_sections.model import autocast
 from gpu_sections.rows import Cell, Rows
 from gpu_sections.settings import Settings
@@ -41,7 +41,8 @@ class Cost(NamedTuple):
 
 def run(settings: Settings, rows: Rows) -> None:
     """Forward passes in bf16 and float32, then both passes in bf16."""
-    device, sizes = settings.torch_device, TINY_SIZES if settings.tiny else SIZES
+    device = prepare(settings.device)
+    sizes = TINY_SIZES if settings.tiny else SIZES
     ours = abmilx(settings.device)
     theirs = _one_column(ours)
     rows.note(
@@ -55,13 +56,11 @@ def run(settings: Settings, rows: Rows) -> None:
             if backward and size > MOST_BACKWARD:
                 continue
             with rows.guard(f"N = {size:,}, {precision}"):
-                _measure(settings, rows, (ours, theirs), size, precision, backward=backward)
+                _measure(rows, (ours, theirs), size, precision, backward=backward)
 
 
-def _measure(
-    settings: Settings, rows: Rows, heads: tuple[ABMILX, ABMILX], size: int, precision: str, *, backward: bool
-) -> None:
-    device = settings.torch_device
+def _measure(rows: Rows, heads: tuple[ABMILX, ABMILX], size: int, precision: str, *, backward: bool) -> None:
+    device = next(heads[0].parameters()).device
     features = torch.randn(1, size, FEATURES, device=device, requires_grad=backward)
     passes = "forward + backward" if backward else "forward"
     row: dict[str, Cell] = {"N": size, "passes": passes, "precision": precision}

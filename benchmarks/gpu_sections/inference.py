@@ -12,7 +12,7 @@ from torch import Tensor
 from e2e_abmilx import ClassificationTask, SlideDataModule
 from e2e_abmilx.bags import Bag, Target, collate, make_bag
 from e2e_abmilx.cohort import Case
-from gpu_sections.measure import Peak, seconds
+from gpu_sections.measure import Peak, prepare, seconds
 from gpu_sections.model import BATCHES, TINY_BATCHES, Batch, autocast, make_task
 from gpu_sections.rows import Rows
 from gpu_sections.settings import Settings
@@ -32,6 +32,7 @@ class Cohort(NamedTuple):
 
 def run(settings: Settings, rows: Rows) -> None:
     """Both encoders, a slide and a case of four."""
+    device = prepare(settings.device)
     batches, patches = (TINY_BATCHES[:1], 60) if settings.tiny else (BATCHES, 10_000)
     rows.note(
         "predict: all of trainer.predict, the start of its readers included; behind first batch: without it. computing:"
@@ -44,7 +45,7 @@ def run(settings: Settings, rows: Rows) -> None:
     for batch in batches:
         for cohort in cohorts:
             with rows.guard(f"{batch.encoder}, {cohort.patches:,} patches"):
-                _measure(settings, rows, batch, cohort)
+                _measure(rows, batch, cohort, device)
 
 
 def _write(scratch: Path, patches: int, side: int) -> list[Cohort]:
@@ -62,8 +63,7 @@ def _write(scratch: Path, patches: int, side: int) -> list[Cohort]:
     ]
 
 
-def _measure(settings: Settings, rows: Rows, batch: Batch, cohort: Cohort) -> None:
-    device = settings.torch_device
+def _measure(rows: Rows, batch: Batch, cohort: Cohort, device: torch.device) -> None:
     task = make_task(batch).to(device).eval()
     chunks = _chunks(cohort.patches, batch.stored, device)
     with Peak(device) as computing_peak:
@@ -72,7 +72,7 @@ def _measure(settings: Settings, rows: Rows, batch: Batch, cohort: Cohort) -> No
     first = FirstBatch()
     with Peak(device) as peak:
         started = time.perf_counter()
-        predictions = _predict(task, cohort.data, settings.device, first)
+        predictions = _predict(task, cohort.data, device.type, first)
         predict_s = time.perf_counter() - started
     seen = predictions[0].output.attention.shape[-1]
     assert seen == cohort.patches, f"{seen} of {cohort.patches} patches were seen"

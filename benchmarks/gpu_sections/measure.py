@@ -9,6 +9,21 @@ from typing import Self
 import torch
 
 
+def prepare(device: str) -> torch.device:
+    """Set torch up as each run of the library does.
+
+    Args:
+        device: ``"cuda"`` or ``"cpu"``.
+
+    Raises:
+        RuntimeError: There is no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("torch finds no CUDA device here; --device cpu --tiny rehearses on a CPU")
+    torch.set_float32_matmul_precision("high")
+    return torch.device(device)
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done what was queued; a CPU has."""
     if device.type == "cuda":

@@ -88,6 +88,7 @@ class Runner:
     def _command(self, section: Section, scratch: str) -> list[str]:
         command = [sys.executable, "-m", "gpu_sections.child", section.module, "--name", section.name]
         command += ["--lines", str(self.lines), "--device", self.device, "--scratch", scratch]
+        command += ["--parent", str(os.getpid())]
         return [*command, "--tiny"] if self.tiny else command
 
     def _close(self, section: Section, outcome: str, seconds: float, limit: float) -> None:

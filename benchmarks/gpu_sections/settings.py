@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 
 class Settings(NamedTuple):
     """What a section is told.
@@ -18,8 +16,3 @@ class Settings(NamedTuple):
     device: str
     tiny: bool
     scratch: Path
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device."""
-        return torch.device(self.device)

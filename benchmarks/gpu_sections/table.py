@@ -45,7 +45,8 @@ def show_summary(sections: Sequence[Section], lines: Sequence[Line]) -> str:
     targets = [line["target"] for line in lines if "target" in line]
     missed = [_target(target) for target in targets if not target["met"]]
     took = sum(row["s"] for row in rows)
-    heading = f"In all: {took:.0f} s, {len(targets) - len(missed)} of {len(targets)} targets met"
+    met = f", {len(targets) - len(missed)} of {len(targets)} targets met" if targets else ""
+    heading = f"In all: {took:.0f} s{met}"
     return "\n".join(
         [heading, "=" * len(heading), *show_rows(rows), *(_sentence("missed", text) for text in missed)]
     )
@@ -58,7 +59,7 @@ def show_facts(facts: Mapping[str, Any]) -> list[str]:
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table: text to the left, numbers to the right, a dash where nothing is known; a column that says nothing is left out."""
+    """A table: text to the left, numbers to the right, a dash where nothing is known; no column of dashes alone."""
     columns = list(dict.fromkeys(name for row in rows for name, value in row.items() if value is not None))
     shown = []
     for column in columns:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from gpu_sections.loop import Loop, fit
-from gpu_sections.measure import Peak, seconds
+from gpu_sections.measure import Peak, prepare, seconds
 from gpu_sections.model import BATCHES, TINY_BATCHES, BareStep, Batch, make_task
 from gpu_sections.rows import Cell, Rows
 from gpu_sections.settings import Settings
@@ -33,6 +33,7 @@ FULL, TINY = Steps(60, 20, 25, 8), Steps(2, 2, 2, 1)
 
 def run(settings: Settings, rows: Rows) -> None:
     """Both encoders in bf16, then what recomputing saves, then the same in fp16."""
+    device = prepare(settings.device)
     batches, steps = (TINY_BATCHES, TINY) if settings.tiny else (BATCHES, FULL)
     labels = write_cohort(
         settings.scratch / "cache",
@@ -46,8 +47,8 @@ def run(settings: Settings, rows: Rows) -> None:
     rows.note(
         "All stores are one under many names, in the page cache: what a slow disk costs is not seen here."
     )
-    for precision in ("bf16-mixed", "16-mixed" if settings.device == "cuda" else "32-true"):
-        comparison = _Comparison(settings, rows, labels, steps, precision)
+    for precision in ("bf16-mixed", "16-mixed" if device.type == "cuda" else "32-true"):
+        comparison = _Comparison(device, rows, labels, steps, precision)
         for batch in batches:
             with rows.guard(f"{batch.encoder}, {precision}"):
                 comparison.loop_beside_bare(batch)
@@ -59,8 +60,8 @@ def run(settings: Settings, rows: Rows) -> None:
 class _Comparison:
     """The runs of one precision."""
 
-    def __init__(self, settings: Settings, rows: Rows, labels: Path, steps: Steps, precision: str) -> None:
-        self.settings, self.rows, self.labels = settings, rows, labels
+    def __init__(self, device: torch.device, rows: Rows, labels: Path, steps: Steps, precision: str) -> None:
+        self.device, self.rows, self.labels = device, rows, labels
         self.steps, self.precision = steps, precision
         self._kept: dict[Batch, Loop] = {}
 
@@ -87,22 +88,20 @@ class _Comparison:
             self._target(name, share, at_most=MEMORY_TARGET)
 
     def _bare(self, batch: Batch) -> tuple[float, float | None]:
-        _empty(self.settings.torch_device)
-        step = BareStep(make_task(batch), batch, self.settings.torch_device, self.precision)
-        with Peak(self.settings.torch_device) as peak:
-            each = seconds(
-                step, self.settings.torch_device, times=self.steps.bare, warm_up=self.steps.warm_up
-            )
+        _empty(self.device)
+        step = BareStep(make_task(batch), batch, self.device, self.precision)
+        with Peak(self.device) as peak:
+            each = seconds(step, self.device, times=self.steps.bare, warm_up=self.steps.warm_up)
         return each, peak.gb
 
     def _fit(self, batch: Batch, steps: int, *, recompute: bool = False) -> Loop:
-        _empty(self.settings.torch_device)
+        _empty(self.device)
         chunk = {"encoder_chunk": RECOMPUTE_CHUNK} if recompute else {}
         return fit(
             make_task(batch, recompute=recompute, **chunk),
             self.labels,
             batch,
-            device=self.settings.device,
+            device=self.device.type,
             precision=self.precision,
             steps=steps,
             warm_up=self.steps.warm_up,
@@ -138,7 +137,7 @@ class _Comparison:
         )
 
     def _target(self, name: str, value: float, **bound: float) -> None:
-        if not self.settings.tiny:
+        if self.steps != TINY:
             self.rows.target(name, value, **bound)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from gpu_sections.measure import seconds, synchronize
+from gpu_sections.measure import prepare, seconds, synchronize
 from gpu_sections.model import BATCHES, TINY_BATCHES, BareStep, Batch, make_task
 from gpu_sections.rows import Rows
 from gpu_sections.settings import Settings
@@ -39,6 +39,7 @@ COMPILED = (Variant(compiled=True), Variant(channels_last=True, compiled=True))
 
 def run(settings: Settings, rows: Rows) -> None:
     """Each variant of each encoder."""
+    device = prepare(settings.device)
     batches = TINY_BATCHES[:1] if settings.tiny else BATCHES
     plain: dict[Batch, float] = {}
     rows.note(
@@ -51,23 +52,22 @@ def run(settings: Settings, rows: Rows) -> None:
         for batch in batches:
             for variant in variants:
                 with rows.guard(f"{batch.encoder}, {variant}"):
-                    _measure(settings, rows, batch, variant, plain)
+                    _measure(rows, batch, variant, plain, device, tiny=settings.tiny)
 
 
 def _measure(
-    settings: Settings, rows: Rows, batch: Batch, variant: Variant, plain: dict[Batch, float]
+    rows: Rows, batch: Batch, variant: Variant, plain: dict[Batch, float], device: torch.device, *, tiny: bool
 ) -> None:
-    device = settings.torch_device
     task = make_task(batch).to(device)
     if variant.channels_last:
         task.encoder.to(memory_format=torch.channels_last)
     if variant.compiled:
         torch._dynamo.reset()
-        task.encoder.compile(backend="aot_eager" if settings.tiny else "inductor")
+        task.encoder.compile(backend="aot_eager" if tiny else "inductor")
     torch.backends.cudnn.benchmark = variant.benchmark
     step = BareStep(task, batch, device, PRECISION)
     first_s = _timed(step, device)
-    times, warm_up = (2, 1) if settings.tiny else (20, 5)
+    times, warm_up = (2, 1) if tiny else (20, 5)
     each = seconds(step, device, times=times, warm_up=warm_up)
     torch.backends.cudnn.benchmark = False
     if variant == PLAIN:
