@@ -200,7 +200,7 @@ class RandomBags(BagSource):
         return [self.patches_per_bag - coarse, *each]
 
 
-class WholeSlides(Dataset[Bag]):
+class WholeSlides(BagSource):
     """Every patch of every slide, in parts of bounded size, case after case.
 
     Args:

@@ -35,10 +35,10 @@ class BagLoader(DataLoader[Bag]):
             self.clock.ask()
             try:
                 batch = next(batches, None)
-            except RuntimeError as error:
-                if "Bus error" not in str(error):
-                    raise
-                raise InputError(self._advice()) from error
+            except (RuntimeError, OSError, EOFError) as error:
+                if self.num_workers and _is_bus_error(error):
+                    raise InputError(self._advice()) from error
+                raise
             self.clock.receive()
             if batch is None:
                 return
@@ -48,8 +48,8 @@ class BagLoader(DataLoader[Bag]):
         """What to do when a reader found no room for a batch."""
         smaller = self.dataset.size_settings if isinstance(self.dataset, BagSource) else ""
         return (
-            f"a reader was killed by a bus error, which is how a full {_SHARED_MEMORY} shows ({_room()}); bags pass through"
-            f" it from {self.num_workers} readers, {self.prefetch_factor} batches each: lower data.workers"
+            f"a reader was killed by a bus error, which is how a full {_SHARED_MEMORY} shows ({_room()}); data.workers"
+            f" {self.num_workers} put up to {self.prefetch_factor} batches each into it: lower data.workers"
             f"{' or ' + smaller if smaller else ''}, or give a container more of it (docker run --shm-size 16g)"
         )
 
@@ -168,8 +168,20 @@ def _event() -> torch.cuda.Event | None:
     return event
 
 
+def _is_bus_error(error: BaseException) -> bool:
+    """Whether a reader was killed by a bus error, which PyTorch says when the reader has died.
+
+    Until then a connection that breaks off is all there is to see.
+    """
+    try:
+        if isinstance(error, (OSError, EOFError)):
+            time.sleep(1.0)
+    except RuntimeError as death:
+        error = death
+    return "Bus error" in f"{error} {error.__cause__}"
+
+
 def _room() -> str:
     if not _SHARED_MEMORY.is_dir():
         return "not there"
-    usage = shutil.disk_usage(_SHARED_MEMORY)
-    return f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free"
+    return f"{shutil.disk_usage(_SHARED_MEMORY).total / 1e9:.1f} GB in all"

@@ -15,10 +15,11 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from e2e_abmilx.augment import RandomCrops
+from e2e_abmilx.bags import Bag
 from e2e_abmilx.callbacks import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.encoders import TimmEncoder
-from e2e_abmilx.heads import ABMILX
+from e2e_abmilx.heads import ABMIL, ABMILX
 from e2e_abmilx.loggers import RunLogger
 from e2e_abmilx.schedules import WarmupCosine
 from e2e_abmilx.tasks import ClassificationTask
@@ -132,6 +133,42 @@ def test_stopped_at_any_step(step: int, whole: Path, cohort: Path, stores: Path,
         _fit(tmp_path, cohort, stores, kill_at=step)
     _fit(tmp_path, cohort, stores)
     _assert_same_run(whole, tmp_path)
+
+
+class _Count(Callback):
+    """Counts the batches of each epoch."""
+
+    def __init__(self) -> None:
+        self.batches: dict[int, list[tuple[str, ...]]] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: object, batch: Bag, batch_idx: int) -> None:
+        self.batches.setdefault(trainer.current_epoch, []).append(batch.cases)
+
+
+def test_a_run_that_has_ended_is_extended(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    """A checkpoint saved after ``fit`` knows that its last epoch is over."""
+    counts = []
+    for epochs in ([3], [2, 3]):
+        count = _Count()
+        for end in epochs:
+            seed_everything(3, verbose=False)
+            task = ClassificationTask(
+                TimmEncoder("test_resnet", pretrained=False), ABMIL, 2, augment=RandomCrops(32)
+            )
+            data = SlideDataModule(
+                stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=4, batch_size=4, workers=0
+            )  # fmt: skip
+            trainer = Trainer(
+                default_root_dir=tmp_path, max_epochs=end, accelerator="cpu", logger=False, enable_progress_bar=False,
+                enable_model_summary=False, enable_checkpointing=False, limit_val_batches=0, callbacks=[count],
+            )  # fmt: skip
+            trainer.fit(
+                task, data, ckpt_path=tmp_path / "ended.ckpt" if count.batches else None, weights_only=False
+            )
+            trainer.save_checkpoint(tmp_path / "ended.ckpt")
+        counts.append(count.batches)
+    assert counts[0] == counts[1]
+    assert [len(batches) for batches in counts[0].values()] == [STEPS] * 3
 
 
 KILLER = """

@@ -190,9 +190,10 @@ class BagDataModule(LightningDataModule):
         """How far the training is: bags are functions of (seed, epoch, case), so there is no more to remember."""
         if self.trainer is None:
             return {}
-        loop = self.trainer.fit_loop.epoch_loop
-        progress: Any = loop.batch_progress.current  # its type knows half of its fields
-        return Progress(self.trainer.current_epoch, progress.processed * self.batch_size)._asdict()
+        loop = self.trainer.fit_loop
+        batches: Any = loop.epoch_loop.batch_progress.current  # its type knows half of its fields
+        begun_last = loop.epoch_progress.current.ready - 1  # after the last epoch, the trainer's is one more
+        return Progress(begun_last, batches.processed * self.batch_size)._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""

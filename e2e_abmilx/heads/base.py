@@ -52,6 +52,9 @@ class BagHead(nn.Module, ABC):
         num_outputs: K, classes or survival bins.
     """
 
+    #: Whether empty bags are looked for where that means to wait for a GPU.
+    looks_for_empty_bags: bool = True
+
     def __init__(self, in_features: int, num_outputs: int) -> None:
         super().__init__()
         self.in_features = in_features
@@ -127,8 +130,8 @@ class BagHead(nn.Module, ABC):
     def check_batch(self, features: Tensor, mask: Tensor | None) -> None:
         """Check a batch at the door.
 
-        On a GPU, to look for empty bags in a mask is to wait for it. Bags without padding are therefore better given
-        without a mask. A captured graph (``torch.compile``, ``torch.export``) does not look.
+        To look for empty bags in a mask that is on a GPU is to wait for the GPU. A head of a task does not look there,
+        because bags without a patch never reach it. Nor does a captured graph (``torch.compile``, ``torch.export``).
 
         Args:
             features: patch features, shape ``(B, N, D)``.
@@ -152,7 +155,8 @@ class BagHead(nn.Module, ABC):
                 f"mask must be bool of shape {shape[:2]}, not {mask.dtype} of shape {tuple(mask.shape)}: "
                 "pass True for every real patch and False for padding"
             )
-        if not torch.compiler.is_compiling():
+        looks = self.looks_for_empty_bags or mask is None or not mask.is_cuda
+        if looks and not torch.compiler.is_compiling():
             _refuse_empty_bags(shape, mask)
 
 

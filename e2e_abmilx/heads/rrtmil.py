@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -202,11 +203,12 @@ class _Regions:
         rows = math.isqrt(num_patches - 1) + 1
         self.num_patches, self.per_side = num_patches, per_side
         self.side = math.ceil(rows / per_side)  # of a region
-        # worked out on the CPU, where nobody waits for how many regions there are
-        places = self._cut(torch.arange((per_side * self.side) ** 2)[None, :, None])[0, ..., 0]
-        occupied = (places[:, 0] < num_patches).nonzero().flatten()
-        self.occupied = occupied.to(device)
-        self.real = (places[occupied] < num_patches).to(device)
+        # worked out on the CPU: a GPU would have to be asked how many regions are occupied
+        square = np.arange((per_side * self.side) ** 2).reshape(per_side, self.side, per_side, self.side)
+        places = square.transpose(0, 2, 1, 3).reshape(per_side**2, self.side**2)
+        occupied = np.flatnonzero(places[:, 0] < num_patches)
+        self.occupied = torch.from_numpy(occupied).to(device)
+        self.real = torch.from_numpy(places[occupied] < num_patches).to(device)
 
     def split(self, tokens: Tensor) -> Tensor:
         """``(B, N, C)`` → ``(B, R, T, C)``, zeros where there is no patch."""

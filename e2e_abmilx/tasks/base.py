@@ -79,6 +79,7 @@ class BagTask(LightningModule):
         self._save_plain_hyperparameters()
         self.encoder = encoder
         self.head = head(_width_of(encoder), num_outputs)
+        self.head.looks_for_empty_bags = False  # collating refuses them
         self.num_outputs = num_outputs
         self.augment = augment or nn.Identity()
         self.normalize = Normalize(
@@ -318,7 +319,11 @@ class BagTask(LightningModule):
                 setattr(self.train_means[name], key, value)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget parts of a case whose rest never came: the check before training and limited runs leave them."""
+        """Look at the last loss before the model is judged, and forget parts of a case whose rest never came.
+
+        The check before training and limited runs leave such parts.
+        """
+        self._losses.check()
         self._parts = []
 
     def on_test_epoch_start(self) -> None:

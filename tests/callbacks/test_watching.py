@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from e2e_abmilx.callbacks import DataWait, MemoryAdvice, SplitTable
@@ -88,6 +88,49 @@ def test_waiting_for_data_is_measured_and_warned_of(tmp_path: Path, caplog: pyte
     assert 0.1 < share < 1
     assert "of its time waiting for patches, with data.workers 0" in caplog.text
     assert "raise data.workers" in caplog.text
+
+
+class _Spoilt(Callback):
+    """Saves a checkpoint right after the loss that was no number."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+def test_a_spoilt_model_is_not_kept(tmp_path: Path) -> None:
+    """Its loss is looked at before a checkpoint, and not only a step later."""
+    path = tmp_path / "last.ckpt"
+    with pytest.raises(InputError, match=r"the loss is nan in epoch 0, batch \d+, of cases s07"):
+        _trainer(tmp_path, _Spoilt(path)).fit(_task(), _data(tmp_path, spoilt="s07"))
+    weights = torch.load(path, weights_only=False)["state_dict"]
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_the_last_loss_of_an_epoch_is_looked_at(tmp_path: Path) -> None:
+    data = _data(tmp_path, cases=5, spoilt="s04")  # the only training case
+    with pytest.raises(InputError, match="the loss is nan in epoch 0, batch 0, of cases s04"):
+        _trainer(tmp_path).fit(_task(), data)
+
+
+class _SlowToEnd(Callback):
+    """Takes its time between batches, outside of the training step, as an asynchronous device lets the CPU do."""
+
+    def on_before_zero_grad(self, *_: object) -> None:
+        time.sleep(0.02)
+
+    def on_train_batch_end(self, *_: object) -> None:
+        time.sleep(0.1)
+
+
+def test_time_between_batches_is_not_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Waiting is what the loader was waited for, as a share of all of the time, and not of what a step takes the CPU."""
+    trainer = _trainer(tmp_path, DataWait(), _SlowToEnd())
+    trainer.fit(_task(), _Slow(_data(tmp_path).features, tmp_path / "labels.csv", workers=0))
+    share = float(trainer.callback_metrics["train/data_wait"])
+    assert 0.3 < share < 0.55  # 100 ms of 220 and more
 
 
 class _Hungry(Precomputed):

@@ -1,0 +1,301 @@
+"""What only a GPU can show: ``pytest -m gpu``. ``GPU_REHEARSAL=1`` runs on the CPU what does not need CUDA itself."""
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from e2e_abmilx.augment import GroupedCrops, Normalize, RandomCrops
+from e2e_abmilx.bags import Bag
+from e2e_abmilx.datamodules import SlideDataModule
+from e2e_abmilx.encoders import ResNetEncoder, encode_in_chunks
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.heads import ABMILX, AttentionPlus
+from e2e_abmilx.heads.base import softmax_over_patches
+from e2e_abmilx.jpegs import Jpegs
+from e2e_abmilx.loaders import WaitClock
+from e2e_abmilx.losses import cox_loss, survival_nll
+from e2e_abmilx.main import main
+from e2e_abmilx.store import PatchStore
+from e2e_abmilx.tasks import ClassificationTask
+from e2e_abmilx.tasks.loss_watch import LossWatch
+
+pytestmark = pytest.mark.gpu
+PRECISIONS = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.fixture
+def device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if not os.environ.get("GPU_REHEARSAL"):
+        pytest.skip("needs a CUDA device")
+    return torch.device("cpu")
+
+
+@pytest.fixture
+def cuda(device: torch.device) -> torch.device:
+    if device.type != "cuda":
+        pytest.skip("needs a CUDA device; there is nothing to rehearse")
+    return device
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("size", [224, 96, 300])
+def test_resizing_equals_the_cpus(size: int, dtype: torch.dtype, device: torch.device) -> None:
+    patches = torch.randint(0, 256, (300, 3, 256, 256), dtype=torch.uint8)
+    crops = RandomCrops(size).eval()
+    with _autocast(device, dtype):
+        found = crops(patches.to(device)).cpu()
+    difference = (found.int() - crops(patches).int()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 1e-3  # rounded the other way
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_crops_equal_the_cpus(dtype: torch.dtype, device: torch.device) -> None:
+    torch.set_float32_matmul_precision("high")  # as the command line does
+    patches = torch.randint(0, 256, (300, 3, 256, 256), dtype=torch.uint8)
+    for crops in (RandomCrops(224, max_shift=0.2), GroupedCrops(224)):
+        boxes = crops.draw(300, torch.device("cpu"))
+        with _autocast(device, dtype):
+            found = crops._crop(patches.to(device), boxes.to(device)).cpu()
+            drawn = crops(patches.to(device))  # the device's own draws
+        assert drawn.shape == (300, 3, 224, 224)
+        difference = (found.int() - crops._crop(patches, boxes).int()).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).float().mean() < 5e-3
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
+def test_a_step_of_20000_patches_fits_three_gigabytes(masked: bool, cuda: torch.device) -> None:
+    head = ABMILX(1024, 2).to(cuda)
+    features = torch.randn(1, 20_000, 1024, device=cuda, requires_grad=True)
+    mask = torch.arange(20_000, device=cuda)[None] < 19_000 if masked else None
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    head(features, mask).sum().backward()
+    assert torch.cuda.max_memory_allocated() - before < 3e9  # N×N numbers of 8 heads would be 12.8 GB
+
+
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_chunks_equal_the_cpus(dtype: torch.dtype, checkpoint: bool, device: torch.device) -> None:
+    """Gradients and BatchNorm buffers after one step, against float64 on the CPU; TF32 is off."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    patches = torch.rand(10, 3, 64, 64)
+    states = []
+    for where, kind, recompute in (
+        (torch.device("cpu"), torch.float64, False),
+        (device, torch.float32, checkpoint),
+    ):
+        torch.manual_seed(0)
+        encoder = ResNetEncoder("resnet18", pretrained=False).to(where, kind).train()
+        with _autocast(where, torch.float32 if kind == torch.float64 else dtype):
+            features = encode_in_chunks(encoder, patches.to(where, kind), 4, checkpoint=recompute)
+        features.double().square().mean().backward()
+        gradient = torch.cat(
+            [one.grad.flatten().double().cpu() for one in encoder.parameters() if one.grad is not None]
+        )
+        buffers = torch.cat([one.flatten().double().cpu() for one in encoder.buffers()])
+        states.append((features.detach().double().cpu(), gradient, buffers))
+    tolerance = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}[dtype]
+    for expected, found in zip(*states, strict=True):
+        assert (found - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_recomputing_changes_nothing_in_half_precision(dtype: torch.dtype, device: torch.device) -> None:
+    torch.manual_seed(0)
+    patches, results = torch.rand(9, 3, 64, 64, device=device), []
+    state = ResNetEncoder("resnet18", pretrained=False).state_dict()
+    for checkpoint in (False, True):
+        encoder = ResNetEncoder("resnet18", pretrained=False).to(device).train()
+        encoder.load_state_dict(state)
+        with _autocast(device, dtype):
+            encode_in_chunks(encoder, patches, 3, checkpoint=checkpoint).float().square().mean().backward()
+        gradients = [one.grad for one in encoder.parameters() if one.grad is not None]
+        results.append([*gradients, *(one.float() for one in encoder.buffers())])
+    for kept, recomputed in zip(*results, strict=True):
+        torch.testing.assert_close(recomputed, kept, rtol=2e-2, atol=1e-3 * float(kept.abs().max()) + 1e-6)
+
+
+def test_large_scores_overflow_nothing_in_half_precision(device: torch.device) -> None:
+    """fp16 ends at 65,504: scores of 30,000 must neither become infinite in A+ nor in the softmax."""
+    torch.manual_seed(0)
+    plus = AttentionPlus(64, alpha_init=1.0).to(device)
+    heads, scores = torch.randn(1, 5000, 8, 64, device=device), 3e4 * torch.rand(1, 8, 5000, device=device)
+    with _autocast(device, torch.float16):
+        refined = plus(100 * heads, scores.half())
+        attention = softmax_over_patches(refined, None)
+    assert refined.isfinite().all()
+    assert attention.dtype == torch.float32
+    torch.testing.assert_close(attention.sum(-1), torch.ones(1, 8, device=device))
+    even = softmax_over_patches(torch.zeros(1, 1, 200_000, device=device, dtype=torch.float16), None)
+    assert (even > 0).all()  # 1/200,000 is no number in fp16
+
+
+@pytest.mark.parametrize("ties", ["breslow", "efron"])
+def test_losses_equal_the_cpus(ties: Any, device: torch.device) -> None:
+    torch.manual_seed(0)
+    logits, bins = torch.randn(40, 4), torch.randint(0, 4, (40,))
+    time_, event = torch.randint(1, 9, (40,)).float(), torch.randint(0, 2, (40,))
+    for loss in (
+        lambda x, where: survival_nll(x, bins.to(where), event.to(where), alpha=0.3),
+        lambda x, where: cox_loss(x[:, 0], time_.to(where), event.to(where), ties=ties),
+    ):
+        expected, found = (logits.to(where).requires_grad_() for where in (torch.device("cpu"), device))
+        value, other = loss(expected, torch.device("cpu")), loss(found, device)
+        value.backward(), other.backward()
+        torch.testing.assert_close(other.cpu(), value)
+        torch.testing.assert_close(found.grad.cpu(), expected.grad)
+
+
+def _task(**how: Any) -> ClassificationTask:
+    torch.manual_seed(0)
+    return ClassificationTask(
+        ResNetEncoder("resnet18", pretrained=False),
+        lambda width, outputs: ABMILX(width, outputs, hidden_features=64, num_heads=4),
+        2,
+        augment=RandomCrops(48),
+        **how,
+    )
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+def test_a_training_step_waits_for_nothing(padded: bool, cuda: torch.device) -> None:
+    task = _task(encoder_chunk=8, recompute=True).to(cuda).train()
+    mask = torch.arange(12) < torch.tensor([[12], [7 if padded else 12]])
+    bag = Bag(
+        patches=torch.randint(0, 256, (2, 12, 3, 64, 64), dtype=torch.uint8), mask=mask, scale=torch.zeros(2, 12),
+        coords=torch.zeros(2, 12, 2), label=torch.tensor([0, 1]), time=torch.ones(2), event=torch.ones(2), cases=("a", "b"),
+        last=True, real=mask.flatten().nonzero().squeeze(1),
+    )  # fmt: skip
+    bag = Bag(*(one.to(cuda) if isinstance(one, Tensor) else one for one in bag))
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = F.cross_entropy(task(bag).logits.float(), bag.label)
+        task._losses.check()
+        task._losses.note(loss, "a test")
+        loss.backward()
+
+    step()  # the first makes cuDNN look for its algorithms
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_loss_that_is_no_number_is_found_a_step_later(device: torch.device) -> None:
+    watch = LossWatch()
+    watch.note(torch.tensor(1.0, device=device), "the first")
+    watch.check()
+    watch.note(torch.tensor(float("nan"), device=device), "epoch 0, batch 1, of cases a")
+    with pytest.raises(InputError, match="the loss is nan in epoch 0, batch 1, of cases a"):
+        watch.check()
+
+
+def test_a_busy_device_waits_for_no_batch(cuda: torch.device) -> None:
+    numbers = torch.randn(8192, 8192, device=cuda)
+    torch.cuda.synchronize()
+    clock = WaitClock()
+    for _ in range(40):  # far more than 50 ms of work, of which the CPU is done at once
+        numbers = numbers @ numbers / 100
+    clock.ask()
+    time.sleep(0.05)
+    clock.receive()
+    torch.cuda.synchronize()
+    assert clock.waited_s < 0.01
+    clock.ask()
+    time.sleep(0.05)
+    clock.receive()
+    torch.cuda.synchronize()
+    assert clock.waited_s >= 0.04
+
+
+def test_the_device_decodes_what_the_cpu_decodes(stores: Path, cuda: torch.device) -> None:
+    pytest.importorskip("torchcodec", reason="decoding on the device needs torchcodec")
+    store = PatchStore(stores / "slide-001.zarr")
+    indices = np.arange(store.num_patches())
+    expected = torch.from_numpy(store.read(indices)).permute(0, 3, 1, 2)
+    for _ in range(20):
+        noise = [torch.randn(3, 64, 64, device=cuda) for _ in range(200)]
+        sums = torch.stack([one.double().sin().sum() for one in noise])
+        before = sums.clone()
+        del noise
+        found = Jpegs.of(store.read_encoded(indices)).decode(cuda)
+        assert torch.equal(sums, before)
+        difference = (found.cpu().int() - expected.int()).abs()
+        assert difference.float().mean() < 0.5
+        assert difference.max() <= 6  # nvJPEG transforms in another arithmetic
+
+
+def test_normalising_bytes(device: torch.device) -> None:
+    patches = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    normalize = Normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    torch.testing.assert_close(normalize.to(device)(patches.to(device)).cpu(), normalize.cpu()(patches))
+
+
+def _fit(
+    stores: Path, cohort: Path, folder: Path, epochs: int, checkpoint: Path | None = None
+) -> ClassificationTask:
+    data = SlideDataModule(
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, batch_size=2, workers=1
+    )
+    trainer = Trainer(
+        default_root_dir=folder, max_epochs=epochs, devices=1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, precision="bf16-mixed",
+    )  # fmt: skip
+    task = _task()
+    trainer.fit(task, data, ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / "end.ckpt")
+    return task
+
+
+def test_an_interrupted_run_goes_on(stores: Path, cohort: Path, tmp_path: Path, device: torch.device) -> None:
+    """As long as GPUs sum in another order each time, equal only to rounding."""
+    straight = _fit(stores, cohort, tmp_path / "straight", 3)
+    _fit(stores, cohort, tmp_path / "first", 2)
+    resumed = _fit(stores, cohort, tmp_path / "second", 3, tmp_path / "first/end.ckpt")
+    for (name, expected), found in zip(straight.named_parameters(), resumed.parameters(), strict=True):
+        assert (found - expected).norm() <= 0.02 * expected.norm() + 1e-3, name
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_the_command_line_fits_tests_and_predicts(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    config = str(Path(__file__).parents[1] / "configs/demo.yaml")
+    if device.type == "cpu" and precision == "16-mixed":
+        pytest.skip("fp16 is for GPUs")
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--trainer.precision", precision, "--data.num_slides", "24", "--data.side", "512", "--model.augment.size", "48",
+        "--data.workers", "2",
+    ]  # fmt: skip
+    main(["fit", "--config", config, *small, "--trainer.max_epochs", "2", "--model.recompute", "true"])
+    run = tmp_path / "runs/demo"
+    for verb in ("test", "predict"):
+        main(
+            [verb, "--config", str(run / "fit.yaml"), "--ckpt_path", str(run / "best.ckpt"),
+             "--trainer.default_root_dir", str(tmp_path / verb)]
+        )  # fmt: skip
+        with next((tmp_path / verb).rglob("predictions.csv")).open() as file:
+            rows = list(csv.DictReader(file))
+        assert rows
+        assert all(0 <= float(row["probability_1"]) <= 1 for row in rows)
