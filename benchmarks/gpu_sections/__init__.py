@@ -24,11 +24,11 @@ class Section(NamedTuple):
 
 #: In order of worth: what time is left over goes to the last.
 SECTIONS = (
-    Section("environment", "What runs here", 45, "gpu_sections.environment"),
+    Section("environment", "What runs here", 50, "gpu_sections.environment"),
     Section("tests", "Tests that need a GPU", 90, "gpu_sections.suite"),
     Section("training", "Training from a store", 150, "gpu_sections.training"),
     Section("variants", "torch.compile and channels-last weights", 120, "gpu_sections.variants"),
     Section("inference", "Whole slides", 60, "gpu_sections.inference"),
-    Section("decoding", "JPEG decoding: CPU workers and the device", 75, "gpu_sections.decoding"),
+    Section("decoding", "JPEG decoding: CPU workers and the device", 70, "gpu_sections.decoding"),
     Section("heads", "ABMILX alone, beside the authors' formulation", 40, "gpu_sections.heads"),
 )

@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from gpu_sections.rows import Rows
@@ -23,13 +24,15 @@ def main() -> None:
     parser.add_argument("--device", required=True)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
+    ends = time.monotonic() + arguments.seconds
     _end_with(arguments.parent)
     rows = Rows(arguments.lines, arguments.name)
     with rows.guard(arguments.name):
         section = importlib.import_module(arguments.module)
-        section.run(Settings(arguments.device, arguments.tiny, arguments.scratch), rows)
+        section.run(Settings(arguments.device, arguments.tiny, arguments.scratch, ends), rows)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # readers that hang at exit would take the time of the next section

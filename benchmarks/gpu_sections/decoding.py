@@ -38,7 +38,7 @@ class Sizes(NamedTuple):
     repeats: int
 
 
-FULL, TINY = Sizes(BATCHES[0], (4, 8, 16), 12, 30, 40), Sizes(TINY_BATCHES[0], (1, 2), 2, 2, 2)
+FULL, TINY = Sizes(BATCHES[0], (4, 8, 16), 12, 30, 30), Sizes(TINY_BATCHES[0], (1, 2), 2, 2, 2)
 
 
 def run(settings: Settings, rows: Rows) -> None:

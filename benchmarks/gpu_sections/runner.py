@@ -65,7 +65,7 @@ class Runner:
             log.flush()
             begins = log.tell()
             child = subprocess.Popen(
-                self._command(section, scratch),
+                self._command(section, scratch, limit),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -85,10 +85,10 @@ class Runner:
             Rows(self.lines, section.name).fail(f"the process ended with {how}", last_lines(printed))
         return "done"
 
-    def _command(self, section: Section, scratch: str) -> list[str]:
+    def _command(self, section: Section, scratch: str, limit: float) -> list[str]:
         command = [sys.executable, "-m", "gpu_sections.child", section.module, "--name", section.name]
         command += ["--lines", str(self.lines), "--device", self.device, "--scratch", scratch]
-        command += ["--parent", str(os.getpid())]
+        command += ["--parent", str(os.getpid()), "--seconds", str(limit)]
         return [*command, "--tiny"] if self.tiny else command
 
     def _close(self, section: Section, outcome: str, seconds: float, limit: float) -> None:

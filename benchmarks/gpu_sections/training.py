@@ -22,13 +22,13 @@ RECOMPUTE_CHUNK = 128  # patches whose activations are kept: the recipe's 512 ar
 class Steps(NamedTuple):
     """How many steps are measured, and how many come before."""
 
-    loop: int  # thrice what readers have ready when it begins
+    loop: int  # readers have 14 or 30 batches ready when it begins
     bare: int
     recompute: int
     warm_up: int
 
 
-FULL, TINY = Steps(60, 20, 25, 8), Steps(2, 2, 2, 1)
+FULL, TINY = Steps(45, 15, 20, 8), Steps(2, 2, 2, 1)
 
 
 def run(settings: Settings, rows: Rows) -> None:

@@ -42,6 +42,7 @@ def run(settings: Settings, rows: Rows) -> None:
     device = prepare(settings.device)
     batches = TINY_BATCHES[:1] if settings.tiny else BATCHES
     plain: dict[Batch, float] = {}
+    longest_s = 0.0  # what the slowest took, and half as long again
     rows.note(
         "The whole batch lies on the device, normalised; pixels are channels last in all runs. first step: with what"
         " compiling or choosing algorithms takes."
@@ -51,8 +52,13 @@ def run(settings: Settings, rows: Rows) -> None:
     for variants in (CHEAP, COMPILED[:1], COMPILED[1:]):
         for batch in batches:
             for variant in variants:
+                if variant.compiled and settings.seconds_left() < longest_s:
+                    rows.note(f"Left out for lack of time: {batch.encoder}, {variant}.")
+                    continue
+                started = time.monotonic()
                 with rows.guard(f"{batch.encoder}, {variant}"):
                     _measure(rows, batch, variant, plain, device, tiny=settings.tiny)
+                longest_s = max(longest_s, 1.5 * (time.monotonic() - started))
 
 
 def _measure(
