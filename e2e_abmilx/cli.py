@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -90,6 +90,9 @@ class BagCLI(LightningCLI):
         # Lightning's bar goes to standard output
         if settings.enable_progress_bar in (None, True) and not shows_own and not sys.stdout.isatty():
             kwargs["callbacks"] = [*callbacks, ProgressLines()]
+        elif settings.enable_progress_bar in (None, True) and not shows_own and torch.cuda.is_available():
+            # to show the loss is to wait for it
+            kwargs["callbacks"] = [*callbacks, TQDMProgressBar(refresh_rate=10)]
         return super().instantiate_trainer(**kwargs)
 
     def predict(self, model: BagTask, **kwargs: Any) -> None:  # noqa: ANN401

@@ -90,6 +90,12 @@ def test_modules_know_no_lightning(name: str) -> None:
         assert not any(module.split(".")[0] == "lightning" for module in _imports(path))
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_torchvision_decodes_nothing(path: Path) -> None:
+    """Its decoders are announced for removal, and on a GPU they write into memory that is still read."""
+    assert not any(name.split(".")[0] == "torchvision" for name in _imports(path))
+
+
 @pytest.mark.parametrize(
     ("line", "forbidden"),
     [

@@ -3,6 +3,7 @@
 import csv
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from e2e_abmilx.augment import GroupedCrops, Normalize, RandomCrops
 from e2e_abmilx.bags import Bag
-from e2e_abmilx.datamodules import SlideDataModule
+from e2e_abmilx.callbacks import DataWait
+from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.encoders import ResNetEncoder, encode_in_chunks
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMILX, AttentionPlus
@@ -199,6 +202,63 @@ def test_a_training_step_waits_for_nothing(padded: bool, cuda: torch.device) -> 
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+class _WatchSteps(Callback):
+    """Notes what keeps the CPU waiting in the third to the fifth step, from batch to batch."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self._catching: Any = None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: object, batch: object, batch_idx: int
+    ) -> None:
+        if batch_idx == 2:
+            self._catching = warnings.catch_warnings(record=True)
+            self._caught = self._catching.__enter__()
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: object, *rest: Any) -> None:
+        if rest[-1] == 4:
+            torch.cuda.set_sync_debug_mode("default")
+            self.found = [str(one.message) for one in self._caught if "synchron" in str(one.message)]
+            self._catching.__exit__(None, None, None)
+
+
+def test_a_fit_waits_for_nothing(stores: Path, cohort: Path, tmp_path: Path, cuda: torch.device) -> None:
+    """With averaged weights, as in the recipes, and Lightning's loop around it."""
+    watch = _WatchSteps()
+    trainer = Trainer(
+        default_root_dir=tmp_path, max_epochs=1, devices=1, logger=False, enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False, precision="bf16-mixed", limit_val_batches=0,
+        callbacks=[EMAWeightAveraging(decay=0.9), DataWait(), watch],
+    )  # fmt: skip
+    data = SlideDataModule(
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, batch_size=2, workers=1
+    )
+    trainer.fit(_task(), data)
+    assert watch.found == []
+
+
+def test_copies_aside_bring_what_was_sent(cuda: torch.device) -> None:
+    """Batches that are copied while the device computes, and whose memory is used again, arrive whole."""
+    data = FeatureDataModule(Path("features"))
+    numbers = torch.randn(4096, 4096, device=cuda)
+    sums = []
+    for value in range(40):
+        mask = torch.ones(1, 2000, dtype=torch.bool)
+        bag = Bag(
+            patches=torch.full((1, 2000, 1024), float(value)).pin_memory(), mask=mask, scale=mask.long(),
+            coords=mask.long(), label=torch.tensor([0]), time=torch.ones(1), event=torch.ones(1), cases=("a",), last=True,
+        )  # fmt: skip
+        moved = data.transfer_batch_to_device(bag, cuda, 0)
+        for _ in range(4):
+            numbers = numbers @ numbers / 64
+        sums.append(moved.patches.double().mean())  # behind that work
+        del moved, bag
+    assert torch.stack(sums).tolist() == list(range(40))
 
 
 def test_a_loss_that_is_no_number_is_found_a_step_later(device: torch.device) -> None:

@@ -108,6 +108,7 @@ class BagDataModule(LightningDataModule):
         #: Inner edges of the time bins of a survival model, months; known after ``setup``.
         self.time_edges: tuple[float, ...] = ()
         self._progress: Progress | None = None
+        self._copies: torch.cuda.Stream | None = None
 
     @abstractmethod
     def available(self) -> tuple[Path, list[str]]:
@@ -210,7 +211,22 @@ class BagDataModule(LightningDataModule):
             patches = pixels.new_zeros(batch.mask.numel(), *pixels.shape[1:])
             patches[batch.positions().to(device)] = pixels
             batch = batch._replace(patches=patches.view(*batch.mask.shape, *pixels.shape[1:]))
-        moved: Bag = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if device.type != "cuda":
+            moved: Bag = super().transfer_batch_to_device(batch, device, dataloader_idx)
+            return moved
+        return self._copy_aside(batch, device)
+
+    def _copy_aside(self, batch: Bag, device: torch.device) -> Bag:
+        """Copy a batch while the device computes: on a stream of its own, which what is queued next waits for."""
+        if self._copies is None or self._copies.device != device:
+            self._copies = torch.cuda.Stream(device)
+        with torch.cuda.stream(self._copies):
+            moved: Bag = super().transfer_batch_to_device(batch, device, 0)
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(self._copies)
+        for value in moved:
+            if isinstance(value, torch.Tensor):
+                value.record_stream(current)  # or its memory would be free for the next copy too early
         return moved
 
     def _evaluate(self, split: str) -> BagLoader:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from e2e_abmilx.augment import Normalize
@@ -193,6 +194,13 @@ class BagTask(LightningModule):
         """Take the run's seed, unless a checkpoint has brought it."""
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**64
+
+    def on_train_start(self) -> None:
+        """Keep the count of averaged weights on the CPU: it is looked at in each step, and a GPU would be waited for."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            averaged = getattr(callback, "_average_model", None)
+            if isinstance(averaged, AveragedModel):
+                averaged.n_averaged = averaged.n_averaged.cpu()
 
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's means anew; Lightning leaves this out where an epoch is gone on with."""

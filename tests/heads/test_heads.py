@@ -80,6 +80,18 @@ class HeadTests:
         assert (attention >= 0).all()
         torch.testing.assert_close(attention.sum(dim=-1), torch.ones(attention.shape[:2]))
 
+    def test_empty_bags_are_refused(self, head: BagHead) -> None:
+        """Their attention would be 0/0."""
+        mask = torch.ones(3, 5, dtype=torch.bool)
+        mask[1] = False
+        with pytest.raises(
+            ValueError, match="1 of 3 bags hold no real patch, first bag 1: leave empty bags out"
+        ):
+            head(torch.randn(3, 5, D), mask)
+        for empty in (None, torch.ones(2, 0, dtype=torch.bool)):
+            with pytest.raises(ValueError, match="2 of 2 bags hold no real patch, first bag 0"):
+                head.attend(torch.randn(2, 0, D), empty)
+
     def test_bags_of_a_batch_are_independent(self, head: BagHead) -> None:
         features = torch.randn(3, 11, D, requires_grad=True)
         logits = head(features)
