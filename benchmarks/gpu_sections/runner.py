@@ -102,7 +102,7 @@ class Runner:
     def _show(self, text: str) -> None:
         """Print, and keep in the table's file."""
         self._shown.append(text)
-        self.table.write_text("\n".join(self._shown), encoding="utf-8")
+        self.table.write_text("\n".join(self._shown) + "\n", encoding="utf-8")
         print(text, flush=True)
 
 

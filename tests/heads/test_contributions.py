@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -130,7 +130,6 @@ def test_contributions_to_a_score_equal_the_slow_reference(
     ),
     st.integers(0, 99),
 )
-@settings(deadline=None)  # the machine may be busy
 @torch.no_grad()
 def test_any_attention_of_a_small_bag(name: str, weights: Tensor, seed: int) -> None:
     head = head_of(name)
