@@ -155,7 +155,8 @@ def test_stopped_from_outside_its_section_ends_too(
         "--out",
         str(tmp_path),
     ]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)}, **quiet) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while not (started := children.read_text().split()):
             time.sleep(0.05)
