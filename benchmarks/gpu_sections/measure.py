@@ -21,7 +21,7 @@ def prepare(device: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("torch finds no CUDA device here; --device cpu --tiny rehearses on a CPU")
     torch.set_float32_matmul_precision("high")
-    return torch.device(device)
+    return torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
 
 
 def synchronize(device: torch.device) -> None:
