@@ -20,9 +20,9 @@ from e2e_abmilx.evaluation.concordance import Concordance
 from e2e_abmilx.evaluation.estimators import (
     Accuracy,
     Auroc,
+    BalancedAccuracy,
     CohenKappa,
     Estimator,
-    MacroAccuracy,
     MacroF1,
     QuadraticKappa,
 )
@@ -54,7 +54,7 @@ ROWS: dict[str, Row] = {
         lambda rows: classification.multiclass_accuracy(GUESS[rows], LABEL[rows], CLASSES, average="micro"),
     ),
     "macro accuracy": (
-        lambda: MacroAccuracy(GUESS, LABEL),
+        lambda: BalancedAccuracy(GUESS, LABEL),
         lambda rows: classification.multiclass_accuracy(GUESS[rows], LABEL[rows], CLASSES),
     ),
     "macro F1": (

@@ -164,8 +164,9 @@ class RandomBags(BagSource):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, draw: Draw) -> Bag:
-        """Return a single bag without the dimension B."""
+    def __getitem__(self, draw: Draw | int) -> Bag:
+        """Return a single bag without the dimension B; of a mere number, the draw of the first epoch."""
+        draw = draw if isinstance(draw, Draw) else Draw(0, draw)
         case, target = self.cases[draw.case], self.targets[draw.case]
         name = zlib.crc32(case.id.encode())
         rng = np.random.default_rng([self.seed, draw.epoch, name, draw.repeat])

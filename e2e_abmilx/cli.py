@@ -2,17 +2,15 @@
 
 import logging
 import os
-import shutil
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import e2e_abmilx.heads
 import e2e_abmilx.schedules  # noqa: F401 - with these imported a config names classes without their modules
@@ -27,6 +25,7 @@ from e2e_abmilx.callbacks import (
     RunRecord,
     SplitTable,
 )
+from e2e_abmilx.callbacks.run_folder import RUN_FILES, RunFolder, folder_of
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.loggers import RunLogger
@@ -34,9 +33,36 @@ from e2e_abmilx.tasks import BagTask
 
 logger = logging.getLogger(__name__)
 
-_RUN_FILES = (
-    "fit.yaml", "run.yaml", "splits.csv", "best.ckpt", "last.ckpt", "metrics.csv", "predictions.csv", "figures",
-)  # fmt: skip
+
+class RunConfig(SaveConfigCallback):
+    """Keep the config of a run in its folder, whatever logger there is, once the run really begins."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Wait: what is refused from here on leaves no config."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        self._write(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        self._write(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        self._write(trainer)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if self.already_saved or not trainer.is_global_zero:
+            return
+        self.already_saved = True
+        folder = folder_of(trainer)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
 
 
 class BagCLI(LightningCLI):
@@ -71,15 +97,22 @@ class BagCLI(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         run = Path(settings.default_root_dir or f"runs/{self.subcommand}")
         _make_folder(run)
+        verb = str(self.subcommand or "fit")
         resume = self.subcommand == "fit" and self._get(self.config, "ckpt_path") is not None
-        if self.subcommand == "fit" and not resume:
-            set_aside(run)
         kwargs["default_root_dir"] = str(run)
         if settings.logger in (None, True):
-            version = "" if self.subcommand == "fit" else str(self.subcommand)
-            kwargs["logger"] = RunLogger(run, version=version, resume=resume)
+            kwargs["logger"] = RunLogger(run, version="" if verb == "fit" else verb, resume=resume)
+        if settings.enable_checkpointing is False:
+            raise InputError(
+                "trainer.enable_checkpointing is false, but a run keeps best.ckpt, which is tested, and last.ckpt, to go on"
+                " from; leave it out, or try things out with --trainer.fast_dev_run true"
+            )
         callbacks = settings.callbacks or []
-        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        callbacks = [
+            RunFolder(verb, resume=resume),
+            *(callbacks if isinstance(callbacks, list) else [callbacks]),
+        ]
+        kwargs["callbacks"] = callbacks
         if settings.precision is None and any(isinstance(callback, FeatureWriter) for callback in callbacks):
             kwargs["precision"] = "32-true"
             logger.info("precision 32-true, so that features that others will use are not rounded")
@@ -107,22 +140,24 @@ class BagCLI(LightningCLI):
         if isinstance(data, BagDataModule) and not data.cases["test"]:
             logger.info("no test split: the run ends without a test")
             return
-        folder, chosen = self.trainer.default_root_dir, self.trainer.checkpoint_callback
-        if isinstance(chosen, ModelCheckpoint) and not chosen.best_model_path:
+        folder = self.trainer.default_root_dir
+        chosen = next(one for one in self.trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint))
+        if not chosen.best_model_path:
             raise InputError(
                 f"no checkpoint was chosen, because validation did not run, so none is tested; {folder}/last.ckpt is the"
                 " model as it is now; validate more often (trainer.check_val_every_n_epoch), or fit for longer"
             )
-        self.trainer.test(self.model, datamodule=data, ckpt_path="best")
+        self.trainer.test(self.model, datamodule=data, ckpt_path=chosen.best_model_path)
         self.after_test()
         if self.trainer.is_global_zero:
-            logger.info("%s holds %s", folder, ", ".join(_RUN_FILES))
+            logger.info(
+                "%s holds %s", folder, ", ".join(name for name in RUN_FILES if Path(folder, name).exists())
+            )
 
     def after_test(self) -> None:
         """Note where the predictions are."""
-        folder = self.trainer.log_dir or self.trainer.default_root_dir  # all processes must ask for it
         if self.trainer.is_global_zero and not self._get(self.config_init, "trainer").fast_dev_run:
-            self.tested = Path(folder)
+            self.tested = folder_of(self.trainer)
 
 
 def run(args: list[str] | None, *, epilog: str) -> Path | None:
@@ -144,6 +179,7 @@ def run(args: list[str] | None, *, epilog: str) -> Path | None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
+        save_config_callback=RunConfig,
         args=args,
         parser_kwargs={"prog": "e2e-abmilx", "epilog": epilog},
     )
@@ -164,8 +200,6 @@ def _hush() -> None:
     warnings.filterwarnings(
         "ignore", message="predict returned None"
     )  # a part of a case has no prediction yet
-    # last.ckpt is written by a callback of its own, and best.ckpt is meant
-    warnings.filterwarnings("ignore", message=".*configured with multiple `ModelCheckpoint` callbacks")
     # the sanity check before training sees two bags, often of one class
     warnings.filterwarnings("ignore", message="No (posi|nega)tive samples in targets")
 
@@ -185,21 +219,6 @@ def best_precision(accelerator: str) -> str:
     if on_cpu and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         return "bf16-mixed"
     return "32-true"
-
-
-@rank_zero_only
-def set_aside(run: Path) -> None:
-    """Move the files of an earlier run into ``earlier-1``, ``earlier-2``, … so that nothing finished is lost."""
-    old = [run / name for name in _RUN_FILES if (run / name).exists()]
-    if not any(path.suffix == ".ckpt" for path in old) or list(run.glob("hpc_ckpt_*.ckpt")):
-        return
-    number = 1
-    while (run / f"earlier-{number}").exists():
-        number += 1
-    (run / f"earlier-{number}").mkdir()
-    for path in old:
-        shutil.move(path, run / f"earlier-{number}" / path.name)
-    logger.info("%s held a run already; its files are in %s", run, run / f"earlier-{number}")
 
 
 def _make_folder(run: Path) -> None:

@@ -47,8 +47,9 @@ class RandomFeatureBags(BagSource):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, draw: Draw) -> Bag:
-        """Return a single bag without the dimension B."""
+    def __getitem__(self, draw: Draw | int) -> Bag:
+        """Return a single bag without the dimension B; of a mere number, the draw of the first epoch."""
+        draw = draw if isinstance(draw, Draw) else Draw(0, draw)
         case = self.cases[draw.case]
         rng = np.random.default_rng([self.seed, draw.epoch, zlib.crc32(case.id.encode()), draw.repeat])
         sizes = [self.folder.shape(slide)[0] for slide in case.slides]

@@ -41,14 +41,18 @@ class _Writer(ExperimentWriter):
     """Lightning's writer, but it keeps what still holds of an earlier file."""
 
     def __init__(self, log_dir: str, *, resume: bool) -> None:
-        self.resume = resume
+        self.resume, self.begun = resume, False
         super().__init__(log_dir)
 
     def save(self) -> None:
-        """Write the rows logged since the last time."""
-        if self.resume and self.metrics:
-            self.resume = False
-            self._drop_what_comes_again()
+        """Write the rows logged since the last time; with the first ones, settle what becomes of an earlier file."""
+        if self.metrics and not self.begun:
+            self.begun = True
+            there = os.path.isfile(self.metrics_file_path)
+            if there and self.resume:
+                self._drop_what_comes_again()
+            elif there:
+                os.remove(self.metrics_file_path)
         super().save()
 
     def _drop_what_comes_again(self) -> None:
@@ -65,10 +69,7 @@ class _Writer(ExperimentWriter):
         os.replace(partial, self.metrics_file_path)
 
     def _check_log_dir_exists(self) -> None:
-        if not os.path.isfile(self.metrics_file_path):
-            self.resume = False
-        elif not self.resume:
-            os.remove(self.metrics_file_path)
+        """Leave the file alone: the run may yet be refused."""
 
 
 def _comes_at_or_after(row: Mapping[str, str], logged: Mapping[str, float]) -> bool:

@@ -4,9 +4,12 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from lifelines.utils import concordance_index as _harrell
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
 
 from e2e_abmilx.evaluation.columns import aligned
@@ -92,8 +95,11 @@ class MeanOverClasses(ScoredCases):
     splits.
 
     Args:
-        measure: Of one class, called with probabilities and labels of the cases where it is known, shape ``(n,)``.
+        measure: Of one class, called with probabilities and labels of the cases where it is known, shape ``(n,)``; more
+            of it is better.
     """
+
+    higher_is_better = True
 
     def __init__(self, measure: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -106,3 +112,35 @@ class MeanOverClasses(ScoredCases):
         known = [(own[truth >= 0], truth[truth >= 0]) for own, truth in columns]
         values = [self.measure(own, truth) for own, truth in known if len(truth.unique()) == 2]
         return torch.stack(values).mean() if values else score.new_tensor(torch.nan)
+
+
+class ClassAUC(MeanOverClasses):
+    """Area under the ROC curve of each class against the rest, mean over the classes that occur.
+
+    A class that no case is of, or all are of, has no such area; torchmetrics counts it as 0.
+    """
+
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        super().__init__(binary_auroc)
+
+    def update(self, score: Tensor, label: Tensor) -> None:
+        """Add a batch: probabilities of shape ``(B, K)`` and classes of shape ``(B,)``."""
+        super().update(score, F.one_hot(label, score.shape[1]))
+
+
+class BalancedAccuracy(MulticlassConfusionMatrix):
+    """Mean of the classes' recalls, over the classes that occur as a label (balanced, or macro, accuracy).
+
+    torchmetrics counts a class that is only ever predicted as a recall of 0.
+    """
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Return the mean, a scalar."""
+        matrix = super().compute()
+        labelled = matrix.sum(dim=1)
+        occurs = labelled > 0
+        return (matrix.diagonal()[occurs] / labelled[occurs]).mean()

@@ -1,36 +1,65 @@
 """The best and the last state of a run, in the run's folder."""
 
+import logging
 from pathlib import Path
+from typing import Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from e2e_abmilx.tasks.base import BagTask
+
+logger = logging.getLogger(__name__)
 
 
 class BestCheckpoint(ModelCheckpoint):
     """Keep ``best.ckpt`` in ``trainer.default_root_dir``, chosen on validation data.
 
+    Where the validation cases cannot tell the metric, such as an AUC of cases that are all of one class, it is chosen by
+    ``val/loss``; and where that means nothing either, as for Cox models, it is the last one.
+
     Args:
         monitor: Metric to choose by; by default the task's own.
-        mode: Whether more (``"max"``) or less (``"min"``) of it is better.
+        mode: Whether more (``"max"``) or less (``"min"``) of it is better; by default what the task knows of it.
     """
 
-    def __init__(self, monitor: str | None = None, mode: str = "max") -> None:
+    def __init__(self, monitor: str | None = None, mode: Literal["min", "max"] | None = None) -> None:
         super().__init__(
             filename="best",
             monitor=monitor,
-            mode=mode,
+            mode=mode or "max",
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+        self._stated_mode = mode
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Settle the folder and the metric."""
+        """Settle the folder, the metric and its mode.
+
+        Raises:
+            InputError: There is no such metric, or its mode is contradicted or unknown.
+        """
         self.dirpath = self.dirpath or trainer.default_root_dir
-        if self.monitor is None and isinstance(pl_module, BagTask):
-            self.monitor = pl_module.monitor
+        if isinstance(pl_module, BagTask) and stage == "fit":
+            self._settle_metric(pl_module)
         super().setup(trainer, pl_module, stage)
+
+    def _settle_metric(self, task: BagTask) -> None:
+        self.monitor = self.monitor or task.monitor
+        mode = task.monitors().mode_of(self.monitor, self._stated_mode)
+        reason = task.why_undefined(self.monitor)
+        if reason is not None:
+            fallback = "val/loss" if task.loss_of_a_bag else None
+            rank_zero_only(logger.warning)(
+                "%s cannot choose a checkpoint (%s): best.ckpt is %s",
+                self.monitor,
+                reason,
+                "chosen by the lowest val/loss" if fallback else "the last one",
+            )
+            self.monitor, mode = fallback, "min"
+        self.mode, self.kth_value = mode, torch.tensor(torch.inf if mode == "min" else -torch.inf)
 
 
 class LastCheckpoint(Checkpoint):
@@ -59,4 +88,6 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
+        if getattr(trainer, "fast_dev_run", False):  # which leaves nothing, least of all in place of a run
+            return
         trainer.save_checkpoint(Path(trainer.default_root_dir, "last.ckpt"), weights_only=False)

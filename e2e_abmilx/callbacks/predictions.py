@@ -2,16 +2,16 @@
 
 import csv
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from e2e_abmilx.callbacks.run_folder import folder_of
 from e2e_abmilx.tasks import BagTask, Prediction
 
 
 class PredictionTable(Callback):
-    """Write ``predictions.csv`` into the folder that the run logs to, after a test or a prediction.
+    """Write ``predictions.csv`` into the run's folder, after a test or a prediction.
 
     Columns: case; what is known of it, such as label (as the label table spells it), or time and event of a survival
     model, or a label for each of several classes; and the scores.
@@ -45,7 +45,6 @@ class PredictionTable(Callback):
 
     def _write(self, trainer: Trainer, task: LightningModule) -> None:
         rows, self._rows = _of_all_processes(self._rows), []
-        folder = trainer.log_dir or trainer.default_root_dir
         # a run to try things out has no table to leave, least of all in place of a whole one
         if (
             not trainer.is_global_zero
@@ -53,7 +52,8 @@ class PredictionTable(Callback):
             or getattr(trainer, "fast_dev_run", False)
         ):
             return
-        path = Path(folder) / "predictions.csv"
+        path = folder_of(trainer) / "predictions.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         with open(partial, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)

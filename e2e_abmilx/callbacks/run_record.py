@@ -17,6 +17,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from e2e_abmilx import __version__
+from e2e_abmilx.callbacks.checkpoints import BestCheckpoint
+from e2e_abmilx.callbacks.run_folder import folder_of
 from e2e_abmilx.tasks import BagTask
 
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "lifelines", "tiffslide", "zarr")
@@ -32,7 +34,7 @@ class _Past:
 
 
 class RunRecord(Callback):
-    """Write ``run.yaml`` into the folder that the run logs to.
+    """Write ``run.yaml`` into the run's folder.
 
     It is written when a fit begins, so that one that is killed has it too, and again when the fit and the test that
     follows it end. Sections: ``versions``; ``hardware`` of the first process and the number of ``processes``;
@@ -68,7 +70,7 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is known by now."""
-        self._path = Path(trainer.log_dir or trainer.default_root_dir, "run.yaml")
+        self._path = folder_of(trainer) / "run.yaml"
         self._began_s = time.monotonic()
         self._record = {
             "versions": _versions(),
@@ -117,7 +119,7 @@ class RunRecord(Callback):
         return time.monotonic() - self._began_s
 
     def _write(self, trainer: Trainer) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
@@ -172,7 +174,8 @@ def _count(module: nn.Module) -> int:
 
 def _best(trainer: Trainer) -> dict[str, Any] | None:
     """Epoch and value of the checkpoint that was chosen; None where none was."""
-    for callback in trainer.checkpoint_callbacks:
+    ours_first = sorted(trainer.checkpoint_callbacks, key=lambda one: not isinstance(one, BestCheckpoint))
+    for callback in ours_first:
         if isinstance(callback, ModelCheckpoint) and Path(callback.best_model_path).is_file():
             # memory-mapped: the weights stay on disk
             kept = torch.load(callback.best_model_path, map_location="cpu", mmap=True, weights_only=True)

@@ -13,5 +13,6 @@ class SplitTable(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it once, from the first process."""
         data = getattr(trainer, "datamodule", None)
-        if trainer.is_global_zero and isinstance(data, BagDataModule):
+        trial = getattr(trainer, "fast_dev_run", False)
+        if trainer.is_global_zero and isinstance(data, BagDataModule) and not trial:
             data.write_splits(Path(trainer.default_root_dir, "splits.csv"))

@@ -47,6 +47,8 @@ class FeatureDataModule(BagDataModule):
             raise ValueError(f"max_patches is {max_patches}; it counts patches and must be at least 1")
         self.features, self.slides, self.assume_mpp = Path(features), slides, assume_mpp
         self.max_patches = max_patches
+        #: D of the files; known after ``setup``.
+        self.num_features: int | None = None
 
     @cached_property
     def folder(self) -> FeatureFolder:
@@ -59,7 +61,7 @@ class FeatureDataModule(BagDataModule):
 
     def check(self, cases: Sequence[Case]) -> None:
         """Refuse files that are empty or differ in their number of features."""
-        check_features(cases, self.folder)
+        self.num_features = check_features(cases, self.folder)
 
     def random_bags(self, split: str) -> Dataset[Bag]:
         """Return all features of each case, or random ones of them."""

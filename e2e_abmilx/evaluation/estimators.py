@@ -90,18 +90,19 @@ class Among(Estimator):
 
 
 class MeanOf(Estimator):
-    """The mean of measures of the same rows; not defined where one of them is not.
+    """The mean of measures of the same rows; not defined where one of them is not, or where there are none.
 
     Args:
         estimators: The measures.
+        rows: n.
     """
 
-    def __init__(self, estimators: Sequence[Estimator]) -> None:
-        self.estimators, self.rows = estimators, estimators[0].rows
+    def __init__(self, estimators: Sequence[Estimator], rows: int) -> None:
+        self.estimators, self.rows = estimators, rows
 
     def __call__(self, weight: Weight) -> float:
         """Return the mean."""
-        return float(np.mean([estimator(weight) for estimator in self.estimators]))
+        return float(np.mean([each(weight) for each in self.estimators])) if self.estimators else np.nan
 
 
 class MeanOver(Estimator):
@@ -181,8 +182,9 @@ class Specificity(Mean):
 class Auroc(Estimator):
     """Area under the ROC curve: the share of pairs in which the positive row has the higher probability.
 
-    Over several classes the mean of each one against the rest. It is not defined where a class has no row:
-    torchmetrics counts such a class as 0, which says nothing about the model.
+    Over several classes the mean of each one against the rest, over those classes that some rows are of and others are
+    not: the rest have no such area, and to count it as 0, as torchmetrics does, says nothing about the model. A
+    resample without rows of a class that counts is not defined.
 
     Args:
         probability: Of the positive class, shape ``(n,)``, or of each class, shape ``(n, K)``; any rising function of
@@ -198,11 +200,13 @@ class Auroc(Estimator):
         self.classes = [
             (np.unique(column, return_inverse=True)[1], labels == number)
             for number, column in columns.items()
+            if 0 < (labels == number).sum() < len(labels)
         ]
 
     def __call__(self, weight: Weight) -> float:
         """Return the area."""
-        return float(np.mean([self._area(rank, positive, weight) for rank, positive in self.classes]))
+        areas = [self._area(rank, positive, weight) for rank, positive in self.classes]
+        return float(np.mean(areas)) if areas else np.nan
 
     def _area(self, rank: NDArray[np.intp], positive: NDArray[np.bool_], weight: Weight) -> float:
         positives = np.bincount(rank, weight * positive)
@@ -236,14 +240,14 @@ class ConfusionEstimator(Estimator):
         """Return the measure of a matrix of labels × predictions, shape ``(K, K)``."""
 
 
-class MacroAccuracy(ConfusionEstimator):
-    """Mean of the classes' recalls, over the classes that occur as label or prediction, as torchmetrics has it."""
+class BalancedAccuracy(ConfusionEstimator):
+    """Mean of the classes' recalls, over the classes that occur as a label (balanced, or macro, accuracy)."""
 
     def of_matrix(self, matrix: NDArray[np.float64]) -> float:
         """Return the mean recall."""
         right, labelled = np.diag(matrix), matrix.sum(axis=1)
-        occurs = labelled + matrix.sum(axis=0) > 0
-        return float(np.mean(right[occurs] / np.maximum(labelled[occurs], 1)))
+        occurs = labelled > 0
+        return float(np.mean(right[occurs] / labelled[occurs]))
 
 
 class MacroF1(ConfusionEstimator):

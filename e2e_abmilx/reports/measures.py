@@ -1,6 +1,6 @@
 """What a report tells of predictions, each with its definition."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +13,9 @@ from e2e_abmilx.evaluation.estimators import (
     Accuracy,
     Among,
     Auroc,
+    BalancedAccuracy,
     CohenKappa,
     Estimator,
-    MacroAccuracy,
     MacroF1,
     Mean,
     MeanOf,
@@ -135,11 +135,23 @@ def _f1s(predictions: pd.DataFrame) -> list[Estimator]:
     ]
 
 
+def _shares(predictions: pd.DataFrame) -> list[Estimator]:
+    columns = zip(_right(predictions).T, _known(predictions).T, strict=True)
+    return [Share(right, known) for right, known in columns]
+
+
+def _mean_over_classes(estimators: Sequence[Estimator], predictions: pd.DataFrame) -> Estimator:
+    """The mean over the classes that some cases are of and others are not, as ``metrics.csv`` has it."""
+    columns = multi_labels_of(predictions).T
+    occur = [bool((label == 0).any() and (label == 1).any()) for label in columns]
+    return MeanOf([each for each, occurs in zip(estimators, occur, strict=True) if occurs], len(predictions))
+
+
 MULTI_LABEL = {
     "auc": Measure(
         "AUC",
         "area under the ROC curve, mean over the classes, each over the cases where it is known",
-        lambda table: MeanOf(_aucs(table)),
+        lambda table: _mean_over_classes(_aucs(table), table),
     ),
     "accuracy": Measure(
         "accuracy",
@@ -149,19 +161,19 @@ MULTI_LABEL = {
     "accuracy_macro": Measure(
         "macro acc.",
         "that share of each class, mean over the classes",
-        lambda table: MeanOf([Share(*each) for each in zip(_right(table).T, _known(table).T, strict=True)]),
+        lambda table: _mean_over_classes(_shares(table), table),
     ),
     "f1": Measure(
         "F1",
         "mean of the classes' F1 scores at a probability of 0.5, over known labels",
-        lambda table: MeanOf(_f1s(table)),
+        lambda table: _mean_over_classes(_f1s(table), table),
     ),
 }
 
 CLASSIFICATION = {
     "auc": Measure(
         "AUC",
-        "area under the ROC curve, mean of each class against the rest",
+        "area under the ROC curve, mean of each class that occurs against the rest",
         lambda table: Auroc(probabilities_of(table), labels_of(table)),
     ),
     "accuracy": Measure(
@@ -171,8 +183,8 @@ CLASSIFICATION = {
     ),
     "accuracy_macro": Measure(
         "macro acc.",
-        "mean of the classes' recalls",
-        lambda table: MacroAccuracy(_predicted(table), labels_of(table)),
+        "balanced accuracy: mean of the classes' recalls",
+        lambda table: BalancedAccuracy(_predicted(table), labels_of(table)),
     ),
     "f1": Measure(
         "F1", "mean of the classes' F1 scores", lambda table: MacroF1(_predicted(table), labels_of(table))

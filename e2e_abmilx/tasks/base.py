@@ -1,5 +1,6 @@
 """What classification and survival share: encode a bag, pool it, learn from it, evaluate whole slides."""
 
+import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,16 +20,20 @@ from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from e2e_abmilx.augment import Normalize
-from e2e_abmilx.bags import Bag
-from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, count_chunks, encode_chunks
+from e2e_abmilx.bags import Bag, Target
+from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, Precomputed, count_chunks, encode_chunks
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
 from e2e_abmilx.metrics import ScoredCases
+from e2e_abmilx.tasks.coverage import Coverage
 from e2e_abmilx.tasks.loss_watch import LossWatch
+from e2e_abmilx.tasks.monitors import Mode, Monitors
 from e2e_abmilx.tasks.prediction import Prediction
 from e2e_abmilx.tasks.sync_norms import use_timm_sync
+
+logger = logging.getLogger(__name__)
 
 
 class BagTask(LightningModule):
@@ -52,7 +58,7 @@ class BagTask(LightningModule):
     #: The metric that the best checkpoint is chosen by, on validation data.
     monitor: str
     #: Whether more of it is better (``"max"``) or less (``"min"``).
-    mode: str = "max"
+    mode: Mode = "max"
     #: What the data must give, as their argument ``target`` has it; whatever it is, if empty.
     target: str = ""
     #: Whether the last score has a threshold, fitted on validation cases.
@@ -115,6 +121,31 @@ class BagTask(LightningModule):
     @abstractmethod
     def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
         """Return the loss of a batch, a scalar, from logits of shape ``(B, K)``."""
+
+    def coverage(self, targets: Sequence[Target], classes: Sequence[str]) -> Coverage:
+        """Return what cases with these targets cannot tell."""
+        return Coverage()
+
+    def monitors(self) -> Monitors:
+        """Return what can be monitored, and which way it gets better."""
+        logged = [f"val/{name}" for name in (*AttentionSparsity._fields, "threshold")]
+        logged += [f"train/{name}" for name in (*AttentionSparsity._fields, "data_wait")]
+        return Monitors(
+            self.val_metrics,
+            self.monitor,
+            self.mode,
+            has_loss=self.loss_of_a_bag,
+            others=logged,
+            # tasks of other people's may log more
+            is_complete=type(self).__module__.startswith("e2e_abmilx."),
+        )
+
+    def why_undefined(self, metric: str) -> str | None:
+        """Return why the validation cases have no value of a metric, by its full name; None where they have, or may."""
+        data = getattr(self.trainer, "datamodule", None)
+        targets = getattr(data, "targets", {}).get("val", ())
+        covered = self.coverage(targets, getattr(data, "classes", ()) or self.classes)
+        return covered.undefined.get(metric.removeprefix("val/")) if metric.startswith("val/") else None
 
     def bag_classes(self, bag: Bag) -> Tensor | None:
         """Return the class of every bag, shape ``(B,)``, for heads that learn from it; None where there are none."""
@@ -307,6 +338,28 @@ class BagTask(LightningModule):
                 f" set model.num_outputs to {len(classes)}, or name the classes (data.classes)"
             )
         self.classes = classes or self.classes
+        self._check_width(getattr(data, "num_features", None))
+        if stage == "fit":
+            self.monitors().check(self.trainer.callbacks)  # type: ignore[attr-defined]
+        for split in ("train", "val", "test") if stage == "fit" else (stage,):
+            self._warn_of_gaps(split, getattr(data, "targets", {}).get(split, ()))
+
+    def _check_width(self, num_features: int | None) -> None:
+        """Refuse features of another width than the encoder that passes them on says."""
+        if isinstance(self.encoder, Precomputed) and num_features not in (None, self.encoder.num_features):
+            raise InputError(
+                f"the files have {num_features} features a patch and the encoder says {self.encoder.num_features}; set"
+                f" model.encoder.num_features to {num_features}"
+            )
+
+    @rank_zero_only
+    def _warn_of_gaps(self, split: str, targets: Sequence[Target]) -> None:
+        """Say in words what will be NaN, or a mean over fewer classes than there are."""
+        covered = self.coverage(targets, self.classes)
+        for name, reason in covered.undefined.items():
+            logger.warning("the %s split has no %s: %s", split, name, reason)
+        for note in covered.notes:
+            logger.warning("the %s split has %s", split, note)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the names of the classes, the seed, the threshold and the epoch's means so far; but no spoilt model."""

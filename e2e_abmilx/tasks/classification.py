@@ -1,5 +1,6 @@
 """Slide-level classification."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,20 +9,23 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
-    MulticlassAUROC,
     MulticlassCalibrationError,
     MulticlassCohenKappa,
     MulticlassF1Score,
 )
 
-from e2e_abmilx.bags import Bag
+from e2e_abmilx.bags import Bag, Target
 from e2e_abmilx.evaluation.estimators import Sensitivity, Specificity
 from e2e_abmilx.evaluation.thresholds import Threshold, fit_youden_threshold
+from e2e_abmilx.metrics import BalancedAccuracy, ClassAUC
 from e2e_abmilx.tasks.base import BagTask
+from e2e_abmilx.tasks.coverage import Coverage, coverage_of_classes
 
 
 class ClassificationTask(BagTask):
     """Cross-entropy over K classes; AUC (macro, one against the rest), accuracy, F1, κ and calibration error.
+
+    AUC and balanced accuracy are means over the classes that the evaluated cases are of.
 
     Of two classes the second is the positive one: the probability with the highest Youden index on validation cases is
     kept in the checkpoint, and the test tells sensitivity and specificity there.
@@ -37,19 +41,24 @@ class ClassificationTask(BagTask):
         return nn.CrossEntropyLoss()
 
     def configure_metrics(self) -> MetricCollection:
-        """Return AUC, micro and macro accuracy, macro F1, κ, quadratic κ and the expected calibration error."""
+        """Return AUC, accuracy, balanced accuracy, macro F1, κ, quadratic κ and the expected calibration error."""
         classes = self.num_outputs
         return MetricCollection(
             {
-                "auc": MulticlassAUROC(classes),
+                "auc": ClassAUC(),
                 "accuracy": MulticlassAccuracy(classes, average="micro"),
-                "accuracy_macro": MulticlassAccuracy(classes, average="macro"),
+                "accuracy_macro": BalancedAccuracy(classes),
                 "f1": MulticlassF1Score(classes, average="macro"),
                 "kappa": MulticlassCohenKappa(classes),
                 "kappa_quadratic": MulticlassCohenKappa(classes, weights="quadratic"),
                 "ece": MulticlassCalibrationError(classes, n_bins=15),
-            }
+            },
+            compute_groups=False,  # metrics of a group copy all cases so far at each one that is logged
         )
+
+    def coverage(self, targets: Sequence[Target], classes: Sequence[str]) -> Coverage:
+        """Say which classes no case is of."""
+        return coverage_of_classes(targets, classes)
 
     def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
         """Return the loss of a batch."""

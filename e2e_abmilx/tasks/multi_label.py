@@ -1,5 +1,6 @@
 """Slide-level classification where a case may be of several classes at once."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,10 +13,11 @@ from torchmetrics.functional.classification import (
     binary_f1_score,
 )
 
-from e2e_abmilx.bags import Bag
+from e2e_abmilx.bags import Bag, Target
 from e2e_abmilx.losses import MaskedBCE
 from e2e_abmilx.metrics import MeanOverClasses
 from e2e_abmilx.tasks.base import BagTask
+from e2e_abmilx.tasks.coverage import Coverage, coverage_of_labels
 from e2e_abmilx.tasks.prediction import Prediction
 
 
@@ -47,6 +49,10 @@ class MultiLabelTask(BagTask):
             },
             compute_groups=False,  # metrics of a group copy all cases so far at each one that is logged
         )
+
+    def coverage(self, targets: Sequence[Target], classes: Sequence[str]) -> Coverage:
+        """Say which classes lack positive or negative cases."""
+        return coverage_of_labels(targets, classes)
 
     def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
         """Return the loss of a batch."""

@@ -1,6 +1,7 @@
 """Survival in discrete time."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,11 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from e2e_abmilx.bags import Bag
+from e2e_abmilx.bags import Bag, Target
 from e2e_abmilx.evaluation.thresholds import Threshold, fit_median_threshold
 from e2e_abmilx.losses import SurvivalNLL, survival_risk
 from e2e_abmilx.metrics import ConcordanceIndex
 from e2e_abmilx.tasks.base import BagTask
+from e2e_abmilx.tasks.coverage import Coverage, coverage_of_survival
 from e2e_abmilx.tasks.prediction import Prediction
 
 
@@ -34,6 +36,10 @@ class SurvivalTask(BagTask):
     def configure_metrics(self) -> MetricCollection:
         """Return the C-index."""
         return MetricCollection({"c_index": ConcordanceIndex()})
+
+    def coverage(self, targets: Sequence[Target], classes: Sequence[str]) -> Coverage:
+        """Say whether no two cases can be compared."""
+        return coverage_of_survival(targets)
 
     def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
         """Return the loss of a batch."""

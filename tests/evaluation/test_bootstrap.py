@@ -16,9 +16,9 @@ from e2e_abmilx.evaluation.concordance import Concordance
 from e2e_abmilx.evaluation.estimators import (
     Accuracy,
     Auroc,
+    BalancedAccuracy,
     CohenKappa,
     Estimator,
-    MacroAccuracy,
     MacroF1,
     Mean,
     Resampled,
@@ -50,7 +50,7 @@ def test_c_index_on_the_authors_resamples(shared: Path) -> None:
     [
         ("AUC", lambda probability, label: Auroc(probability, label)),
         ("Acc_micro", lambda probability, label: Accuracy(probability.argmax(1), label)),
-        ("Acc(macro)", lambda probability, label: MacroAccuracy(probability.argmax(1), label)),
+        ("Acc(macro)", lambda probability, label: BalancedAccuracy(probability.argmax(1), label)),
         ("F1", lambda probability, label: MacroF1(probability.argmax(1), label)),
         ("CK", lambda probability, label: CohenKappa(probability.argmax(1), label)),
     ],

@@ -12,13 +12,15 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.estimators import (
     Accuracy,
     Auroc,
+    BalancedAccuracy,
     CohenKappa,
     Estimator,
-    MacroAccuracy,
     MacroF1,
     QuadraticKappa,
     Resampled,
 )
+from e2e_abmilx.metrics import BalancedAccuracy as BalancedAccuracyMetric
+from e2e_abmilx.metrics import ClassAUC
 
 CLASSES = 6
 
@@ -38,7 +40,7 @@ PAIRS: dict[str, tuple[Callable[[Tensor, Tensor], Estimator], Callable[[Tensor, 
         _said(classification.multiclass_accuracy, average="micro"),
     ),
     "macro accuracy": (
-        lambda probability, label: MacroAccuracy(probability.argmax(1), label),
+        lambda probability, label: BalancedAccuracy(probability.argmax(1), label),
         _said(classification.multiclass_accuracy, average="macro"),
     ),
     "macro F1": (
@@ -72,7 +74,7 @@ def test_against_torchmetrics_on_resamples(name: str, decimals: int) -> None:
         assert found == pytest.approx(theirs(probability[drawn], label[drawn]).item(), abs=2e-6)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "macro accuracy", "macro F1", "kappa", "quadratic kappa"])
+@pytest.mark.parametrize("name", ["accuracy", "macro F1", "kappa", "quadratic kappa"])
 def test_against_torchmetrics_where_classes_are_absent(name: str) -> None:
     """Classes 1 and 5 occur neither as label nor as prediction, class 3 only as prediction."""
     ours, theirs = PAIRS[name]
@@ -80,6 +82,23 @@ def test_against_torchmetrics_where_classes_are_absent(name: str) -> None:
     probability = torch.eye(CLASSES)[torch.tensor([0, 2, 2, 3, 4, 4])]
     found = ours(probability, label)(np.ones(6, dtype=np.int64))
     assert found == pytest.approx(theirs(probability, label).item(), abs=1e-6)
+
+
+def test_classes_that_no_row_is_of_count_in_no_mean() -> None:
+    """torchmetrics counts them as 0: class 1, which occurs nowhere, in the AUC, and class 3, predicted once, in both."""
+    label = torch.tensor([0, 0, 2, 2, 4, 4])
+    probability = torch.eye(CLASSES)[torch.tensor([0, 2, 2, 3, 4, 4])]
+    once = np.ones(6, dtype=np.int64)
+    assert BalancedAccuracy(probability.argmax(1), label)(once) == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+    assert Auroc(probability, label)(once) == pytest.approx((0.75 + 0.625 + 1) / 3)
+    assert Auroc(torch.eye(CLASSES)[label], label)(once) == 1  # a perfect model
+    for metric, estimator in (
+        (ClassAUC(), Auroc(probability, label)),
+        (BalancedAccuracyMetric(CLASSES), None),
+    ):
+        metric.update(probability, label)
+        expected = estimator(once) if estimator else BalancedAccuracy(probability.argmax(1), label)(once)
+        assert float(metric.compute()) == pytest.approx(expected)
 
 
 def test_auroc_by_hand() -> None:
@@ -92,7 +111,10 @@ def test_auroc_by_hand() -> None:
 def test_undefined_is_nan() -> None:
     once = np.ones(2, dtype=np.int64)
     assert math.isnan(Auroc([0.1, 0.4], [1, 1])(once))
-    assert math.isnan(Auroc([[0.1, 0.5, 0.4], [0.5, 0.1, 0.4]], [0, 1])(once))
+    assert math.isnan(Auroc([[0.1, 0.5, 0.4], [0.5, 0.1, 0.4]], [1, 1])(once))
+    assert math.isnan(
+        Auroc([[0.1, 0.5, 0.4], [0.5, 0.1, 0.4]], [0, 1])(2 * np.array([1, 0]))
+    )  # class 1 was not drawn
     assert math.isnan(CohenKappa([2, 2], [2, 2])(once))
     assert math.isnan(Accuracy([0, 1], [0, 1])(0 * once))
 

@@ -15,8 +15,11 @@ from torchmetrics.functional.classification import (
     multilabel_accuracy,
 )
 
+from e2e_abmilx.encoders import Precomputed
+from e2e_abmilx.heads import ABMIL
 from e2e_abmilx.metrics import concordance_index
 from e2e_abmilx.reports.measures import measures_of
+from e2e_abmilx.tasks import MultiLabelTask
 
 CASES = [f"case-{number:03d}" for number in range(60)]
 
@@ -105,11 +108,23 @@ def test_weights_of_several_labels_are_repeated_rows() -> None:
     assert weighted == pytest.approx(_values(repeated))
 
 
-def test_several_labels_of_which_a_class_is_unknown_have_no_mean() -> None:
+@pytest.mark.parametrize("absent", [np.nan, 0.0, 1.0])
+def test_several_labels_of_which_one_is_unknown_or_one_sided_are_averaged_over_the_others(
+    absent: float,
+) -> None:
+    """As in ``metrics.csv``."""
     table = multi_labelled(CASES, ["ER", "PR"], seed=0).astype({"label_ER": float, "label_PR": float})
-    values = _values(table.assign(label_PR=np.nan))
-    for name in ("auc", "accuracy_macro", "f1", "auc_PR"):
-        assert np.isnan(values[name])
-    assert values["auc_ER"] == _values(table)["auc_ER"]
+    table = table.assign(label_PR=absent)
+    values = _values(table)
+    alone = _values(table[["label_ER", "probability_ER"]])
+    assert np.isnan(values["auc_PR"])
+    for name, metric in MultiLabelTask(Precomputed(3), ABMIL, 2).configure_metrics().items():
+        if name in ("auc", "accuracy_macro", "f1"):
+            assert values[name] == alone[name]
+            labels = torch.from_numpy(table[["label_ER", "label_PR"]].fillna(-1).to_numpy()).long()
+            metric.update(torch.from_numpy(table[["probability_ER", "probability_PR"]].to_numpy()), labels)
+            assert float(metric.compute()) == pytest.approx(values[name], abs=1e-6)
+    nothing = _values(table.assign(label_ER=1.0))
+    assert all(np.isnan(nothing[name]) for name in ("auc", "accuracy_macro", "f1"))
     assert 0 < values["accuracy"] < 1
     assert set(_values(table[["label_ER", "probability_ER"]])) == {"auc", "accuracy", "accuracy_macro", "f1"}

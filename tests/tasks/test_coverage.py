@@ -1,0 +1,59 @@
+"""What a split cannot tell is said in words."""
+
+import math
+
+import pytest
+
+from e2e_abmilx.bags import Target
+from e2e_abmilx.tasks.coverage import coverage_of_classes, coverage_of_labels, coverage_of_survival
+
+GRADES = ("benign", "G1", "G2")
+
+
+def _labels(*labels: int) -> list[Target]:
+    return [Target(label) for label in labels]
+
+
+def test_all_classes() -> None:
+    assert coverage_of_classes(_labels(0, 1, 2, 1), GRADES) == ({}, ())
+    assert coverage_of_classes(_labels(-1, -1), GRADES) == (
+        {},
+        (),
+    )  # nothing is known, and nothing is measured
+    assert coverage_of_classes([], GRADES) == ({}, ())
+
+
+def test_an_absent_class_is_named() -> None:
+    covered = coverage_of_classes(_labels(0, 2, 2), GRADES)
+    assert covered.undefined == {}
+    assert covered.notes == ("no case of class G1: AUC and balanced accuracy are means over the others",)
+
+
+@pytest.mark.parametrize("labels", [(1,), (1, 1, 1), (1, -1)])
+def test_one_class_alone_has_no_auc(labels: tuple[int, ...]) -> None:
+    covered = coverage_of_classes(_labels(*labels), GRADES)
+    assert covered.undefined == {"auc": f"all {sum(label == 1 for label in labels)} cases are of class G1"}
+
+
+def test_several_labels() -> None:
+    both = [Target((1, 0)), Target((0, 1)), Target((-1, 1))]
+    assert coverage_of_labels(both, ("ER", "PR")) == ({}, ())
+    one_sided = coverage_of_labels([Target((1, 1)), Target((0, 1)), Target((0, -1))], ("ER", "PR"))
+    assert one_sided.undefined == {}
+    assert one_sided.notes[0].startswith("no positive or no negative case of PR")
+    assert set(coverage_of_labels([Target((1, 1))], ("ER", "PR")).undefined) >= {"auc", "f1"}
+
+
+@pytest.mark.parametrize(
+    ("cases", "comparable"),
+    [
+        ([(5.0, 1), (9.0, 0)], True),
+        ([(5.0, 0), (9.0, 1)], False),  # whose event came later was not seen to outlive anyone
+        ([(5.0, 0), (9.0, 0)], False),
+        ([(5.0, 1)], False),
+        ([(math.nan, 0)], True),  # nothing is known, and nothing is measured
+    ],
+)
+def test_survival(cases: list[tuple[float, int]], comparable: bool) -> None:
+    covered = coverage_of_survival([Target(0, time, event) for time, event in cases])
+    assert ("c_index" not in covered.undefined) == comparable
