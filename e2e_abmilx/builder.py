@@ -75,10 +75,21 @@ class StoreJob(ABC):
         """
 
 
-def make_store(job: StoreJob) -> CachedSlide:
-    """Make one store, or say why not; runs in a worker process."""
-    job.claim.parent.mkdir(exist_ok=True)
-    with hold(job.claim, wait=True):  # another process may be at it: then its store is there afterwards
+def try_store(job: StoreJob) -> CachedSlide:
+    """As :func:`make_store`, but a slide that another process is at is left to it: its row is ``"claimed"``."""
+    return make_store(job, wait=False)
+
+
+def make_store(job: StoreJob, *, wait: bool = True) -> CachedSlide:
+    """Make one store, or say why not; runs in a worker process.
+
+    Args:
+        job: The store.
+        wait: Wait for another process that is at it, whose store is there afterwards.
+    """
+    with hold(job.claim, wait=wait) as ours:
+        if not ours:
+            return CachedSlide(job.slide.name, "claimed")
         started = time.perf_counter()
         if job.store.exists():
             return describe(job, read_manifest(job.out))

@@ -15,7 +15,8 @@ class CachedSlide(NamedTuple):
 
     Attributes:
         slide: Name of the slide.
-        status: ``"done"``; ``"failed"`` for a slide that was set aside; ``"planned"`` in a dry run.
+        status: ``"done"``; ``"failed"`` for a slide that was set aside; ``"planned"`` in a dry run. ``"claimed"``, while
+            another process is at it, is never written.
         reason: Why it failed.
         mpp: Level-0 µm/px.
         mpp_source: Where that number came from.
