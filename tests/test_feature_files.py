@@ -17,14 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e_abmilx.features import (
-    FeatureError,
-    FeatureFolder,
-    NoPatchesError,
-    NoPlacesError,
-    SlideFeatures,
-    read_features,
-)
+from e2e_abmilx.features import FeatureError, FeatureFolder, NoPlacesError, SlideFeatures, read_features
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.standard_normal((9, 6)).astype(np.float32)
@@ -454,10 +447,14 @@ def test_tensors_that_are_no_table_are_named(
 
 @pytest.mark.parametrize("shape", [(0, 6), (1, 0, 6), (0,)])
 def test_files_of_no_patch_are_told_apart(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    with pytest.raises(NoPatchesError, match="holds no patch"):
-        read_features(_pt(tmp_path / "a.pt", torch.empty(shape)))
-    with pytest.raises(NoPatchesError, match="holds no patch"):
-        read_features(_h5(tmp_path / "b.h5", {"features": np.empty(shape, np.float32)}))
+    _pt(tmp_path / "a.pt", torch.empty(shape))
+    _h5(tmp_path / "b.h5", {"features": np.empty(shape, np.float32)})
+    _pt(tmp_path / "c.pt", torch.ones(2, 3))
+    _pt(tmp_path / "d.pt", "damaged")
+    assert FeatureFolder(tmp_path).empty() == ["a", "b"]
+    for name in ("a.pt", "b.h5"):
+        with pytest.raises(FeatureError, match="holds no patch"):
+            read_features(tmp_path / name)
 
 
 def test_upper_case_endings_and_hidden_files(tmp_path: Path) -> None:

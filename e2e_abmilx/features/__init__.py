@@ -2,14 +2,13 @@
 
 from e2e_abmilx.features.folder import FeatureFolder
 from e2e_abmilx.features.reading import read_features
-from e2e_abmilx.features.slide_features import FeatureError, NoPatchesError, NoPlacesError, SlideFeatures
+from e2e_abmilx.features.slide_features import FeatureError, NoPlacesError, SlideFeatures
 from e2e_abmilx.features.trident import Attributes, TridentWriter, describe_patches, read_attributes
 
 __all__ = [
     "Attributes",
     "FeatureError",
     "FeatureFolder",
-    "NoPatchesError",
     "NoPlacesError",
     "SlideFeatures",
     "TridentWriter",

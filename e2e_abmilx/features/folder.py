@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from e2e_abmilx.features.reading import SUFFIXES, read_features
-from e2e_abmilx.features.slide_features import FeatureError, NoPatchesError, SlideFeatures
+from e2e_abmilx.features.slide_features import FeatureError, SlideFeatures
 
 
 class FeatureFolder:
@@ -50,8 +50,9 @@ class FeatureFolder:
         for slide in self.files:
             try:
                 self.shape(slide)
-            except NoPatchesError:
-                found.append(slide)
+            except FeatureError as error:
+                if error.empty:  # what is wrong otherwise is told of the slides that are asked for
+                    found.append(slide)
         return found
 
     def open(self, slide: str) -> SlideFeatures:

@@ -14,11 +14,15 @@ from e2e_abmilx.errors import InputError
 
 
 class FeatureError(InputError):
-    """A file of features that cannot be used."""
+    """A file of features that cannot be used.
 
+    Attributes:
+        empty: Whether all that is wrong is that it holds no patch.
+    """
 
-class NoPatchesError(FeatureError):
-    """A file of the features of no patch at all."""
+    def __init__(self, message: str, *, empty: bool = False) -> None:
+        super().__init__(message)
+        self.empty = empty
 
 
 class NoPlacesError(FeatureError):
@@ -40,8 +44,7 @@ class SlideFeatures(ABC):
         shape: Of its table of features: (N, D), or (1, N, D), as those write it who save a batch of one slide.
 
     Raises:
-        NoPatchesError: N is 0.
-        FeatureError: The table is of another shape, or D is 0.
+        FeatureError: The table is of another shape, or empty.
     """
 
     patch_size_level0: float | None = None
@@ -52,9 +55,10 @@ class SlideFeatures(ABC):
         self._batched = len(shape) == 3 and shape[0] == 1
         table = shape[1:] if self._batched else shape
         if table == (0,) or (len(table) == 2 and table[0] == 0):
-            raise NoPatchesError(
+            raise FeatureError(
                 f"{path} holds no patch: its features have shape {tuple(shape)}; extract the slide again, take it out of"
-                " the label table and the folder, or go on without its case (data.skip_missing: true)"
+                " the label table and the folder, or go on without its case (data.skip_missing: true)",
+                empty=True,
             )
         if len(table) != 2 or table[1] == 0:
             raise FeatureError(
