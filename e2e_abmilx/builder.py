@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from e2e_abmilx.bounds import read_bounds
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.locks import hold
 from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
@@ -135,6 +136,7 @@ class Job(StoreJob):
                 **self.origin(),
                 "slide_file": self.slide.path.name,
                 "slide_size": list(slide.size),
+                "slide_bounds": read_bounds(slide.properties),
                 "slide_mpp": prepared.mpp,
                 "slide_mpp_source": prepared.mpp_source,
                 "patch_mpp": [plan.mpp for plan in prepared.plans],

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from e2e_abmilx.bounds import read_bounds
 from e2e_abmilx.builder import StoreJob, fingerprint
 from e2e_abmilx.cache import make_stores
 from e2e_abmilx.coordinates import Tiles, read_tiles
@@ -265,6 +266,7 @@ class _TiledSlide(StoreJob):
                 **_facts(self, [len(grid) for grid in grids], [plan.mpp for plan in plans]),
                 "slide_file": self.slide.path.name,
                 "slide_size": list(slide.size),
+                "slide_bounds": read_bounds(slide.properties),
                 "slide_mpp": resolution.mpp,
                 "slide_mpp_source": resolution.source,
                 "fingerprint": fingerprint(self.slide.path),

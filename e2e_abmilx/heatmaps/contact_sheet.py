@@ -52,6 +52,9 @@ def draw_contact_sheet(attention: SlideAttention, *, kind: Kind = "attention", t
         bottom=_BELOW_MM / height, top=1 - _TITLE_MM / height, hspace=_BELOW_MM / _CELL_MM,
     )  # fmt: skip
     figure.suptitle(title or attention.store.name, fontsize=9, y=1 - 2 / height, va="top")
+    figure.text(
+        1 - _GAP_MM / width, 1 - 7 / height, _say_origin(attention), ha="right", va="center", fontsize=6
+    )
     rank = rank_of(order.values)
     panels = figure.subplots(len(rows), _COLUMNS, squeeze=False)
     for axes in panels.flat:
@@ -66,6 +69,12 @@ def draw_contact_sheet(attention: SlideAttention, *, kind: Kind = "attention", t
             caption = f"({x}, {y})\n{order.form.format(order.values[patch])}, rank {rank[patch]}"
             axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top", fontsize=7)
     return figure
+
+
+def _say_origin(attention: SlideAttention) -> str:
+    left, top = attention.shown_from
+    counted = "(x, y): level-0 pixels from the corner of the whole slide"
+    return f"{counted}; QuPath counts from ({left}, {top})" if left or top else counted
 
 
 def _rows(attention: SlideAttention, order: _Order) -> list[tuple[str, int, list[int]]]:
