@@ -21,7 +21,8 @@ class CachedSlide(NamedTuple):
         mpp: Level-0 µm/px.
         mpp_source: Where that number came from.
         patches: Patches of each scale, finest first, separated by semicolons.
-        unreadable: Patches left out because their pixels could not be decoded.
+        unreadable: Patches left out: their pixels could not be decoded, or, of imported images, they were smaller than
+            the others at the slide's edge.
         bytes: Size of the store.
         seconds: Time it took.
     """

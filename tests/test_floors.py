@@ -32,6 +32,7 @@ FLOORS = {
         "cache",
         "databases",
         "coordinates",
+        "tile_names",
         "imports",
         "synthetic",
         "cohort",
