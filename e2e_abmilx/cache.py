@@ -1,6 +1,7 @@
 """Many slides → one patch store each: parallel, resumable, shared by processes, bad slides set aside and named."""
 
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ from e2e_abmilx.tiling import Tiling, check, parse_scales
 from e2e_abmilx.workers import run_jobs
 
 logger = logging.getLogger(__name__)
+
+_LONGEST = 255  # bytes of a name, in every common file system
 
 
 class CacheError(InputError):
@@ -113,6 +116,8 @@ def make_stores(
     Raises:
         CacheError: A store is there that was made otherwise, or the folder cannot be written.
     """
+    failed = [*failed, *(_name_too_long(job) for job in jobs if _has_long_name(job))]
+    jobs = [job for job in jobs if not _has_long_name(job)]
     _refuse_other_origins(jobs)
     _make_folder(out)
     earlier = read_manifest(out)
@@ -138,6 +143,15 @@ def _share(jobs: Mapping[str, StoreJob], workers: int, scheduler: str | None) ->
         else:
             yield row
     yield from run_jobs(make_store, claimed, workers, scheduler)
+
+
+def _has_long_name(job: StoreJob) -> bool:
+    return len(os.fsencode(job.store.name)) > _LONGEST
+
+
+def _name_too_long(job: StoreJob) -> CachedSlide:
+    reason = f"{job.slide.path}: file systems take no name as long as its store's; shorten it to 200 letters"
+    return CachedSlide(job.slide.name, "failed", reason)
 
 
 def _refuse_other_origins(jobs: Sequence[StoreJob]) -> None:

@@ -37,10 +37,43 @@ if __name__ == "__main__":
 """
 
 
-def _start(folder: Path, slides: Path, out: Path, *, workers: int = 1) -> subprocess.Popen[str]:
+SLOW_DISK = """
+import sys, time
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from e2e_abmilx.builder import StoreJob
+from e2e_abmilx.cache import make_stores
+from e2e_abmilx.slide_files import SlideFile
+from e2e_abmilx.store import StoreWriter
+
+@dataclass(frozen=True)
+class SlowSlide(StoreJob):
+    def origin(self):
+        return {}
+
+    def write(self):
+        time.sleep(0.5)
+        facts = {"slide_mpp": 0.5, "slide_mpp_source": "assumed", "grid_patches": [1]}
+        with StoreWriter(self.store, [0.5], patch_size=8, attributes=facts) as writer:
+            writer.write(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 2), int))
+
+slides, out, workers, start = sys.argv[1:]
+jobs = [SlowSlide(SlideFile(Path(slides) / f"{number}.svs"), Path(out)) for number in range(12)]
+print("ready", flush=True)
+while not Path(start).exists():
+    time.sleep(0.002)
+make_stores(jobs, Path(out), int(workers))
+print(time.monotonic())
+"""
+
+
+def _start(
+    folder: Path, slides: Path, out: Path, *, workers: int = 1, code: str = CACHING
+) -> subprocess.Popen[str]:
     """A process that has imported everything and caches as soon as the file ``start`` is there."""
     script = folder / "caching.py"
-    script.write_text(CACHING)
+    script.write_text(code)
     words = [sys.executable, str(script), str(slides), str(out), str(workers), str(folder / "start")]
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -149,6 +182,17 @@ def test_the_sheet_waits_for_no_slide_and_mends_a_broken_picture(cohort: Path, t
         assert sheet.width == 2 * 256
 
 
+@pytest.mark.parametrize("letters", [245, 251])
+def test_a_slide_whose_name_is_too_long_does_not_stop_the_others(
+    three: Path, tmp_path: Path, letters: int
+) -> None:
+    (three / "slide-002.tiff").rename(three / f"{'m' * (letters - 1)}.tif")
+    rows = cache_slides(three, tmp_path / "out", patch_size=64, workers=2)
+    assert [row.status for row in rows] == ["failed", "done", "done"]
+    assert {row.status for row in read_manifest(tmp_path / "out").values()} == {"failed", "done"}
+    assert not list((tmp_path / "out/.claims").iterdir())
+
+
 def _burn(seconds: float) -> int:
     """Rounds of arithmetic in so many seconds."""
     stop, rounds = time.perf_counter() + seconds, 0
@@ -166,16 +210,23 @@ def _free_cores() -> float:
         return sum(pool.map(_burn, [0.4, 0.4], chunksize=1)) / alone
 
 
-def _cache(folder: Path, slides: Path, processes: int) -> float:
+def _cache(folder: Path, slides: Path, processes: int, code: str = CACHING) -> float:
     """Seconds until all processes that share a new folder have ended, from when the first may begin."""
     folder.mkdir()
-    started = [_start(folder, slides, folder / "out") for _ in range(processes)]
+    started = [_start(folder, slides, folder / "out", code=code) for _ in range(processes)]
     began = time.monotonic()
     (folder / "start").touch()
     ends = [float(process.communicate(timeout=300)[0]) for process in started]
     assert all(process.returncode == 0 for process in started)
     assert {row.status for row in read_manifest(folder / "out").values()} == {"done"}
     return max(ends) - began
+
+
+def test_two_processes_halve_the_time_that_is_waited_for_slides(tmp_path: Path) -> None:
+    """On a slow disk: then it does not matter how many cores are free."""
+    alone, both = (_cache(tmp_path / str(number), tmp_path, number, SLOW_DISK) for number in (1, 2))
+    print(f"one process {alone:.2f} s, two {both:.2f} s: {alone / both:.2f} times as fast")
+    assert alone / both >= 1.6
 
 
 @pytest.mark.slow  # half a minute; and where two cores are not free all that time it says nothing, and skips
