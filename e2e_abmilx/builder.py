@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from e2e_abmilx.bounds import read_bounds
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.locks import hold
 from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
@@ -75,10 +76,21 @@ class StoreJob(ABC):
         """
 
 
-def make_store(job: StoreJob) -> CachedSlide:
-    """Make one store, or say why not; runs in a worker process."""
-    job.claim.parent.mkdir(exist_ok=True)
-    with hold(job.claim, wait=True):  # another process may be at it: then its store is there afterwards
+def try_store(job: StoreJob) -> CachedSlide:
+    """As :func:`make_store`, but a slide that another process is at is left to it: its row is ``"claimed"``."""
+    return make_store(job, wait=False)
+
+
+def make_store(job: StoreJob, *, wait: bool = True) -> CachedSlide:
+    """Make one store, or say why not; runs in a worker process.
+
+    Args:
+        job: The store.
+        wait: Wait for another process that is at it, whose store is there afterwards.
+    """
+    with hold(job.claim, wait=wait) as ours:
+        if not ours:
+            return CachedSlide(job.slide.name, "claimed")
         started = time.perf_counter()
         if job.store.exists():
             return describe(job, read_manifest(job.out))
@@ -124,6 +136,7 @@ class Job(StoreJob):
                 **self.origin(),
                 "slide_file": self.slide.path.name,
                 "slide_size": list(slide.size),
+                "slide_bounds": read_bounds(slide.properties),
                 "slide_mpp": prepared.mpp,
                 "slide_mpp_source": prepared.mpp_source,
                 "patch_mpp": [plan.mpp for plan in prepared.plans],

@@ -1,16 +1,28 @@
 """Many slides → one patch store each: parallel, resumable, shared by processes, bad slides set aside and named."""
 
-import contextlib
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from e2e_abmilx.builder import CLAIMS, OVERVIEWS, Job, StoreJob, describe, make_store, plan_slide
+from PIL import Image
+
+from e2e_abmilx.builder import (
+    CLAIMS,
+    OVERVIEWS,
+    Job,
+    StoreJob,
+    describe,
+    make_store,
+    plan_slide,
+    try_store,
+)
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.locks import hold, is_held
 from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
-from e2e_abmilx.overview import draw_sheet
+from e2e_abmilx.overview import draw_overview, draw_sheet
 from e2e_abmilx.progress import show_progress, track
 from e2e_abmilx.slide_files import find_slides
 from e2e_abmilx.store import PatchStore
@@ -18,6 +30,8 @@ from e2e_abmilx.tiling import Tiling, check, parse_scales
 from e2e_abmilx.workers import run_jobs
 
 logger = logging.getLogger(__name__)
+
+_LONGEST = 255  # bytes of a name, in every common file system
 
 
 class CacheError(InputError):
@@ -40,9 +54,10 @@ def cache_slides(
 ) -> list[CachedSlide]:
     """Cut slides into patches and keep them as one ``<slide>.zarr`` each.
 
-    A slide that is already there is not done again, and processes that share the folder never do one twice. One
-    that cannot be read is set aside: the others go on, and ``manifest.csv`` says why. ``overviews/`` shows the
-    tissue and the patches of each slide, ``overview.png`` all of them.
+    A slide that is already there is not done again. Processes that share the folder share the work: each makes the
+    stores that no other is making, and at the end waits for those that one still is. A slide that cannot be read is
+    set aside: the others go on, and ``manifest.csv`` says why. ``overviews/`` shows the tissue and the patches of
+    each slide, ``overview.png`` all of them.
 
     Args:
         slides: A folder, a list of files, or a CSV with a column ``slide`` (or ``wsi``) of paths and, where the
@@ -101,19 +116,42 @@ def make_stores(
     Raises:
         CacheError: A store is there that was made otherwise, or the folder cannot be written.
     """
+    failed = [*failed, *(_name_too_long(job) for job in jobs if _has_long_name(job))]
+    jobs = [job for job in jobs if not _has_long_name(job)]
     _refuse_other_origins(jobs)
     _make_folder(out)
     earlier = read_manifest(out)
     rows = [*failed, *(describe(job, earlier) for job in jobs if job.store.exists())]
     update_manifest(out, rows)
-    todo = [job for job in jobs if not job.store.exists()]
-    new = run_jobs(make_store, todo, workers, scheduler)
+    todo = {job.slide.name: job for job in jobs if not job.store.exists()}
+    new = _share(todo, workers, scheduler)
     total = len(jobs) + len(failed)
-    rows += _watch(new, "caching", total, ready=total - len(todo))
+    for row in _watch(new, "caching", total, ready=total - len(todo)):
+        _refuse_other_origins([todo[row.slide]])  # another process may have made it, and otherwise
+        rows.append(row)
     if todo:
         _draw_sheet(out)
-    _remove_if_empty(out / CLAIMS)
     return _report(rows)
+
+
+def _share(jobs: Mapping[str, StoreJob], workers: int, scheduler: str | None) -> Iterator[CachedSlide]:
+    """Make the stores that no other process is making, then wait for those that one is; ``jobs`` by slide."""
+    claimed = []
+    for row in run_jobs(try_store, list(jobs.values()), workers, scheduler):
+        if row.status == "claimed":
+            claimed.append(jobs[row.slide])
+        else:
+            yield row
+    yield from run_jobs(make_store, claimed, workers, scheduler)
+
+
+def _has_long_name(job: StoreJob) -> bool:
+    return len(os.fsencode(job.store.name)) > _LONGEST
+
+
+def _name_too_long(job: StoreJob) -> CachedSlide:
+    reason = f"{job.slide.path}: file systems take no name as long as its store's; shorten it to 200 letters"
+    return CachedSlide(job.slide.name, "failed", reason)
 
 
 def _refuse_other_origins(jobs: Sequence[StoreJob]) -> None:
@@ -190,23 +228,37 @@ def _report(rows: Sequence[CachedSlide]) -> list[CachedSlide]:
 
 
 def _draw_sheet(out: Path) -> None:
-    pictures = [(path.stem, path) for path in sorted((out / OVERVIEWS).glob("*.png"))]
-    if pictures:
-        draw_sheet(pictures).save(out / "overview.png")
+    """Draw all slides that no process is at; of processes that end together the last one draws them all."""
+    with hold(out / ".overview.lock", wait=True):
+        pictures = [
+            (path.stem, path) for path in sorted((out / OVERVIEWS).glob("*.png")) if _is_done(path, out)
+        ]
+        if pictures:
+            partial = out / ".overview.png.partial"
+            draw_sheet(pictures).save(partial, format="png")
+            partial.replace(out / "overview.png")
+
+
+def _is_done(picture: Path, out: Path) -> bool:
+    """Whether a slide's picture is whole; one that a killed process left behind is drawn again."""
+    store = out / f"{picture.stem}.zarr"
+    # the order matters: who makes a store claims it before, and lets go of it after the picture
+    if not store.exists() or is_held(out / CLAIMS / f"{picture.stem}.lock"):
+        return False
+    try:
+        with Image.open(picture) as image:
+            image.load()
+    except (OSError, SyntaxError):  # Pillow's words for a PNG that breaks off
+        draw_overview(PatchStore(store)).save(picture)
+    return True
 
 
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=out):  # its name is nobody else's, on whatever machine
+            pass
     except OSError as error:
         raise CacheError(
             f"{out} cannot be written ({error.strerror}); choose a folder that you may write to"
         ) from error
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # absent, or another process is still at work
-        folder.rmdir()

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -160,6 +161,22 @@ class BagCLI(LightningCLI):
             self.tested = folder_of(self.trainer)
 
 
+class BagArgumentParser(LightningArgumentParser):
+    """LightningCLI's parser, for which null means none however deep an option lies."""
+
+    def parse_args(self, args: Any = None, *more: Any, **how: Any) -> Any:  # noqa: ANN401
+        """Parse options.
+
+        jsonargparse hands an option of a class within a class on as a word, ``--weights=null`` as ``--weights=None``,
+        which then is a text, or a file of that name.
+        """
+        if (
+            not self.exit_on_error and args
+        ):  # parsers of classes do not exit; the user's own words are left alone
+            args = [re.sub(r"^(--[^=]+)=None$", r"\1=null", word) for word in args]
+        return super().parse_args(args, *more, **how)
+
+
 def run(args: list[str] | None, *, epilog: str) -> Path | None:
     """Run one of Lightning's verbs.
 
@@ -181,6 +198,7 @@ def run(args: list[str] | None, *, epilog: str) -> Path | None:
         seed_everything_default=0,
         save_config_callback=RunConfig,
         args=args,
+        parser_class=BagArgumentParser,
         parser_kwargs={"prog": "e2e-abmilx", "epilog": epilog},
     )
     return done.tested

@@ -130,7 +130,7 @@ def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
         D, the features of a patch.
 
     Raises:
-        FeatureError: A file cannot be used, or is empty.
+        FeatureError: A file cannot be used, or holds no patch.
         BagError: Files differ in their number of features.
     """
     slides = [slide for case in cases for slide in case.slides]

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from e2e_abmilx.bounds import read_bounds
 from e2e_abmilx.builder import StoreJob, fingerprint
 from e2e_abmilx.cache import make_stores
 from e2e_abmilx.coordinates import Tiles, read_tiles
@@ -23,6 +25,7 @@ from e2e_abmilx.patches import cut_patches
 from e2e_abmilx.slide_files import SlideFile, find_slides
 from e2e_abmilx.slides import SNAP, ReadPlan, Slide
 from e2e_abmilx.store import StoreError, StoreWriter
+from e2e_abmilx.tile_names import NamedImages, Names, at_an_edge, numbers_in_names, tell_names
 from e2e_abmilx.tiling import parse_scales
 from e2e_abmilx.tissue import coarse_grid
 
@@ -142,33 +145,85 @@ def import_coords(
 
 
 def import_images(
-    folder: Path, out: Path, *, mpp: float | None = None, workers: int = 2
+    folder: Path, out: Path, *, mpp: float | None = None, names: Names | None = None, workers: int = 2
 ) -> list[CachedSlide]:
     """Make patch stores of images: a folder for each slide, in it a PNG, JPEG or TIFF for each patch.
 
-    Where the names of all images of a slide end in ``x_y``, alone or after the slide's name and ``_``, as in
-    ``s1/s1_1024_512.png``, these are taken as the level-0 pixel of the patch's top left corner; otherwise it is
-    unknown. Baseline JPEG files are stored unchanged.
+    Where the names of all images of a slide end in two numbers, alone or after the slide's name and ``_``, as in
+    ``s1/s1_1024_512.png``, these may be the level-0 pixel ``x_y`` of the patch's top left corner, or, of DeepZoom
+    tiles, ``column_row``; where tiles lie in level-0 pixels is unknown, as that of images of other names. Images at the
+    edge of a slide that are narrower or lower than its others are left out, and counted in the manifest as unreadable.
+    Baseline JPEG files are stored unchanged.
 
     Args:
         folder: Folder of the slides' folders.
         out: Folder of the stores; made where it does not exist.
         mpp: µm per pixel of the images; unknown by default.
+        names: What two numbers in names are, ``"pixels"`` or ``"tiles"``; by default what they can only be.
         workers: Slides imported at the same time, each by a process of its own.
 
     Returns:
         A row for each slide, as in the manifest.
 
     Raises:
-        SourceError: There is no folder of images.
+        SourceError: There is no folder of images, or numbers in their names may be pixels as well as tiles.
         CacheError: A slide was imported here from something else or in another way.
     """
     (scale,) = _parse(None if mpp is None else (mpp,)) or (math.nan,)
     slides = sorted(path for path in Path(folder).glob("[!.]*") if path.is_dir())
     if not slides:
         raise SourceError(f"{folder} holds no folder; it needs one for each slide, with the images in it")
-    jobs = [_ImageFolder(_Named(path.name, path), Path(out), scale) for path in slides]
+    if _are_levels(slides):
+        raise SourceError(
+            f"{folder} is the DeepZoom pyramid of one slide: its folders {slides[0].name} to {slides[-1].name} are levels;"
+            " put those of one level into a folder named after the slide, beside the other slides'"
+        )
+    meaning = _read_names(Path(folder), slides, names)
+    jobs = [_ImageFolder(_Named(path.name, path), Path(out), scale, meaning) for path in slides]
     return make_stores(jobs, Path(out), workers)
+
+
+def _are_levels(folders: Sequence[Path]) -> bool:
+    """Whether folders are 0, 1, 2 … of which the first has the one tile 0_0: levels of a DeepZoom pyramid."""
+    if {path.name for path in folders} != set(map(str, range(len(folders)))):
+        return False
+    first = next(path for path in folders if path.name == "0")
+    return [path.stem for path in _images_in(first)] == ["0_0"]
+
+
+def _read_names(folder: Path, slides: Sequence[Path], names: Names | None) -> Names:
+    """What the numbers in the names of images are, said in one line of the log."""
+    numbered: dict[str, NamedImages] = {}
+    for slide in slides:
+        files = _images_in(slide)
+        numbers = numbers_in_names(slide.name, files)
+        if numbers is not None:
+            numbered[slide.name] = NamedImages(numbers, _largest_side(files))
+    if not numbered:
+        return names or "pixels"
+    meaning = names or tell_names(folder, numbered)
+    if meaning == "tiles":
+        logger.warning(
+            "the images in %s are named after their columns and rows, as DeepZoom tiles are: where they lie in level-0"
+            " pixels is unknown, so that no heatmaps can be drawn; if they are level-0 pixels, say names=pixels (--names)",
+            folder,
+        )
+    else:
+        logger.info("the images of %d slides are named after their level-0 pixels", len(numbered))
+    return meaning
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in _IMAGES)
+
+
+def _largest_side(files: Sequence[Path]) -> int:
+    """Pixels along the longest side of a few images; what cannot be opened is named later, with its slide."""
+    longest = 1
+    for file in files[:: max(1, len(files) // 8)]:
+        with contextlib.suppress(SourceError), _open_image(file) as image:
+            longest = max(longest, *image.size)
+    return longest
 
 
 class _Named(NamedTuple):
@@ -210,32 +265,35 @@ class _LmdbSlide(StoreJob):
 @dataclass(frozen=True)
 class _ImageFolder(StoreJob):
     mpp: float
+    names: Names
 
     def origin(self) -> dict[str, object]:
-        sizes = [(path.name, path.stat().st_size) for path in self._files()]
+        files = _images_in(self.slide.path)
+        sizes = [(path.name, path.stat().st_size) for path in files]
         digest = hashlib.sha256(repr(sizes).encode()).hexdigest()[:32]
         source = {"images": self.slide.path.name, "fingerprints": [digest]}
-        return {"imported": {**source, "mpp": _known([self.mpp])}}
+        tiles = self.names == "tiles" and numbers_in_names(self.slide.name, files) is not None
+        return {"imported": {**source, "mpp": _known([self.mpp]), "names": "tiles" if tiles else None}}
 
     def write(self) -> None:
-        files = self._files()
+        files = _images_in(self.slide.path)
         if not files:
             raise SourceError(f"{self.slide.path} holds no image: no file ends in {', '.join(_IMAGES)}")
-        coords = self._coords(files)
-        with _open_image(files[0]) as first:
-            side = first.width
+        sizes = [_size(file) for file in files]
+        side = Counter(sizes).most_common(1)[0][0][0]
+        numbers = numbers_in_names(self.slide.name, files)
+        left_out = np.zeros(len(files), bool) if numbers is None else at_an_edge(numbers, sizes, side)
+        if left_out.any():
+            logger.warning(
+                "%s: %d of %d images are left out; at the edge of the slide they are smaller than %d × %d pixels",
+                self.slide.path, left_out.sum(), len(files), side, side,
+            )  # fmt: skip
+        unknown = np.full((len(files), 2), -1)
+        coords = unknown if numbers is None or self.names == "tiles" else numbers
         facts = _facts(self, [len(files)], [self.mpp])
         with StoreWriter(self.store, [self.mpp], patch_size=side, attributes=facts) as writer:
-            for patch, file in enumerate(files):
-                _write_image(writer, file, side, coords[patch : patch + 1])
-
-    def _files(self) -> list[Path]:
-        return sorted(path for path in self.slide.path.iterdir() if path.suffix.lower() in _IMAGES)
-
-    def _coords(self, files: Sequence[Path]) -> np.ndarray:
-        name = re.compile(rf"(?:{re.escape(self.slide.name)}_)?(\d{{1,9}})_(\d{{1,9}})")
-        found = [name.fullmatch(file.stem) for file in files]
-        return np.array([[int(m[1]), int(m[2])] if m and all(found) else [-1, -1] for m in found])
+            for patch in np.flatnonzero(~left_out):
+                _write_image(writer, files[patch], side, coords[patch : patch + 1])
 
 
 @dataclass(frozen=True)
@@ -265,6 +323,7 @@ class _TiledSlide(StoreJob):
                 **_facts(self, [len(grid) for grid in grids], [plan.mpp for plan in plans]),
                 "slide_file": self.slide.path.name,
                 "slide_size": list(slide.size),
+                "slide_bounds": read_bounds(slide.properties),
                 "slide_mpp": resolution.mpp,
                 "slide_mpp_source": resolution.source,
                 "fingerprint": fingerprint(self.slide.path),
@@ -326,6 +385,11 @@ def _lay_out(tiles: Tiles, slide: Slide, plans: Sequence[ReadPlan]) -> list[np.n
             f" {plans[-1].mpp:.3g} µm/px do not fit into it; ask for finer scales"
         )
     return grids
+
+
+def _size(file: Path) -> tuple[int, int]:
+    with _open_image(file) as image:
+        return image.size
 
 
 def _write_image(writer: StoreWriter, file: Path, side: int, coords: np.ndarray) -> None:

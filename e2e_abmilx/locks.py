@@ -1,5 +1,6 @@
 """Lock files: one process at a time, among all that share a folder; a dead process holds nothing."""
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -17,7 +18,8 @@ def hold(path: Path, *, wait: bool) -> Iterator[bool]:
     GPFS, Lustre mounted with ``flock``).
 
     Args:
-        path: The lock file; made where it does not exist, and removed afterwards.
+        path: The lock file; made where it does not exist, with its folder, and removed afterwards. Its folder stays:
+            others may be about to lock in it.
         wait: Wait for another holder, instead of giving up.
 
     Yields:
@@ -38,23 +40,38 @@ def hold(path: Path, *, wait: bool) -> Iterator[bool]:
 
 def is_abandoned(path: Path) -> bool:
     """Whether a lock file is there that nobody holds: its holder was killed."""
+    return _is_held(path) is False
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock file."""
+    return _is_held(path) is True
+
+
+def _is_held(path: Path) -> bool | None:
+    """Whether a lock file is held; None where there is none."""
     try:
         handle = os.open(path, os.O_RDWR)
     except FileNotFoundError:
-        return False
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return True
     finally:
         os.close(handle)
-    return True
+    return False
 
 
 def _lock(path: Path, *, wait: bool) -> int | None:
-    """Open and lock; again where the file was removed by its last holder in between."""
+    """Open and lock; again where the file was removed by its last holder in between, or its folder by somebody."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(FileExistsError):
+            path.parent.mkdir()
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):

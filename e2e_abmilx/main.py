@@ -1,10 +1,16 @@
 """The command line: LightningCLI's verbs on tasks and data modules, and a table of plain commands."""
 
 import logging
+import os
 import pkgutil
 import re
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
+from typing import NoReturn
 
 from jsonargparse import auto_cli
 
@@ -13,6 +19,7 @@ from e2e_abmilx.errors import InputError
 logger = logging.getLogger(__name__)
 
 _DPI = 300  # of figures, as journals ask for
+_DEBUG = "JSONARGPARSE_DEBUG"  # environment variable
 
 #: Commands that need neither model nor data: name → typed function with a docstring, imported when it is asked for.
 TOOLS = {
@@ -31,11 +38,17 @@ MANY_FITS = {"compare": "e2e_abmilx.compare:compare", "crossval": "e2e_abmilx.cr
 def main(args: list[str] | None = None) -> None:
     """Run ``e2e-abmilx``.
 
+    What a user can mend ends it with one line; with ``--debug``, anywhere among the options, the traceback is shown too.
+
     Args:
         args: Command and options; by default those of the process.
     """
     _show_log()
     words = sys.argv[1:] if args is None else args
+    if "--debug" in words:
+        with _debug():
+            main([word for word in words if word != "--debug"])
+        return
     try:
         if words and words[0] in TOOLS:
             _run_tool(words)
@@ -44,11 +57,36 @@ def main(args: list[str] | None = None) -> None:
         else:
             _run_lightning(args)
     except InputError as error:
-        sys.exit(f"error: {error}")
+        _end(str(error))
     except OSError as error:
         if error.filename is None and error.strerror is None:
             raise
-        sys.exit(f"error: {error.filename or 'disk'}: {error.strerror}")
+        _end(f"{error.filename or 'disk'}: {error.strerror}")
+
+
+@contextmanager
+def _debug() -> Iterator[None]:
+    """Show tracebacks: here, of jsonargparse, which only prints options that it refuses, and in processes started here."""
+    before = os.environ.get(_DEBUG)
+    os.environ[_DEBUG] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_DEBUG]
+        else:
+            os.environ[_DEBUG] = before
+
+
+def _shows_tracebacks() -> bool:
+    return os.environ.get(_DEBUG, "").lower() not in ("", "0", "false", "no")
+
+
+def _end(reason: str) -> NoReturn:
+    """End with what a user can mend, below the traceback of the error at hand where that is wanted."""
+    if _shows_tracebacks():
+        traceback.print_exc()
+    sys.exit(f"error: {reason}")
 
 
 def _show_log() -> None:
@@ -63,7 +101,7 @@ def _show_log() -> None:
 
 
 def _run_tool(words: list[str]) -> None:
-    words = ["--dry_run=true" if word in ("--dry-run", "--dry_run") else word for word in words]
+    words = _complete_dry_run(words)
     tool = pkgutil.resolve_name(TOOLS[words[0]])
     result = auto_cli({words[0]: tool}, args=words, as_positional=False, prog="e2e-abmilx")
     if words[0] == "report":
@@ -77,10 +115,27 @@ def _run_tool(words: list[str]) -> None:
         sys.exit(f"error: {failed} of {len(result)} slides were set aside; manifest.csv says why")
 
 
+def _complete_dry_run(words: list[str]) -> list[str]:
+    """``--dry-run`` alone is ``--dry_run=true``; with a value it is what that says."""
+    completed = []
+    for word, following in zip_longest(words, words[1:], fillvalue="--"):
+        name, *value = word.split("=", 1)
+        if name not in ("--dry-run", "--dry_run"):
+            completed.append(word)
+        elif value or not following.startswith("-"):
+            completed.append("=".join(["--dry_run", *value]))
+        else:
+            completed.append("--dry_run=true")
+    return completed
+
+
 def _run_lightning(args: list[str] | None) -> None:
     from e2e_abmilx.cli import run  # Lightning takes seconds to import, and `cache --help` does not need it
 
-    tested = run(args, epilog=f"Also: {', '.join(sorted([*TOOLS, *MANY_FITS]))}; each has its own --help.")
+    tested = run(
+        args,
+        epilog=f"Also: {', '.join(sorted([*TOOLS, *MANY_FITS]))}; each has its own --help. --debug shows tracebacks.",
+    )
     if tested:
         _draw_figures(tested)
 
@@ -98,4 +153,6 @@ def _draw_figures(folder: Path) -> None:
             name = re.sub(r"\W+", "_", title).lower()
             figure.savefig(folder / "figures" / f"{name}.png", dpi=_DPI)
     except Exception as error:  # noqa: BLE001 - whatever it is, the test is done
+        if _shows_tracebacks():
+            traceback.print_exc()
         logger.warning("%s is tested, but its figures are not all drawn: %s", folder, error)

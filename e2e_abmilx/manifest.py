@@ -15,12 +15,14 @@ class CachedSlide(NamedTuple):
 
     Attributes:
         slide: Name of the slide.
-        status: ``"done"``; ``"failed"`` for a slide that was set aside; ``"planned"`` in a dry run.
+        status: ``"done"``; ``"failed"`` for a slide that was set aside; ``"planned"`` in a dry run. ``"claimed"``, while
+            another process is at it, is never written.
         reason: Why it failed.
         mpp: Level-0 µm/px.
         mpp_source: Where that number came from.
         patches: Patches of each scale, finest first, separated by semicolons.
-        unreadable: Patches left out because their pixels could not be decoded.
+        unreadable: Patches left out: their pixels could not be decoded, or, of imported images, they were smaller than
+            the others at the slide's edge.
         bytes: Size of the store.
         seconds: Time it took.
     """

@@ -149,8 +149,8 @@ def plot_confusion_matrix(
     names, turn = [_wrap(name, 14) for name in classes], 0
     if size * max(len(line) for name in names for line in name.splitlines()) > _TICK_CHARACTERS:
         names, turn = [_wrap(name, 20) for name in classes], 90
-    axes.set_xticks(range(size), names, rotation=turn)
-    axes.set_yticks(range(size), names)
+    axes.set_xticks(range(size), names, rotation=turn, parse_math=False)
+    axes.set_yticks(range(size), names, parse_math=False)
     return _finish(axes, "predicted class", "true class")
 
 
@@ -164,7 +164,7 @@ def plot_reliability(curve: ReliabilityCurve, *, name: str = "", axes: Axes | No
     """
     axes = axes or new_axes()
     pen = _next_pen(axes)
-    label = f"{name} ECE {curve.expected_calibration_error:.3f}".strip()
+    label = _label(f"{name} ECE {curve.expected_calibration_error:.3f}")
     axes.plot(curve.confidence, curve.frequency, pen.dashes, color=pen.colour, linewidth=1.2, label=label)
     areas = 4 + 120 * curve.rows / curve.rows.sum()
     axes.scatter(curve.confidence, curve.frequency, areas, color=pen.colour, linewidth=0, clip_on=False)
@@ -221,7 +221,7 @@ def plot_learning_curves(
         pen, curve = _next_pen(axes), metrics[["epoch", column]].dropna().groupby("epoch")[column].last()
         axes.plot(
             curve.index, curve, pen.dashes, color=pen.colour, linewidth=1.2, marker="o", markersize=2.5,
-            label=name,
+            label=_label(name),
         )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _finish(axes, "epoch", measure)
@@ -268,7 +268,7 @@ def plot_folds(
     spread = f" ± {points.std(ddof=1):.3f}" if len(points) > 1 else ""
     axes.plot(
         places, points, "o^sD"[models % 4], color=pen.colour, markersize=3.5,
-        label=f"{name} {points.mean():.3f}{spread}".strip(),
+        label=_label(f"{name} {points.mean():.3f}{spread}"),
     )  # fmt: skip
     axes.axhline(points.mean(), color=pen.colour, linestyle=pen.dashes, linewidth=0.8, zorder=0)
     axes.set_xticks(folds)
@@ -328,7 +328,13 @@ def _next_pen(axes: Axes) -> _Pen:
 
 
 def _named(name: str, measure: str, estimate: Estimate) -> str:
-    return f"{name} {measure} {estimate.point:.3f} ({estimate.low:.3f}–{estimate.high:.3f})".strip()
+    return _label(f"{name} {measure} {estimate.point:.3f} ({estimate.low:.3f}–{estimate.high:.3f})")
+
+
+def _label(text: str) -> str:
+    """A line of the legend, which would leave out one that begins with an underscore."""
+    text = text.strip()
+    return f" {text}" if text.startswith("_") else text
 
 
 def _wrap(name: str, characters: int) -> str:
@@ -366,12 +372,14 @@ def _write_numbers_at_risk(axes: Axes, curves: Mapping[str, SurvivalCurve]) -> N
 
 def _finish(axes: Axes, x_label: str, y_label: str, *, shares: bool = False) -> Axes:
     """Labels, sizes that can be read in print, no frame; both axes from 0 to 1 where they are shares."""
-    axes.set_xlabel(x_label, fontsize=_LABEL_PT)
-    axes.set_ylabel(y_label, fontsize=_LABEL_PT)
+    axes.set_xlabel(x_label, fontsize=_LABEL_PT, parse_math=False)
+    axes.set_ylabel(y_label, fontsize=_LABEL_PT, parse_math=False)
     axes.tick_params(labelsize=_SMALL_PT)
     axes.spines[["top", "right"]].set_visible(False)
     if shares:
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     if axes.get_legend_handles_labels()[1]:  # above, where no curve can be in its way
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=_SMALL_PT, frameon=False)
+        legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=_SMALL_PT, frameon=False)
+        for line in legend.get_texts():
+            line.set_parse_math(False)  # a name may hold $
     return axes

@@ -46,10 +46,13 @@ def _run_in_processes(task: Task[J], jobs: Sequence[J], workers: int) -> Iterato
         try:
             with _pool(min(workers, len(pending))) as pool:
                 futures = {pool.submit(task, job): job for job in pending}
-                for future in as_completed(futures):
-                    row = future.result()
-                    pending.remove(futures[future])
-                    yield row
+                try:
+                    for future in as_completed(futures):
+                        row = future.result()
+                        pending.remove(futures[future])
+                        yield row
+                finally:  # whoever stops listening does not want the rest done
+                    pool.shutdown(wait=False, cancel_futures=True)
         except BrokenProcessPool:
             _check_that_workers_start()
             suspects = [job for job in pending if is_abandoned(job.claim)] or pending[:1]

@@ -299,7 +299,7 @@ def test_two_processes_share_a_folder(cohort: Path, stores: Path, tmp_path: Path
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     _assert_same_stores(stores, tmp_path)
     assert {row["status"] for row in _rows(tmp_path).values()} == {"done"}
-    assert not (tmp_path / ".claims").exists()
+    assert not list((tmp_path / ".claims").iterdir())  # the folder stays: others may be about to claim in it
 
 
 @pytest.mark.slow

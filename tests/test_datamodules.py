@@ -273,6 +273,32 @@ def test_bad_features_are_refused(tmp_path: Path) -> None:
         FeatureDataModule(tmp_path / "features", workers=0).setup("predict")
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (1, 0, 5)])
+def test_slides_without_a_patch_are_missing_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shape: tuple[int, ...]
+) -> None:
+    _write_features(tmp_path / "features", ["a", "b", "c", "d", "e"])
+    torch.save(torch.empty(shape), tmp_path / "features/b.pt")
+    torch.save(torch.empty(shape), tmp_path / "features/z.pt")  # of no case
+    rows = ["p,a,0,train", "q,b,1,train", "q,c,1,train", "r,d,1,val", "s,e,0,test"]
+    with pytest.raises(FeatureError, match=r"b\.pt holds no patch: .*\(data\.skip_missing: true\)"):
+        _feature_data(tmp_path, rows).setup("fit")
+    data = _feature_data(tmp_path, rows, skip_missing=True)
+    data.setup("fit")
+    assert [case.id for case in data.cases["train"]] == ["p"]
+    assert [case.id for case in data.cases["val"]] == ["r"]
+    said = [
+        record.message
+        for record in caplog.records
+        if "holds no patch: its case is left out" in record.message
+    ]
+    assert [message.split("/")[-1][:4] for message in said] == ["b.pt", "z.pt"]
+    assert sum(len(list(loader)) for loader in (data.train_dataloader(), data.val_dataloader())) == 2
+    all_slides = FeatureDataModule(tmp_path / "features", workers=0, skip_missing=True)
+    all_slides.setup("predict")
+    assert [case.id for case in all_slides.cases["all"]] == ["a", "c", "d", "e"]
+
+
 def _multi_label_table(folder: Path, cohort: Path) -> Path:
     """The synthetic cohort with the columns lesion and severe, which is unknown for every fourth case."""
     table = pd.read_csv(cohort / "labels.csv")

@@ -28,7 +28,7 @@ def _h5(path: Path, tables: dict[str, Any], on: dict[str, dict[str, Any]] | None
     """An HDF5 file; attributes ``on`` a table, or on the file itself ("")."""
     with h5py.File(path, "w") as file:
         for name, table in tables.items():
-            file.create_dataset(name, data=table, chunks=(1, *table.shape[1:]) if len(table) else None)
+            file.create_dataset(name, data=table, chunks=(1, *table.shape[1:]) if table.size else None)
         for name, attributes in (on or {}).items():
             (file[name] if name else file).attrs.update(attributes)
     return path
@@ -309,7 +309,9 @@ def test_damaged_places_are_named(tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match=r"coords int64 of \(4, 2\), not a whole \(x, y\) for each of 9"):
         read_features(short).coords()
     fractions = _h5(tmp_path / "b.h5", {"features": FEATURES, "coords": COORDS + 0.5})
-    with pytest.raises(FeatureError, match="coords float64 of"):
+    with pytest.raises(
+        FeatureError, match=r"coords that are no whole pixels in 9 of 9 patches, first \(\d+\.5, "
+    ):
         read_features(fractions).coords()
     nowhere = _h5(tmp_path / "c.h5", {"features": FEATURES})
     with pytest.raises(NoPlacesError, match=r"has no coords, .* it holds \['features'\]"):
@@ -317,6 +319,152 @@ def test_damaged_places_are_named(tmp_path: Path) -> None:
     lost = _stamp(tmp_path / "d.h5", COORDS * np.nan, STAMP)
     with pytest.raises(FeatureError, match="coords that are no numbers"):
         read_features(lost, slide_mpp=0.25).coords()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, ">f4", np.uint32])
+def test_whole_coords_of_any_kind_are_read(tmp_path: Path, kind: Any) -> None:
+    coords = COORDS.astype(kind)
+    in_h5 = read_features(_h5(tmp_path / "a.h5", {"features": FEATURES, "coords": coords}))
+    np.testing.assert_array_equal(in_h5.coords(), COORDS)
+    assert in_h5.coords().dtype == np.int64
+    own = torch.from_numpy(COORDS.astype(np.float32)).requires_grad_()
+    in_pt = read_features(_pt(tmp_path / "b.pt", {"features": torch.from_numpy(FEATURES), "coords": own}))
+    np.testing.assert_array_equal(in_pt.coords(), COORDS)
+
+
+def _with_coords(path: Path, coords: object) -> Path:
+    return _pt(path, {"features": torch.from_numpy(FEATURES), "coords": coords})
+
+
+def _one_nan() -> torch.Tensor:
+    return torch.from_numpy(COORDS).double().index_fill(0, torch.tensor(4), torch.nan)
+
+
+BAD_COORDS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "half of large numbers": (
+        lambda p: _h5(p / "s.h5", {"features": FEATURES, "coords": (COORDS % 30_000).astype(np.float16)}),
+        "float16 up to .*, which holds whole numbers to 2048 only",
+    ),
+    "brain floats": (
+        lambda p: _with_coords(p / "s.pt", torch.from_numpy(COORDS).bfloat16()),
+        "no table of numbers",
+    ),
+    "sparse": (
+        lambda p: _with_coords(p / "s.pt", torch.from_numpy(COORDS).to_sparse()),
+        "layout is sparse_coo",
+    ),
+    "uneven": (lambda p: _with_coords(p / "s.pt", [[1, 2], [3]]), "no table of numbers"),
+    "one NaN": (lambda p: _with_coords(p / "s.pt", _one_nan()), r"in 1 of 9 patches, first \(nan, nan\)"),
+    "infinite": (lambda p: _with_coords(p / "s.pt", torch.full((9, 2), torch.inf)), "float32 up to inf"),
+    "words": (lambda p: _with_coords(p / "s.pt", [["1", "2"]] * 9), "not a whole"),
+    "two batches": (lambda p: _with_coords(p / "s.pt", torch.zeros(2, 9, 2).long()), "not a whole"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_COORDS)
+def test_coords_that_may_lie_are_refused(tmp_path: Path, name: str) -> None:
+    make, message = BAD_COORDS[name]
+    found = read_features(make(tmp_path))
+    _same(found)
+    with pytest.raises(FeatureError, match=message):
+        found.coords()
+
+
+def test_small_whole_half_precision_coords_are_exact(tmp_path: Path) -> None:
+    coords = np.arange(18).reshape(9, 2) * 120.0
+    assert coords.max() < 2048
+    path = _h5(tmp_path / "a.h5", {"features": FEATURES, "coords": coords.astype(np.float16)})
+    np.testing.assert_array_equal(read_features(path).coords(), coords)
+
+
+def test_a_batch_of_one_slide_is_a_slide(tmp_path: Path) -> None:
+    tensor = torch.from_numpy(FEATURES)
+    for path in (
+        _h5(tmp_path / "a.h5", {"features": FEATURES[None], "coords": COORDS}),
+        _h5(tmp_path / "b.h5", {"features": FEATURES[None], "coords": COORDS[None]}),
+        _pt(tmp_path / "c.pt", tensor[None]),
+        _pt(tmp_path / "d.pt", FEATURES[None]),
+        _pt(tmp_path / "e.pt", {"features": tensor[None], "coords": torch.from_numpy(COORDS)[None]}),
+        _pt(tmp_path / "f.pt", [tensor[None]]),
+        _pt(tmp_path / "g.pt", [tensor[None, :4], tensor[None, 4:]]),
+        _pt(tmp_path / "h.pt", [row[None] for row in tensor]),
+    ):
+        found = read_features(path)
+        _same(found)
+        if path.stem in "abe":
+            np.testing.assert_array_equal(found.coords(), COORDS)
+    tables = {"feats": FEATURES[None].astype(np.float16), "coords": COORDS[None] * 0.25}
+    um = _h5(tmp_path / "i.h5", tables, {"": STAMP})
+    np.testing.assert_array_equal(read_features(um, slide_mpp=0.25).coords(), COORDS)
+
+
+def test_a_batch_of_many_patches_is_read_in_blocks(tmp_path: Path) -> None:
+    many = np.arange(10_000 * 3, dtype=np.float32).reshape(1, 10_000, 3)
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["features"] = many
+    found = read_features(tmp_path / "s.h5")
+    np.testing.assert_array_equal(found.read().numpy(), many[0])
+    rows = np.array([0, 4095, 4096, 9999])
+    np.testing.assert_array_equal(found.read(rows).numpy(), many[0, rows])
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.Parameter, torch.nn.Buffer, lambda x: x.requires_grad_()])
+def test_what_training_left_on_a_tensor_is_taken_off(tmp_path: Path, wrap: Callable[[Any], Any]) -> None:
+    found = read_features(_pt(tmp_path / "s.pt", wrap(torch.from_numpy(FEATURES.copy()))))
+    _same(found)
+    assert not found.read().requires_grad
+
+
+def test_numpys_other_byte_order(tmp_path: Path) -> None:
+    _same(read_features(_pt(tmp_path / "s.pt", FEATURES.astype(">f4"))))
+
+
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda x: x.to_sparse(), "layout is sparse_coo; write it again as a dense one"),
+        (lambda x: x.to_sparse_csr(), "layout is sparse_csr"),
+        (lambda x: x.to_sparse_csc(), "layout is sparse_csc"),
+        (lambda x: torch.nested.nested_tensor([x, x[:3]]), "layout is nested"),
+        (lambda x: x.to("meta"), "a tensor without numbers"),
+        (lambda x: [x.to_sparse(), x], "layout is sparse_coo"),
+        (lambda x: {"features": x.to_sparse()}, "layout is sparse_coo"),
+        (
+            lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+            "cannot be read as tensors|not real numbers",
+        ),
+        (lambda x: torch.complex(x, x), "complex64, not real numbers"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of torch, about nested and sparse tensors
+def test_tensors_that_are_no_table_are_named(
+    tmp_path: Path, convert: Callable[[Any], Any], message: str
+) -> None:
+    path = _pt(tmp_path / "s.pt", convert(torch.from_numpy(FEATURES)))
+    with pytest.raises(FeatureError, match=message):
+        read_features(path)
+
+
+@pytest.mark.parametrize("shape", [(0, 6), (1, 0, 6), (0,)])
+def test_files_of_no_patch_are_told_apart(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    _pt(tmp_path / "a.pt", torch.empty(shape))
+    _h5(tmp_path / "b.h5", {"features": np.empty(shape, np.float32)})
+    _pt(tmp_path / "c.pt", torch.ones(2, 3))
+    _pt(tmp_path / "d.pt", "damaged")
+    assert FeatureFolder(tmp_path).empty() == ["a", "b"]
+    for name in ("a.pt", "b.h5"):
+        with pytest.raises(FeatureError, match="holds no patch"):
+            read_features(tmp_path / name)
+
+
+def test_upper_case_endings_and_hidden_files(tmp_path: Path) -> None:
+    _trident(tmp_path / "A.H5")
+    _pt(tmp_path / "B.PT", FEATURES)
+    (tmp_path / "._A.H5").write_bytes(b"\0\5\26\7")  # what macOS leaves on other file systems
+    folder = FeatureFolder(tmp_path)
+    assert list(folder.files) == ["A", "B"]
+    for slide in folder.files:
+        _same(folder.open(slide))
 
 
 def test_a_folder_may_be_of_several_tools(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ README = PACKAGE.parent / "README.md"
 FLOORS = {
     "pixels": [
         "errors",
+        "bounds",
         "slides",
         "slide_files",
         "tiling",
@@ -31,6 +32,7 @@ FLOORS = {
         "cache",
         "databases",
         "coordinates",
+        "tile_names",
         "imports",
         "synthetic",
         "cohort",

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import LogNorm
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -423,6 +425,28 @@ def test_a_coarse_patch_of_the_sheet_is_read_from_its_own_scale(attention: Slide
     ]
     pixels = axes.get_images()[0].get_array()
     assert np.array_equal(pixels, attention.store.read([highest - coarse[0]], scale=1)[0])
+
+
+@pytest.mark.parametrize("name", ["$5_and_$7", r"a $\oops$ b", "100 % of $x^{$"])
+@pytest.mark.parametrize("kind", ["attention", "contribution"])
+def test_names_are_drawn_as_they_are(
+    attention: SlideAttention, tmp_path: Path, name: str, kind: Kind
+) -> None:
+    """Of slides, titles and classes; between two dollar signs matplotlib reads mathematics, or fails to."""
+    shutil.copytree(attention.store.path, tmp_path / f"{name}.zarr")
+    contribution = Contribution(f"log-odds of {name}", np.linspace(-1, 1, len(attention.coords)))
+    named = replace(attention, store=PatchStore(tmp_path / f"{name}.zarr"), contribution=contribution)
+    for title in ("", f"{name}: {name} = 0.9"):
+        for figure in (
+            draw_overlay(named, kind=kind, title=title),
+            draw_contact_sheet(named, kind=kind, title=title),
+        ):
+            figure.savefig(tmp_path / "figure.png", dpi=30)
+            texts = [
+                text for text in figure.findobj(Text) if isinstance(text, Text) and name in text.get_text()
+            ]
+            assert len(texts) >= (1 if kind == "attention" else 2)
+            assert not any(text.get_parse_math() for text in texts)
 
 
 def test_the_folder_takes_the_place_of_an_earlier_one(attention: SlideAttention, tmp_path: Path) -> None:

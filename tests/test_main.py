@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentError
 from PIL import Image
 
 from e2e_abmilx import cli
@@ -171,6 +172,134 @@ def test_bad_input_is_one_sentence(config: Path, change: list[str], message: str
 def test_misspelt_key_is_named(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _fails(["fit", "--config", str(config), "--data.patches_per_bags", "3"])
     assert "patches_per_bags" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "dry"),
+    [
+        (["--dry_run", "false"], False),
+        (["--dry-run", "false"], False),
+        (["--dry_run=false"], False),
+        (["--dry-run=false"], False),
+        (["--dry-run=true"], True),
+        (["--dry-run", "true"], True),
+        (["--dry_run", "true"], True),
+        (["--dry_run"], True),
+        (["--dry-run"], True),
+    ],
+)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_dry_run_is_one_only_where_it_is_said(
+    cohort: Path, tmp_path: Path, words: list[str], dry: bool, last: bool
+) -> None:
+    slide = ["--slides", str(cohort / "slides/slide-000.tiff"), "--patch_size", "256"]
+    rest = [*slide, "--out", str(tmp_path / "out"), "--workers", "1"]
+    main(["cache", *rest, *words] if last else ["cache", *words, *rest])
+    assert (tmp_path / "out").exists() != dry
+
+
+def test_a_dry_run_is_true_or_false(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _fails(["cache", "--slides", "slides", "--out", str(tmp_path / "out"), "--dry_run", "perhaps"])
+    assert "perhaps" in capsys.readouterr().err
+
+
+@pytest.fixture
+def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that goes to this test's standard error, and not to that of the first test that logged."""
+    monkeypatch.setattr(logging.getLogger("e2e_abmilx"), "handlers", [])
+
+
+@pytest.mark.usefixtures("_own_log")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["cache", "--slides", "absent", "--out", "out"],
+        ["report", "--runs", "absent"],
+        ["fit", "--config", "CONFIG"],
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_debug_shows_the_traceback_of_what_ends_a_command(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], place: int
+) -> None:
+    words = [str(config) if word == "CONFIG" else word for word in words]
+    if words[0] == "fit":
+        words += ["--data.labels", "absent.csv"]
+    sentence = _fails(words)
+    assert "Traceback" not in capsys.readouterr().err
+    assert _fails([*words[:place], "--debug", *words[place:]]) == sentence
+    shown = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in shown
+    assert sentence.removeprefix("error: ").splitlines()[0] in shown
+    assert _fails(words) == sentence  # once is not for good
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_option_is_refused(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JSONARGPARSE_DEBUG", raising=False)
+    words = ["fit", "--config", str(config), "--data.patches_per_bags", "3"]
+    with pytest.raises(ArgumentError, match="patches_per_bags"):
+        main([*words, "--debug"])
+    assert "JSONARGPARSE_DEBUG" not in os.environ
+    _fails(words)
+
+
+def test_debug_changes_nothing_that_succeeds(config: Path, tmp_path: Path) -> None:
+    main(["fit", "--config", str(config), "--debug", "--trainer.max_epochs", "1"])
+    assert (tmp_path / "run/best.ckpt").is_file()
+    assert list((tmp_path / "run/figures").glob("*.png"))
+
+
+@pytest.mark.parametrize("written", [["{}", "null"], ["{}=null"]])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "model.encoder.weights",
+        "model.encoder.init_args.weights",
+        "data.slides",
+        "data.splits",
+        "data.slide_table",
+        "trainer.default_root_dir",
+        "trainer.callbacks.dirpath",
+        "ckpt_path",
+    ],
+)
+def test_null_is_none_wherever_a_path_is_optional(
+    config: Path, capsys: pytest.CaptureFixture[str], option: str, written: list[str]
+) -> None:
+    callbacks = ["--trainer.callbacks+=ModelCheckpoint"] if "callbacks" in option else []
+    words = [word.format(f"--{option}") for word in written]
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(config), *callbacks, *words, "--print_config"])
+    assert stopped.value.code == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    for key in option.replace(".init_args", "").split("."):
+        settings = settings[0] if isinstance(settings, list) else settings
+        settings = settings.get("init_args", settings)[key]
+    assert settings is None
+
+
+def test_weights_that_are_null_are_none_in_the_model(config: Path, tmp_path: Path) -> None:
+    words = ["fit", "--config", str(config), "--trainer.fast_dev_run", "true"]
+    main([*words, "--model.encoder.weights", "null"])
+    frozen = ["--model.encoder", "FrozenEncoder", "--model.encoder.encoder", "ResNetEncoder"]
+    deep = ["--model.encoder.encoder.pretrained", "false", "--model.encoder.encoder.weights", "null"]
+    main([*words, *frozen, *deep])
+    assert "weights absent.pt: there is no such file" in _fails(
+        [*words, *frozen, *deep[:2], "--model.encoder.encoder.weights", "absent.pt"]
+    )
+
+
+def test_null_is_none_for_tools_too(tmp_path: Path, cohort: Path) -> None:
+    slide = ["--slides", str(cohort / "slides/slide-000.tiff"), "--patch_size", "256", "--workers", "1"]
+    nulls = ["--assume_mpp", "null", "--scheduler", "null"]
+    main(["cache", *slide, "--out", str(tmp_path / "out"), *nulls])
+    assert (tmp_path / "out/slide-000.zarr").is_dir()
+    assert "absent holds no predictions.csv" in _fails(
+        ["report", "--runs", "absent", "--against", "null", "--out", "null"]
+    )
+    words = ["import_lmdb", "--fine", str(tmp_path), "--out", str(tmp_path / "lmdb"), "--coarse", "null"]
+    assert "None" not in _fails(words)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_average_precision, binary_roc
@@ -299,3 +300,28 @@ def test_all_text_can_be_read_in_a_column_of_a_journal(metrics: pd.DataFrame) ->
 
 def test_a_figure_is_a_columns_width() -> None:
     assert new_axes().figure.get_size_inches() * 25.4 == pytest.approx([85, 70])
+
+
+@pytest.mark.parametrize("name", ["cost_$5_and_$7", r"a $\oops$ b", "$", "100 % of $x^{$", "_hidden", "a\\b"])
+def test_names_are_drawn_as_they_are(metrics: pd.DataFrame, name: str, tmp_path: Path) -> None:
+    """Between two dollar signs matplotlib reads mathematics, or fails to; a legend leaves out what begins with _."""
+    rows = _rows()
+    estimate = Estimate(0.8, 0.8, 0.1, 0.7, 0.9, 9, 0)
+    reliability = reliability_curve(rows.probability, rows.label)
+    drawn = [
+        plot_roc(*rows, name=name, draws=_DRAWS),
+        plot_precision_recall(*rows, name=name, draws=_DRAWS),
+        plot_confusion_matrix(rows.label, rows.label, ["other", name]),
+        plot_reliability(reliability, name=name),
+        plot_learning_curves(metrics, {name: "train/loss_epoch"}, measure=name),
+        plot_folds([estimate, estimate], name, name=name),
+    ]
+    for number, axes in enumerate(drawn):
+        figure = axes.get_figure(root=True)
+        assert isinstance(figure, Figure)
+        figure.savefig(tmp_path / f"{number}.png", dpi=50)
+        texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and name in text.get_text()]
+        assert texts
+        assert not any(text.get_parse_math() for text in texts)
+        if axes is not drawn[2]:  # names are along its axes
+            assert len(_legend(axes)) == 1

@@ -1,5 +1,6 @@
 """Bags of features extracted beforehand."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from e2e_abmilx.feature_bags import FeatureBags, RandomFeatureBags, check_featur
 from e2e_abmilx.features import FeatureFolder
 from e2e_abmilx.slide_files import find_slides
 from e2e_abmilx.slides import Slide
+
+logger = logging.getLogger(__name__)
 
 
 class FeatureDataModule(BagDataModule):
@@ -56,8 +59,11 @@ class FeatureDataModule(BagDataModule):
         return FeatureFolder(self.features, slide_mpp=self._read_mpp(), assume_mpp=self.assume_mpp)
 
     def available(self) -> tuple[Path, list[str]]:
-        """Return the folder of features and the slides in it."""
-        return self.features, list(self.folder.files)
+        """Return the folder of features and the slides in it, with ``skip_missing`` without those that have no patch."""
+        empty = self.folder.empty() if self.skip_missing else []
+        for slide in empty:
+            logger.warning("%s holds no patch: its case is left out", self.folder.files[slide])
+        return self.features, [slide for slide in self.folder.files if slide not in empty]
 
     def check(self, cases: Sequence[Case]) -> None:
         """Refuse files that are empty or differ in their number of features."""

@@ -33,7 +33,7 @@ class FeatureFolder:
     ) -> None:
         self.path = Path(path)
         self.files: dict[str, Path] = {}
-        for file in sorted(found for found in self.path.glob("*") if found.suffix in SUFFIXES):
+        for file in sorted(found for found in self.path.glob("[!.]*") if found.suffix.lower() in SUFFIXES):
             other = self.files.setdefault(file.stem, file)
             if other != file:
                 raise FeatureError(f"{other} and {file.name} are both of {file.stem!r}; remove one of them")
@@ -43,6 +43,17 @@ class FeatureFolder:
             raise FeatureError(f"{path} holds no .h5 or .pt file of features; {hint}")
         self._slide_mpp, self._assume_mpp = dict(slide_mpp), assume_mpp
         self._shapes: dict[str, tuple[int, int]] = {}
+
+    def empty(self) -> list[str]:
+        """The slides whose files hold no patch; every file is opened for that."""
+        found = []
+        for slide in self.files:
+            try:
+                self.shape(slide)
+            except FeatureError as error:
+                if error.empty:  # what is wrong otherwise is told of the slides that are asked for
+                    found.append(slide)
+        return found
 
     def open(self, slide: str) -> SlideFeatures:
         """The features of a slide."""

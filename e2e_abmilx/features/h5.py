@@ -70,7 +70,9 @@ class H5Features(SlideFeatures):
             for start in range(0, self.num_patches, _BLOCK):
                 first, last = np.searchsorted(wanted, (start, start + _BLOCK))
                 if first < last:
-                    features[first:last] = table[start : start + _BLOCK][wanted[first:last] - start]
+                    block = slice(start, start + _BLOCK)
+                    rows_here = table[0, block] if self._batched else table[block]
+                    features[first:last] = rows_here[wanted[first:last] - start]
         return torch.from_numpy(features)
 
     def _stored_coords(self) -> NDArray[np.generic]:

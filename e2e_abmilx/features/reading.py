@@ -35,9 +35,9 @@ def read_features(path: str | Path, *, slide_mpp: float | None = None) -> SlideF
         (torch.Size([5231, 1024]), (5231, 2))
     """
     path = Path(path)
-    if path.suffix == ".pt":
+    if path.suffix.lower() == ".pt":
         return SlideflowFeatures(path, slide_mpp) if index_of(path).exists() else TensorFeatures(path)
-    if path.suffix != ".h5":
+    if path.suffix.lower() != ".h5":
         raise FeatureError(f"{path} ends in none of {', '.join(SUFFIXES)}; give a file of features")
     with open_h5(path) as file:
         if any(key in file for key in STAMP_KEYS):

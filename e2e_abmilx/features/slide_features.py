@@ -14,7 +14,15 @@ from e2e_abmilx.errors import InputError
 
 
 class FeatureError(InputError):
-    """A file of features that cannot be used."""
+    """A file of features that cannot be used.
+
+    Attributes:
+        empty: Whether all that is wrong is that it holds no patch.
+    """
+
+    def __init__(self, message: str, *, empty: bool = False) -> None:
+        super().__init__(message)
+        self.empty = empty
 
 
 class NoPlacesError(FeatureError):
@@ -33,28 +41,31 @@ class SlideFeatures(ABC):
 
     Args:
         path: The file.
-        shape: Of its table of features.
+        shape: Of its table of features: (N, D), or (1, N, D), as those write it who save a batch of one slide.
 
     Raises:
-        FeatureError: The table is not of shape (N, D), or is empty.
+        FeatureError: The table is of another shape, or empty.
     """
 
     patch_size_level0: float | None = None
     mpp: float | None = None
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        if len(shape) != 2:
+        self.path = path
+        self._batched = len(shape) == 3 and shape[0] == 1
+        table = shape[1:] if self._batched else shape
+        if table == (0,) or (len(table) == 2 and table[0] == 0):
+            raise FeatureError(
+                f"{path} holds no patch: its features have shape {tuple(shape)}; extract the slide again, take it out of"
+                " the label table and the folder, or go on without its case (data.skip_missing: true)",
+                empty=True,
+            )
+        if len(table) != 2 or table[1] == 0:
             raise FeatureError(
                 f"{path} has features of shape {tuple(shape)}, not (patches, features);"
                 " give the features of patches, not of whole slides"
             )
-        if 0 in shape:
-            raise FeatureError(
-                f"{path} holds no patch: its features have shape {tuple(shape)}; extract the slide again,"
-                " or take it out of the label table and the folder"
-            )
-        self.path = path
-        self.num_patches, self.num_features = shape
+        self.num_patches, self.num_features = table
 
     def read(self, rows: NDArray[np.int64] | None = None) -> Tensor:
         """Features in float32, shape ``(n, D)``.
@@ -90,10 +101,30 @@ class SlideFeatures(ABC):
         """As :meth:`read`, unchecked."""
 
     def _checked_coords(self, coords: NDArray[np.generic]) -> NDArray[np.int64]:
-        """The coordinates, once found to be whole numbers and one ``(x, y)`` a patch."""
-        if coords.shape != (self.num_patches, 2) or coords.dtype.kind not in "iu":
+        """The coordinates as integers, once found to be whole numbers and one ``(x, y)`` a patch."""
+        corners = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
+        if corners.shape != (self.num_patches, 2) or corners.dtype.kind not in "iuf":
             raise FeatureError(
                 f"{self.path} has coords {coords.dtype} of {coords.shape}, not a whole (x, y) for each of"
                 f" {self.num_patches} patches; extract the slide again"
             )
-        return coords.astype(np.int64)
+        if corners.dtype.kind == "f":
+            self._refuse_fractions(corners)
+        return corners.astype(np.int64)
+
+    def _refuse_fractions(self, coords: NDArray[np.generic]) -> None:
+        """Refuse floating-point coordinates that are, or may have been rounded from, something else than whole pixels."""
+        values = coords.astype(np.float64)
+        odd = (values != np.rint(values)).any(axis=1)  # NaN is unequal to itself
+        if odd.any():
+            raise FeatureError(
+                f"{self.path} has coords that are no whole pixels in {int(odd.sum())} of {len(values)} patches, first"
+                f" {tuple(values[odd][0].tolist())}; they may be in another unit, such as µm: extract the slide again"
+            )
+        # beyond it not every whole number has a float of its own
+        exact = 2.0 ** (np.finfo(str(coords.dtype)).nmant + 1)
+        if np.abs(values).max() > exact:
+            raise FeatureError(
+                f"{self.path} has coords {coords.dtype} up to {np.abs(values).max():g}, which holds whole numbers to"
+                f" {exact:g} only: they have been rounded; extract the slide again, with coords of integers"
+            )

@@ -38,8 +38,8 @@ class TensorFeatures(SlideFeatures):
         table, self._coords = _tables(_load(path), path)
         if not table.is_floating_point():
             raise FeatureError(f"{path} holds {table.dtype}, not real numbers; give the folder of features")
-        super().__init__(path, table.shape)
-        self._features = table
+        super().__init__(path, tuple(table.shape))
+        self._features = table[0] if self._batched else table
 
     def coords(self) -> NDArray[np.int64]:
         """Level-0 ``(x, y)`` of each patch's top left corner, shape ``(N, 2)``."""
@@ -47,7 +47,7 @@ class TensorFeatures(SlideFeatures):
             raise NoPlacesError(
                 f"{self.path} does not say where its patches lie; extract features into .h5 files, as TRIDENT does"
             )
-        return self._checked_coords(np.asarray(self._coords))
+        return self._checked_coords(_array(self._coords, self.path))
 
     def _read(self, rows: NDArray[np.int64] | None) -> Tensor:
         chosen = self._features if rows is None else self._features[torch.from_numpy(rows)]
@@ -78,16 +78,53 @@ def _tables(content: Any, path: Path) -> tuple[Tensor, Any]:  # noqa: ANN401
 
 def _table(content: Any, path: Path) -> Tensor:  # noqa: ANN401
     if isinstance(content, Tensor):
-        return content
+        return _plain(content, path)
     if isinstance(content, np.ndarray) and content.dtype.kind in "fiu":
-        return torch.from_numpy(content)
+        return torch.from_numpy(content.astype(content.dtype.newbyteorder("="), copy=False))
     if isinstance(content, list) and all(isinstance(part, Tensor) for part in content):
-        rows = [part.unsqueeze(0) if part.ndim == 1 else part for part in content]
+        rows = [_without_batch(_plain(part, path)) for part in content]
         if len({row.shape[1:] for row in rows}) == 1:
             return torch.cat(rows)
     raise FeatureError(
         f"{path} holds {_describe(content)}, not a tensor (patches, features) or a list of such; write it again"
     )
+
+
+def _plain(tensor: Tensor, path: Path) -> Tensor:
+    """The numbers of a tensor, without what it had to do with training.
+
+    Raises:
+        FeatureError: They are not all there, one after the other.
+    """
+    kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    if kind != "strided":
+        raise FeatureError(
+            f"{path} holds a tensor whose layout is {kind}; write it again as a dense one, such as features.to_dense()"
+        )
+    if tensor.is_meta:
+        raise FeatureError(f"{path} holds a tensor without numbers (device 'meta'); extract the slide again")
+    return tensor.detach()
+
+
+def _without_batch(part: Tensor) -> Tensor:
+    """A part of a list as rows: a row alone, or a batch of one table."""
+    if part.ndim == 1:
+        return part.unsqueeze(0)
+    return part[0] if part.ndim == 3 and len(part) == 1 else part
+
+
+def _array(coords: Any, path: Path) -> NDArray[np.generic]:  # noqa: ANN401
+    """Coordinates of whatever kind as an array."""
+    try:
+        return _plain(coords, path).numpy() if isinstance(coords, Tensor) else np.asarray(coords)
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # of a type that numpy has not, or rows of unequal length
+        raise FeatureError(
+            f"{path} has coords that are no table of numbers ({error}); write them as integers, (x, y) a patch"
+        ) from error
 
 
 def _describe(content: Any) -> str:  # noqa: ANN401

@@ -14,6 +14,8 @@ from e2e_abmilx.store import PatchStore
 
 _POWER_TIMES_MPP = 10.0  # a magnification of 20 stands for 0.5 µm/px
 
+_ORIGIN = "level-0 pixels from the corner of the whole slide: openslide.bounds-x and -y are not subtracted"
+
 #: What a file says of its tables: for ``features`` and ``coords`` the attributes of each.
 Attributes = Mapping[str, Mapping[str, str | int]]
 
@@ -73,6 +75,7 @@ class TridentWriter:
         self._written = 0
         self._file = import_h5py().File(self._partial, "w")
         if coords is not None:
+            self._file.attrs["coords_origin"] = _ORIGIN
             self._file["coords"] = coords
             self._file["coords"].attrs.update(attributes["coords"])
 
@@ -136,4 +139,6 @@ def describe_patches(store: PatchStore) -> dict[str, int]:
         described["overlap"] = round(facts["tiling"]["overlap"] * store.patch_size)
     if facts.get("slide_size"):
         described["level0_width"], described["level0_height"] = facts["slide_size"]
+    if facts.get("slide_bounds"):
+        described["bounds_x"], described["bounds_y"] = facts["slide_bounds"][:2]
     return described

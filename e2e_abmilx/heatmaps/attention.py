@@ -98,6 +98,12 @@ class SlideAttention:
         return int(width), int(height)
 
     @property
+    def shown_from(self) -> tuple[int, int]:
+        """Level-0 ``(x, y)`` of the corner from which QuPath counts: that of the slide's bounds, or (0, 0) without any."""
+        left, top = (self.store.attributes.get("slide_bounds") or (0, 0))[:2]
+        return int(left), int(top)
+
+    @property
     def slide_mpp(self) -> float:
         """Level-0 µm per pixel."""
         return float(self.store.attributes["slide_mpp"])

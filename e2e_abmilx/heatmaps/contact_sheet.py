@@ -51,14 +51,17 @@ def draw_contact_sheet(attention: SlideAttention, *, kind: Kind = "attention", t
         left=_GAP_MM / 2 / width, right=1 - _GAP_MM / 2 / width, wspace=_GAP_MM / _CELL_MM,
         bottom=_BELOW_MM / height, top=1 - _TITLE_MM / height, hspace=_BELOW_MM / _CELL_MM,
     )  # fmt: skip
-    figure.suptitle(title or attention.store.name, fontsize=9, y=1 - 2 / height, va="top")
+    figure.suptitle(title or attention.store.name, fontsize=9, y=1 - 2 / height, va="top", parse_math=False)
+    figure.text(
+        1 - _GAP_MM / width, 1 - 7 / height, _say_origin(attention), ha="right", va="center", fontsize=6
+    )
     rank = rank_of(order.values)
     panels = figure.subplots(len(rows), _COLUMNS, squeeze=False)
     for axes in panels.flat:
         axes.set_axis_off()
     for line, (heading, scale, chosen) in zip(panels, rows, strict=True):
         first = np.flatnonzero(attention.scale == scale)  # a scale's patches are in the order of the store
-        line[0].set_title(heading, loc="left", fontsize=8)
+        line[0].set_title(heading, loc="left", fontsize=8, parse_math=False)
         pixels = attention.store.read(np.searchsorted(first, chosen), scale)
         for axes, patch, image in zip(line, chosen, pixels, strict=False):  # a row may be short
             axes.imshow(image)
@@ -66,6 +69,12 @@ def draw_contact_sheet(attention: SlideAttention, *, kind: Kind = "attention", t
             caption = f"({x}, {y})\n{order.form.format(order.values[patch])}, rank {rank[patch]}"
             axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top", fontsize=7)
     return figure
+
+
+def _say_origin(attention: SlideAttention) -> str:
+    left, top = attention.shown_from
+    counted = "(x, y): level-0 pixels from the corner of the whole slide"
+    return f"{counted}; QuPath counts from ({left}, {top})" if left or top else counted
 
 
 def _rows(attention: SlideAttention, order: _Order) -> list[tuple[str, int, list[int]]]:

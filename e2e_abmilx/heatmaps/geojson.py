@@ -16,17 +16,44 @@ def write_geojson(attention: SlideAttention, path: Path) -> None:
     A patch is a *tile* in QuPath's words and of a class named after its µm/px, so that the tiles of a scale
     can be hidden. *Measure → Show measurement maps* colours them.
 
+    Coordinates count from the corner that QuPath counts from. That is not the slide's where it states bounds, as MIRAX
+    and Leica slides do: then level-0 coordinates of the whole slide are these plus ``origin``, a member of
+    ``e2e_abmilx`` beside the features, ``[0, 0]`` for other slides.
+
     Args:
         attention: Of the slide.
         path: File to write.
     """
     with open(path, "w", encoding="utf-8") as file:
-        file.write('{"type": "FeatureCollection", "features": [\n')
+        origin = json.dumps(_origin(attention), ensure_ascii=False)
+        file.write(f'{{"type": "FeatureCollection", "e2e_abmilx": {origin}, "features": [\n')
         file.writelines(
             f"{',' if number else ''}{json.dumps(feature, ensure_ascii=False)}\n"
             for number, feature in enumerate(_features(attention))
         )
         file.write("]}\n")
+
+
+def _origin(attention: SlideAttention) -> dict[str, object]:
+    """What coordinates count, and from where, as a member that readers of GeoJSON pass over."""
+    attributes = attention.store.attributes
+    about = "coordinates are level-0 pixels from the corner of the whole slide, which is QuPath's too"
+    if any(attention.shown_from):
+        about = (
+            "coordinates are level-0 pixels from the corner of the slide's openslide.bounds, to which QuPath crops it;"
+            " add origin for level-0 coordinates of the whole slide, which QuPath shows where it is opened with --no-crop"
+        )
+    elif "slide_bounds" not in attributes:
+        about = (
+            "coordinates are level-0 pixels from the corner of the whole slide; the cache does not know whether the slide"
+            " states openslide.bounds, to which QuPath would crop it: then open it with --no-crop, or cache it again"
+        )
+    return {
+        "slide": attention.store.name,
+        "unit": "pixel of level 0",
+        "origin": attention.shown_from,
+        "about": about,
+    }
 
 
 def _features(attention: SlideAttention) -> Iterator[dict[str, object]]:
@@ -62,10 +89,11 @@ def _measurements(attention: SlideAttention) -> dict[str, NDArray[np.floating] |
 
 def _square(attention: SlideAttention, corner: list[int], scale: int) -> list[list[float]]:
     """The five corners of a patch, the first again at the end; inside the slide, whatever was rounded."""
-    left, top = corner
     width, height = attention.slide_size
+    x, y = attention.shown_from
     side = attention.footprint(scale)
-    right, bottom = _short(min(left + side, width)), _short(min(top + side, height))
+    left, top = corner[0] - x, corner[1] - y
+    right, bottom = _short(min(left + side, width - x)), _short(min(top + side, height - y))
     return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
 
 

@@ -45,7 +45,9 @@ def draw_overlay(attention: SlideAttention, *, kind: Kind = "attention", title: 
     assert thumbnail is not None  # check_drawable saw to it
     colouring = Colouring.of(attention, kind)
     page = _Page(thumbnail, len(colouring.names) - 1, len(attention.present_scales))
-    page.figure.suptitle(title or attention.store.name, fontsize=9, y=1 - 2 / page.height_mm, va="top")
+    page.figure.suptitle(
+        title or attention.store.name, fontsize=9, y=1 - 2 / page.height_mm, va="top", parse_math=False
+    )
     for block, scale in enumerate(attention.present_scales):
         _draw_block(page, block, attention, colouring, thumbnail, scale)
     return page.figure
@@ -132,7 +134,7 @@ def _draw_block(
         _show(page.small(block, number), paint(1 + number), name)
     colours = ScalarMappable(colouring.norm, COLOURS)
     bar = page.figure.colorbar(colours, page.bar(block), extend=colouring.extend, ticks=colouring.ticks)
-    bar.set_label(colouring.label, fontsize=7)
+    bar.set_label(colouring.label, fontsize=7, parse_math=False)
     bar.ax.minorticks_off()
     bar.ax.set_yticklabels([f"{tick:g}" for tick in colouring.ticks], fontsize=7)
 

@@ -21,7 +21,8 @@ def write_pyramid(attention: SlideAttention, path: Path, *, kind: Kind = "attent
 
     Version 0.4, on zarr 2 with zlib, is what QuPath, napari and OMERO all read today. The first level has the
     thumbnail's pixels, so that a patch is a few pixels wide; every level is painted from the patches
-    themselves. Its scale and translation, in µm, lay it over the slide. 0 is where no patch lies.
+    themselves. Its scale and translation, in µm, lay it over the whole slide, bounds or not, which the metadata say
+    under ``e2e_abmilx``. 0 is where no patch lies.
 
     Args:
         attention: Of the slide.
@@ -79,6 +80,12 @@ def _metadata(
         "max": float(colouring.values.max()),
     }
     return {
+        "e2e_abmilx": {
+            "slide": attention.store.name,
+            "origin": [0, 0],
+            "openslide_bounds": attention.store.attributes.get("slide_bounds"),
+            "about": "the image covers the whole slide from its first pixel of level 0, also what lies outside of its bounds",
+        },
         "multiscales": [
             {
                 "version": "0.4",
