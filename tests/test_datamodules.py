@@ -59,8 +59,9 @@ def test_survival_bins_come_from_training_events(cohort: Path, stores: Path) -> 
 
 
 def test_made_folds(cohort: Path, stores: Path) -> None:
+    columns = {"label": "lesion", "split": None}
     tested = [
-        {case.id for case in _ready(_data(cohort, stores, fold=fold, folds=3)).cases["test"]}
+        {case.id for case in _ready(_data(cohort, stores, fold=fold, folds=3, columns=columns)).cases["test"]}
         for fold in range(3)
     ]
     assert len(set.union(*tested)) == sum(map(len, tested)) == 24
@@ -292,7 +293,7 @@ def test_several_labels_a_case(cohort: Path, stores: Path, tmp_path: Path) -> No
     for bag in data.test_dataloader():
         assert bag.label.tolist() == rows.loc[list(bag.cases)].to_numpy().tolist()
     folds = [
-        _ready(SlideDataModule(stores, table, workers=0, fold=fold, folds=3, **how))  # type: ignore[arg-type]
+        _ready(SlideDataModule(stores, table, workers=0, fold=fold, folds=3, columns={"split": None}, **how))  # type: ignore[arg-type]
         for fold in range(3)
     ]
     severe = [sum(case.labels[0] == 1 for case in one.cases["test"]) for one in folds]

@@ -15,6 +15,7 @@ README = PACKAGE.parent / "README.md"
 FLOORS = {
     "pixels": [
         "errors",
+        "tables",
         "slides",
         "slide_files",
         "tiling",

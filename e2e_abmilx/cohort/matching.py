@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from e2e_abmilx.cohort.cases import Case
+from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import TCGA_SLIDE, CohortError, slide_name, suggest
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,9 @@ def encode_labels(cases: Sequence[Case], classes: Sequence[str] | None) -> tuple
     unlabelled = [case.id for case in cases if not case.label]
     if unlabelled:
         raise CohortError(
-            f"{len(unlabelled)} of {len(cases)} cases have no label, first {unlabelled[0]}; complete the table,"
-            " take their rows out, or say which column is the label with columns: {label: NAME}"
+            f"{len(unlabelled)} of {len(cases)} cases have no label, first {unlabelled[0]} (NA, None, - and the like mean"
+            " none); complete the table, take their rows out, or say which column is the label with columns:"
+            " {label: NAME}"
         )
     found = sorted({case.label for case in cases}, key=_numbers_first)
     order = tuple(str(name) for name in classes) if classes is not None else tuple(found)
