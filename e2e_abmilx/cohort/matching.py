@@ -2,6 +2,7 @@
 
 import logging
 import math
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -76,7 +77,8 @@ def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> t
 
     A name of the table is a slide's when it is the same, apart from a known file ending. TCGA slides are also found
     without the uuid of their file (``TCGA-XX-XXXX-01Z-00-DX1``), and all slides of a patient by the patient's barcode
-    (``TCGA-XX-XXXX``). Nothing else matches.
+    (``TCGA-XX-XXXX``). Accents match in whichever way Unicode spells them, and ``7.0`` matches a slide ``7`` where there
+    is no ``7.0``. Nothing else matches.
 
     Args:
         cases: The cohort.
@@ -132,7 +134,7 @@ class _Names:
         for name in sorted(self.there):
             plain = slide_name(name)
             tcga = TCGA_SLIDE.fullmatch(plain)
-            for key in {plain, tcga["slide"]} if tcga else {plain}:
+            for key in {plain, unicodedata.normalize("NFC", plain), *([tcga["slide"]] if tcga else [])}:
                 self._plain[key].append(name)
             if tcga:
                 self._patient[tcga["patient"]].append(name)
@@ -153,6 +155,9 @@ class _Names:
 
     def _candidates(self, name: str) -> list[str]:
         found = self._plain.get(name, [])
+        number = name.removesuffix(".0")
+        if not found and number.isdigit():  # as spreadsheets and pandas write the names 1, 2, 3
+            found = self._plain.get(number, [])
         tcga = TCGA_SLIDE.fullmatch(name)
         if found or not tcga:
             return found

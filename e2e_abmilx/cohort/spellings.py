@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from e2e_abmilx.cohort.label_tables import CohortError
 from e2e_abmilx.tables import is_missing, plain_name
@@ -41,6 +41,21 @@ def read_split(text: str) -> str:
     if fold := re.fullmatch(r"(?:fold|cv)?[\s_-]*0*(\d+)(?:\.0+)?", text.strip().lower()):
         return fold[1]
     return "" if is_missing(text) else text.strip().lower()
+
+
+def spell_classes(classes: Sequence[str | int | float | bool | None]) -> list[str]:
+    """The names of classes as a table spells them, from settings in which YAML may have read them as numbers.
+
+    Raises:
+        CohortError: One is a boolean or nothing, as YAML reads ``no``, ``yes``, ``on``, ``off`` and ``null``.
+    """
+    lost = [name for name in classes if name is None or isinstance(name, bool)]
+    if lost:
+        raise CohortError(
+            f"classes: YAML reads no, yes, on, off, true, false and null without quotes as {', '.join(map(str, lost))}; put"
+            " the names into quotes as the table spells them, such as classes: ['no', 'yes']"
+        )
+    return [str(name) for name in classes]
 
 
 def plain_spelling(text: str) -> str:

@@ -24,6 +24,7 @@ from e2e_abmilx.cohort import (
     encode_multi_labels,
     match_slides,
     read_cohort,
+    spell_classes,
     time_bins,
     time_edges,
     write_splits,
@@ -48,7 +49,8 @@ class BagDataModule(LightningDataModule):
         slide_table: A second table that says which slides a case has, where the labels are one row a case.
         target: ``"label"``: the class; ``"multi_label"``: which of several classes, each in a column of its own;
             ``"survival"``: time and event.
-        classes: The classes in order; by default those in the table, sorted. For ``"multi_label"`` the table's
+        classes: The classes in order, in quotes where YAML would take them for something else (``"no"``); by default
+            those in the table, sorted. For ``"multi_label"`` the table's
             columns of 1, 0 or, where it is unknown, nothing.
         time_bins: Discrete times of a survival model: quantiles of the events.
         bins: Whose events: those of the ``"train"`` cases, or of the whole ``"cohort"``, as the authors do.
@@ -73,7 +75,7 @@ class BagDataModule(LightningDataModule):
         columns: dict[str, str | None] | None = None,
         slide_table: Path | None = None,
         target: Literal["label", "multi_label", "survival"] = "label",
-        classes: list[str] | None = None,
+        classes: list[str | int | float | bool | None] | None = None,
         time_bins: int = 4,
         bins: Literal["train", "cohort"] = "train",
         splits: Path | None = None,
@@ -91,10 +93,11 @@ class BagDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it counts bags and must be at least 1")
+        names = None if classes is None else spell_classes(classes)
         if target == "multi_label":
-            _check_multi_label(classes or [], balanced=balanced)
+            _check_multi_label(names or [], balanced=balanced)
         self.labels, self.columns, self.slide_table = labels, columns, slide_table
-        self.target, self.class_names, self.time_bins, self.bins = target, classes, time_bins, bins
+        self.target, self.class_names, self.time_bins, self.bins = target, names, time_bins, bins
         self.splits, self.fold, self.folds, self.by_site = splits, fold, folds, by_site
         self.val_share, self.skip_missing = val_share, skip_missing
         self.select_on_test, self.balanced = select_on_test, balanced
