@@ -114,7 +114,12 @@ def refuse_spoilt_name(text: str, noun: str, where: str) -> None:
     """
     if is_missing(text):
         shown = f" ({text!r} means missing)" if text.strip() else ""
-        raise CohortError(f"{where}: the {noun} is empty{shown}; every row names it, or take the row out")
+        cure = (
+            f", or leave the column out with columns: {{{noun}: null}}"
+            if noun in ("patient", "group")
+            else ""
+        )
+        raise CohortError(f"{where}: the {noun} is empty{shown}; every row names it{cure}")
     if plain_name(text) in _TOTALS:
         raise CohortError(
             f"{where}: {noun} {text!r} is no {noun} but a sum of the rows above; take the row out"

@@ -50,8 +50,8 @@ class BagDataModule(LightningDataModule):
         target: ``"label"``: the class; ``"multi_label"``: which of several classes, each in a column of its own;
             ``"survival"``: time and event.
         classes: The classes in order, in quotes where YAML would take them for something else (``"no"``); by default
-            those in the table, sorted. For ``"multi_label"`` the table's
-            columns of 1, 0 or, where it is unknown, nothing.
+            those in the table, sorted. For ``"multi_label"`` the table's columns of 1, 0 or, where it is unknown,
+            nothing.
         time_bins: Discrete times of a survival model: quantiles of the events.
         bins: Whose events: those of the ``"train"`` cases, or of the whole ``"cohort"``, as the authors do.
         splits: A file of splits, or a folder of one file a fold, instead of the table's.
