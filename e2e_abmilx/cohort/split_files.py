@@ -129,9 +129,10 @@ def _look_up(listed: Sequence[_Listed], index: Index) -> list[list[int]]:
     }
     whole = {names: numbers for names, numbers in readings.items() if all(numbers)}
     if whole:
-        (column, _), chosen = next(iter(whole.items()))
-        for (other, _), numbers in whole.items():
-            if column in ("", "patient") or other != column:
+        (column, kind), chosen = next(iter(whole.items()))
+        for (other, other_kind), numbers in whole.items():
+            # a name under `case` is a case's if it can be, one under `patient` no slide's
+            if other != column or column == "" or (kind == "person" and other_kind == "case"):
                 _refuse_two_readings(listed, column, chosen, numbers)
         return chosen
     column = columns[0]
