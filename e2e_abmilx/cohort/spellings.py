@@ -38,7 +38,7 @@ def read_split(text: str) -> str:
     word = re.sub(r"(set|split|data|cohort)$", "", plain_name(text)) or plain_name(text)
     if word in _SPLITS:
         return _SPLITS[word]
-    if fold := re.fullmatch(r"(?:fold|cv)?[\s_-]*0*(\d+)(?:\.0+)?", text.strip().lower()):
+    if fold := re.fullmatch(r"(?:(?:fold|cv)[\s_-]*)?0*(\d+)(?:\.0+)?", text.strip().lower()):
         return fold[1]
     return "" if is_missing(text) else text.strip().lower()
 
