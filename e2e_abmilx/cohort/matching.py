@@ -104,7 +104,7 @@ def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> t
                 )
     by_barcode = sum(found != [slide] for _, slide, found in wanted if found)
     if by_barcode:
-        logger.info("%d names found by file ending or TCGA barcode in %s", by_barcode, where)
+        logger.info("%d names found by file ending, other spelling or TCGA barcode in %s", by_barcode, where)
     spare = names.there - owners.keys()
     missing = [(case, slide) for case, slide, found in wanted if not found]
     complaints = [
