@@ -210,8 +210,8 @@ def slide_name(text: str) -> str:
     >>> slide_name("slides/TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF.svs")
     'TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF'
     """
-    path = PureWindowsPath(text.strip())  # parts at / and at \
-    return path.stem if path.suffix.lower() in (*SUFFIXES, ".pt", ".h5", ".zarr") else path.name
+    path = PureWindowsPath(clean(text))  # parts at / and at \
+    return clean(path.stem if path.suffix.lower() in (*SUFFIXES, ".pt", ".h5", ".zarr") else path.name)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
