@@ -71,7 +71,7 @@ def read_cohort(
     Raises:
         CohortError: The file, a column or a row is missing, contradicts another, or can be read in two ways.
     """
-    stated = columns or {}
+    stated = {name: _stated_column(column) for name, column in (columns or {}).items()}
     with open_table(table) as (header, lines):
         names = recognise(header, table, stated, survival=target in (None, "survival"))
         persons = {PERSON + name: index for name, index in find_persons(header, names, stated).items()}
@@ -91,6 +91,12 @@ def read_cohort(
         entries = _add_survival(entries, rows, units, asked=asked, days=days)
         if not any(math.isfinite(entry.case.time) for entry in entries):
             titles = {name: title for name, title in titles.items() if name not in _NOTES}
+    if (
+        stated.get("split", "") is None
+        and "fold" not in stated
+        and {"train", "test"} & {row.fold for row in entries}
+    ):
+        titles.pop("fold", None)  # it holds the splits that are not to be read
     entries = _settle_folds(entries, titles, table)
     _refuse_near(entries, labels=target in (None, "label"))
     identities = [Identity(row.case.id, row.case.slides, row.case.group, row.persons) for row in entries]
@@ -107,6 +113,11 @@ def read_cohort(
     count = sum(len(case.slides) for case in cases)
     logger.info("%s: %d cases with %d slides; %s", table, len(cases), count, ", ".join(found))
     return cases
+
+
+def _stated_column(column: str | None) -> str | None:
+    """A stated column, or None where it is not to be read; the command line may hand on None as a word."""
+    return None if column is None or column.lower() in ("", "none", "null") else column
 
 
 def _describe(grouping: Grouping, titles: Mapping[str, str]) -> list[str]:

@@ -11,8 +11,8 @@ from e2e_abmilx.cohort.splits import Stratum, assign_folds, carve_validation, ch
 
 logger = logging.getLogger(__name__)
 
-# The split of every case of a table without splits, which is only evaluated.
-_EVALUATED = {"validate": "val", "test": "test"}
+# The split of every case of a table without splits, which is only evaluated, and what is done with it.
+_EVALUATED = {"validate": ("val", "validated"), "test": ("test", "tested"), "predict": ("", "predicted")}
 
 
 class SplitPlan(NamedTuple):
@@ -55,8 +55,9 @@ class SplitPlan(NamedTuple):
                 settled, fold=self.fold, folds=self.folds, seed=self.seed, stratify_by=self.stratify_by
             )
         elif stage != "fit" and _is_unsplit(settled, stage):
-            logger.info("the table has no splits: %s takes all of its %d cases", stage, len(settled))
-            return [case._replace(split=_EVALUATED.get(stage, "")) for case in settled]
+            split, done = _EVALUATED[stage]
+            logger.info("the table has no splits: all of its %d cases are %s", len(settled), done)
+            return [case._replace(split=split) for case in settled]
         check_splits(settled, needed=())
         splits = {case.split for case in settled}
         if self.val_share is not None and "train" in splits and "val" not in splits:

@@ -260,6 +260,25 @@ def test_made_folds_never_discard_the_tables_splits(tmp_path: Path, words: tuple
     assert Counter(case.split for case in told) == {"train": 18, "val": 6, "test": 6}
 
 
+def test_splits_that_are_not_to_be_read(tmp_path: Path, shared: Path) -> None:
+    """Also under the name fold, as in the authors' tables, and as the command line hands on null."""
+    table = shared / "data/labels/authors/subtyping_tcga_brca.csv"
+    with pytest.raises(CohortError, match=r"splits of its own \(656 train, 95 val, 234 test\)"):
+        assign_folds(read_cohort(table), fold=0, folds=5, seed=0)
+    for columns in (
+        {"split": None},
+        {"split": "None"},
+        {"split": "null"},
+        {"split": None, "fold": None},
+        {"fold": None},
+    ):
+        cases = read_cohort(table, columns=columns)  # type: ignore[arg-type]
+        assert {case.split for case in cases} == {""}
+        assert Counter(case.split for case in assign_folds(cases, fold=0, folds=5, seed=0)) == {
+            "train": 591, "val": 197, "test": 197,
+        }  # fmt: skip
+
+
 def test_splits_and_folds_in_one_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [f"s{n},{'test' if n < 5 else 'train'},{n % 5}" for n in range(25)]
     table = _file(tmp_path, "\n".join(["slide,split,fold", *rows]), "labels.csv")
