@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e2e_abmilx.slides import SlideError
-from e2e_abmilx.tables import TABLE_SUFFIXES, clean, is_missing, open_table, plain_name
+from e2e_abmilx.tables import SPREADSHEET_SUFFIXES, TABLE_SUFFIXES, clean, is_missing, open_table, plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def find_slides(slides: Path | Sequence[Path]) -> list[SlideFile]:
     """
     if not isinstance(slides, str | Path):
         files = [SlideFile(Path(path)) for path in slides]
-    elif Path(slides).suffix.lower() in TABLE_SUFFIXES:
+    elif Path(slides).suffix.lower() in (*TABLE_SUFFIXES, *SPREADSHEET_SUFFIXES):
         files = _read_table(Path(slides))
     elif Path(slides).is_dir():
         files = _list_folder(Path(slides))

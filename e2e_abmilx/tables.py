@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 #: File name endings of the tables that are read.
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 
+#: File name endings of tables that must be saved as a CSV first.
+SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+
 #: Words that spreadsheets, R, pandas and data portals write where they have no value, in small letters.
 MISSING = frozenset(
     [
@@ -109,7 +112,7 @@ def plain_name(name: str) -> str:
 
 
 def _check_file(table: Path, noun: str, refuse: type[InputError]) -> None:
-    if table.suffix.lower() in (".xlsx", ".xls", ".xlsm", ".ods", ".numbers") and table.is_file():
+    if table.suffix.lower() in SPREADSHEET_SUFFIXES and table.is_file():
         raise refuse(f"{table} is a spreadsheet; save it as a CSV (UTF-8) and name that")
     if not table.is_file():
         raise refuse(f"{table}: there is no such {noun}; check the path")

@@ -100,6 +100,12 @@ def test_columns_that_are_not_read_are_said(tmp_path: Path, caplog: pytest.LogCa
     assert "slide from 'slide'; mpp from 'mpp'; not read: 'label', 'Objective power'" in caplog.text
 
 
+def test_spreadsheets_are_no_slides(tmp_path: Path) -> None:
+    (tmp_path / "list.xlsx").write_bytes(b"PK")
+    with pytest.raises(SlideError, match=r"list.xlsx is a spreadsheet; save it as a CSV"):
+        find_slides(tmp_path / "list.xlsx")
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="no such folder"):
         find_slides(tmp_path / "absent")

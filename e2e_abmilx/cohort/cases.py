@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from e2e_abmilx.cohort.entries import PERSON, Case, Entry, parse_row
+from e2e_abmilx.cohort.folds import settle_folds
 from e2e_abmilx.cohort.label_tables import (
-    COLUMNS,
     CohortError,
     Row,
     find_labels,
@@ -22,7 +22,6 @@ from e2e_abmilx.cohort.label_tables import (
 from e2e_abmilx.cohort.persons import Grouping, Identity, group_persons
 from e2e_abmilx.cohort.spellings import plain_id, refuse_near_spellings
 from e2e_abmilx.cohort.survival import DAYS_PER_MONTH, Survival, read_survival, refuse_doubtful_days
-from e2e_abmilx.tables import plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +71,34 @@ def read_cohort(
         CohortError: The file, a column or a row is missing, contradicts another, or can be read in two ways.
     """
     stated = {name: _stated_column(column) for name, column in (columns or {}).items()}
+    entries, titles = _read_entries(table, stated, label_columns, target)
+    identities = [Identity(row.case.id, row.case.slides, row.case.group, row.persons) for row in entries]
+    if slide_table is not None:
+        entries, further = _add_slides(entries, table, slide_table)
+        identities += further
+    grouping = group_persons(identities, table)
+    cases, repeated = _merge(entries)
+    cases = [case._replace(group=grouping.groups[case.id]) for case in cases]
+    found = [f"{name} from {title!r}{_NOTES.get(name, '')}" for name, title in titles.items()]
+    found += [] if "case" in titles else ["every slide is a case"]
+    found += _describe(grouping, titles)
+    found += [f"{repeated} repeated rows left out"] if repeated else []
+    count = sum(len(case.slides) for case in cases)
+    logger.info("%s: %d cases with %d slides; %s", table, len(cases), count, ", ".join(found))
+    return cases
+
+
+def _read_entries(
+    table: Path, stated: Mapping[str, str | None], label_columns: Sequence[str], target: Target | None
+) -> tuple[list[Entry], dict[str, str]]:
+    """The rows of a table, and the table's names of the columns that are read, by ours."""
     with open_table(table) as (header, lines):
         names = recognise(header, table, stated, survival=target in (None, "survival"))
         persons = {PERSON + name: index for name, index in find_persons(header, names, stated).items()}
         rivals = {} if {"time", "days"} & stated.keys() else find_times(header, names)
         times = {_TIME + name: index for name, (index, _) in rivals.items()}
-        rows = list(
-            rows_of(lines, names | find_labels(label_columns, header, table) | persons | times, table)
-        )
+        labels = find_labels(label_columns, header, table)
+        rows = list(rows_of(lines, names | labels | persons | times, table))
     if not rows:
         raise CohortError(f"{table} has no rows below its header; a row is a slide with its label")
     titles = {name: header[index] for name, index in names.items()}
@@ -91,28 +110,12 @@ def read_cohort(
         entries = _add_survival(entries, rows, units, asked=asked, days=days)
         if not any(math.isfinite(entry.case.time) for entry in entries):
             titles = {name: title for name, title in titles.items() if name not in _NOTES}
-    if (
-        stated.get("split", "") is None
-        and "fold" not in stated
-        and {"train", "test"} & {row.fold for row in entries}
-    ):
+    unread = stated.get("split", "") is None and "fold" not in stated
+    if unread and {"train", "test"} & {entry.fold for entry in entries}:
         titles.pop("fold", None)  # it holds the splits that are not to be read
-    entries = _settle_folds(entries, titles, table)
+    entries = settle_folds(entries, titles, table)
     _refuse_near(entries, labels=target in (None, "label"))
-    identities = [Identity(row.case.id, row.case.slides, row.case.group, row.persons) for row in entries]
-    if slide_table is not None:
-        entries, further = _add_slides(entries, table, slide_table)
-        identities += further
-    grouping = group_persons(identities, table)
-    cases, repeated = _merge(entries)
-    cases = [case._replace(group=grouping.groups[case.id]) for case in cases]
-    found = [f"{name} from {title!r}{_NOTES.get(name, '')}" for name, title in titles.items()]
-    found += [] if "case" in names else ["every slide is a case"]
-    found += _describe(grouping, titles)
-    found += [f"{repeated} repeated rows left out"] if repeated else []
-    count = sum(len(case.slides) for case in cases)
-    logger.info("%s: %d cases with %d slides; %s", table, len(cases), count, ", ".join(found))
-    return cases
+    return entries, titles
 
 
 def _stated_column(column: str | None) -> str | None:
@@ -149,37 +152,6 @@ def _add_survival(
         entry._replace(case=entry.case._replace(time=said.time, event=said.event))
         for entry, said in zip(entries, found, strict=True)
     ]
-
-
-def _settle_folds(entries: Sequence[Entry], titles: Mapping[str, str], table: Path) -> list[Entry]:
-    """Take the numbers of folds for splits where the table has no others; refuse numbers that may mean splits."""
-    splits = {entry.case.split for entry in entries}
-    if "fold" in titles and splits & {"val", "test"}:
-        logger.info(
-            "%s: column %r is not read, since %r says the splits", table, titles["fold"], titles["split"]
-        )
-        return list(entries)
-    if "fold" in titles:
-        entries = [entry._replace(case=entry.case._replace(split=entry.fold)) for entry in entries]
-    title = titles.get("fold") or titles.get("split", "")
-    number = next((entry for entry in entries if entry.case.split.isdigit()), None)
-    other = next((entry for entry in entries if entry.case.split and not entry.case.split.isdigit()), None)
-    is_fold = "fold" in titles or plain_name(title) in map(plain_name, COLUMNS["fold"])
-    if number and other:
-        raise CohortError(
-            f"{number.where} and {other.where}: column {title!r} has numbers of folds ({number.case.split!r}) and other"
-            f" words ({other.case.split!r}); give each row a fold, or each row a split"
-        )
-    if number and not is_fold:
-        raise CohortError(
-            f"{number.where}: column {title!r} has the number {number.case.split}, which may be a fold or a split; write"
-            f" train, val and test, or if they are folds say so with columns: {{fold: {title}}}"
-        )
-    if other and "fold" in titles:
-        raise CohortError(
-            f"{other.where}: fold {other.case.split!r} in column {title!r} is no number; number the folds from 0"
-        )
-    return list(entries)
 
 
 def _refuse_near(entries: Sequence[Entry], *, labels: bool) -> None:

@@ -141,6 +141,12 @@ def test_doubtful_persons_are_refused(tmp_path: Path, text: str, message: str) -
         read_cohort(_table(tmp_path, text))
 
 
+def test_accents_are_the_same_in_both_of_their_spellings(tmp_path: Path) -> None:
+    text = "patient,slide\nJos\u00e9,a\nJose\u0301,b\n\u200bJos\u00e9\u00a0,c\n"
+    (case,) = read_cohort(_table(tmp_path, text))
+    assert (case.id, case.slides) == ("Jos\u00e9", ("a", "b", "c"))
+
+
 def test_zeros_before_a_number_count(tmp_path: Path) -> None:
     cases = read_cohort(_table(tmp_path, "patient,slide\n007,a\n7,b\n0070,c\n"))
     assert [case.id for case in cases] == [case.group for case in cases] == ["007", "7", "0070"]

@@ -227,6 +227,8 @@ def test_folds_that_cannot_be_used_are_refused(tmp_path: Path, text: str, messag
         ("slide,fold\na,0\nb,test\n", r":2 and .*:3: column 'fold' has numbers of folds \('0'\) and other words \('test'\)"),
         ("slide,split\na,0\nb,1\n", r":2: column 'split' has the number 0, which may be .* columns: \{fold: split\}"),
         ("slide,subset\na,1\nb,2\n", "column 'subset' has the number 1"),
+        ("slide,split,fold\na,0,1\nb,2,2\n", "column 'split' has the number 0"),
+        ("slide,split,fold\na,train,x\nb,train,2\n", "fold 'x' in column 'fold' is no number"),
         ("slide,cv_fold\na,x\nb,y\n", "fold 'x' in column 'cv_fold' is no number"),
     ],
 )  # fmt: skip
