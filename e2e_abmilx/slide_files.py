@@ -1,14 +1,24 @@
 """Which slides: a folder, a list, or a table of files, each with an override of its µm/px where one is stated."""
 
-import csv
+import logging
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from e2e_abmilx.slides import SlideError
+from e2e_abmilx.tables import SPREADSHEET_SUFFIXES, TABLE_SUFFIXES, clean, is_missing, open_table, plain_name
+
+logger = logging.getLogger(__name__)
 
 #: File name endings that are taken as slides when a folder is listed.
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".svslide", ".bif", ".vms", ".dcm")
+
+_SLIDE_COLUMNS = ("slide", "wsi")
+_SCALE_WORDS = re.compile(
+    r"mpp|micron|µm|μm|um/p|spacing|resolution|magnif|objective|pixel.?size", re.IGNORECASE
+)
 
 
 class SlideFile(NamedTuple):
@@ -31,14 +41,15 @@ class SlideFile(NamedTuple):
 def find_slides(slides: Path | Sequence[Path]) -> list[SlideFile]:
     """The slides that a folder, a list, one file or a CSV names.
 
-    A CSV has a column ``slide`` (or ``wsi``) of paths, absolute or beside the CSV, and may have ``mpp``.
+    A CSV has a column ``slide`` (or ``wsi``) of paths, absolute or beside the CSV, and may have ``mpp``. It is read as
+    label tables are: commas, semicolons or tabs; UTF-8, UTF-16 or Windows-1252; capitals and spaces do not matter.
 
     Raises:
         SlideError: There is none, or two have one name, or the CSV cannot be used.
     """
     if not isinstance(slides, str | Path):
         files = [SlideFile(Path(path)) for path in slides]
-    elif Path(slides).suffix.lower() == ".csv":
+    elif Path(slides).suffix.lower() in (*TABLE_SUFFIXES, *SPREADSHEET_SUFFIXES):
         files = _read_table(Path(slides))
     elif Path(slides).is_dir():
         files = _list_folder(Path(slides))
@@ -60,26 +71,60 @@ def _list_folder(folder: Path) -> list[SlideFile]:
 
 
 def _read_table(table: Path) -> list[SlideFile]:
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise SlideError(f"{table} cannot be read ({error.strerror}); check the path") from error
-    column = next((name for name in ("slide", "wsi") if rows and name in rows[0]), None)
-    if rows and column is None:
-        raise SlideError(f"{table} has the columns {list(rows[0])}; it needs one named slide, of paths")
-    return [
-        SlideFile(table.parent / row[str(column)], _read_mpp(row, table, line))
-        for line, row in enumerate(rows, 2)
-    ]
+    """The slides of a CSV; a row that repeats another is left out."""
+    files: dict[Path, tuple[SlideFile, int]] = {}
+    with open_table(table, "list of slides", SlideError) as (header, lines):
+        slide, mpp = _find_columns(header, table)
+        for line, cells in lines:
+            text = clean(cells[slide])
+            if is_missing(text):
+                raise SlideError(f"{table}:{line}: the slide is empty; name its file, or take the row out")
+            path = _find_file(table.parent, cells[slide])
+            file = SlideFile(path, None if mpp is None else _read_mpp(cells[mpp], table, line))
+            first, first_line = files.setdefault(file.path, (file, line))
+            if first != file:
+                raise SlideError(
+                    f"{table}:{first_line} and :{line}: {text} has two mpp, {first.mpp} and {file.mpp}; correct one"
+                )
+    return [file for file, _ in files.values()]
 
 
-def _read_mpp(row: dict[str, str], table: Path, line: int) -> float | None:
-    text = (row.get("mpp") or "").strip()
-    if not text:
+def _find_file(folder: Path, cell: str) -> Path:
+    """The file that a cell names: as it stands, or with its accents as the disk spells them."""
+    text = clean(cell)
+    spellings = [folder / name for name in (cell.strip(), text, unicodedata.normalize("NFD", text))]
+    return next((path for path in spellings if path.exists()), folder / text)
+
+
+def _find_columns(header: Sequence[str], table: Path) -> tuple[int, int | None]:
+    """Positions of the columns of slides and of µm/px, of which the second may be absent."""
+    keys = [plain_name(name) for name in header]
+    for name in (*_SLIDE_COLUMNS, "mpp"):
+        if keys.count(name) > 1:
+            raise SlideError(f"{table} has {keys.count(name)} columns named {name}; take out all but one")
+    slide = next((keys.index(name) for name in _SLIDE_COLUMNS if name in keys), None)
+    if slide is None:
+        raise SlideError(f"{table} has the columns {list(header)}; it needs one named slide, of paths")
+    mpp = keys.index("mpp") if "mpp" in keys else None
+    others = [name for index, name in enumerate(header) if name and index not in (slide, mpp)]
+    doubtful = [name for name in others if _SCALE_WORDS.search(name)]
+    if doubtful and mpp is None:
+        raise SlideError(
+            f"{table}: column {doubtful[0]!r} may be a scale, which is read from a column named mpp (µm/px) only; call it"
+            " mpp, or take it out"
+        )
+    found = [f"slide from {header[slide]!r}", *([] if mpp is None else [f"mpp from {header[mpp]!r}"])]
+    found += [f"not read: {', '.join(map(repr, others))}"] if others else []
+    logger.info("%s: %s", table, "; ".join(found))
+    return slide, mpp
+
+
+def _read_mpp(cell: str, table: Path, line: int) -> float | None:
+    text = clean(cell)
+    if is_missing(text):
         return None
     try:
-        mpp = float(text)
+        mpp = float(re.sub(r"^(\d+),(\d+)$", r"\1.\2", text))  # a decimal comma
     except ValueError:
         mpp = -1.0
     if not 0 < mpp < float("inf"):

@@ -59,8 +59,9 @@ def test_survival_bins_come_from_training_events(cohort: Path, stores: Path) -> 
 
 
 def test_made_folds(cohort: Path, stores: Path) -> None:
+    columns = {"label": "lesion", "split": None}
     tested = [
-        {case.id for case in _ready(_data(cohort, stores, fold=fold, folds=3)).cases["test"]}
+        {case.id for case in _ready(_data(cohort, stores, fold=fold, folds=3, columns=columns)).cases["test"]}
         for fold in range(3)
     ]
     assert len(set.union(*tested)) == sum(map(len, tested)) == 24
@@ -99,6 +100,79 @@ def test_bad_input_is_refused(cohort: Path, stores: Path, tmp_path: Path) -> Non
         _data(cohort, stores, patches_per_bag=0)
     with pytest.raises(ValueError, match="coarse_share is 1"):
         _data(cohort, stores, coarse_share=1.0)
+
+
+def test_the_tables_own_test_split_outlives_folds(cohort: Path, stores: Path) -> None:
+    with pytest.raises(CohortError, match=r"has splits of its own .* columns: \{split: null\}"):
+        _ready(_data(cohort, stores, fold=0, folds=3))
+
+
+def test_a_column_of_folds_is_used(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(cohort / "labels.csv").drop(columns="split")
+    table["fold"] = table.index % 4
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    how = {"columns": {"label": "lesion"}, "workers": 0, "folds": 4}
+    for fold in range(4):
+        data = _ready(SlideDataModule(stores, tmp_path / "labels.csv", fold=fold, **how))  # type: ignore[arg-type]
+        assert {case.id for case in data.cases["test"]} == set(table["case"][table["fold"] == fold])
+        assert {case.id for case in data.cases["val"]} == set(table["case"][table["fold"] == (fold + 1) % 4])
+    for stage in ("fit", "validate", "test"):
+        with pytest.raises(CohortError, match=r"say which fold to test on \(data.fold: 0\)"):
+            _ready(SlideDataModule(stores, tmp_path / "labels.csv", **how), stage)  # type: ignore[arg-type]
+    assert len(_ready(SlideDataModule(stores, tmp_path / "labels.csv", **how), "predict").cases["all"]) == 24  # type: ignore[arg-type]
+
+
+def test_a_table_without_splits_is_evaluated_whole(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    pd.read_csv(cohort / "labels.csv").drop(columns="split").to_csv(table, index=False)
+    data = SlideDataModule(stores, table, columns={"label": "lesion"}, workers=0)
+    for stage, loader in (("validate", "val"), ("test", "test"), ("predict", "predict")):
+        _ready(data, stage)  # one data module after another, as of one trainer
+        assert len({name for bag in getattr(data, f"{loader}_dataloader")() for name in bag.cases}) == 24
+    with pytest.raises(CohortError, match=r"split '' is not one of train, val, test"):
+        _ready(data, "fit")
+    made = _ready(
+        SlideDataModule(stores, table, columns={"label": "lesion"}, workers=0, fold=0, folds=3), "test"
+    )
+    assert 4 <= len(made.cases["test"]) <= 12
+
+
+def test_splits_that_are_there_are_used_in_evaluation(cohort: Path, stores: Path) -> None:
+    fitted, tested = _ready(_data(cohort, stores)), _ready(_data(cohort, stores), "test")
+    assert fitted.cases == tested.cases
+
+
+def test_one_patient_in_two_splits_is_refused_at_every_stage(
+    cohort: Path, stores: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(cohort / "labels.csv")
+    table["patient"] = table.index // 2
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    for stage in ("fit", "validate", "test", "predict"):
+        with pytest.raises(CohortError, match="is in two splits: case"):
+            _ready(
+                SlideDataModule(stores, tmp_path / "labels.csv", columns={"label": "lesion"}, workers=0),
+                stage,
+            )
+
+
+def test_survival_columns_of_a_classification_table_are_not_touched(
+    cohort: Path, stores: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(cohort / "labels.csv")
+    table["time"], table["event"] = "10:31", "scanned"
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    how = {"columns": {"label": "lesion"}, "workers": 0}
+    data = _ready(SlideDataModule(stores, tmp_path / "labels.csv", **how))  # type: ignore[arg-type]
+    assert data.classes == ("0", "1")
+    with pytest.raises(CohortError, match="event 'scanned' is neither"):
+        _ready(SlideDataModule(stores, tmp_path / "labels.csv", target="survival", **how))  # type: ignore[arg-type]
+
+
+def test_classes_that_yaml_took_for_something_else(cohort: Path, stores: Path) -> None:
+    assert _ready(_data(cohort, stores, classes=[1, 0])).classes == ("1", "0")
+    with pytest.raises(CohortError, match=r"YAML reads no, yes, .* put the names into quotes"):
+        _data(cohort, stores, classes=[False, True])
 
 
 def test_validation_is_carved_from_training(cohort: Path, stores: Path, tmp_path: Path) -> None:
@@ -318,7 +392,7 @@ def test_several_labels_a_case(cohort: Path, stores: Path, tmp_path: Path) -> No
     for bag in data.test_dataloader():
         assert bag.label.tolist() == rows.loc[list(bag.cases)].to_numpy().tolist()
     folds = [
-        _ready(SlideDataModule(stores, table, workers=0, fold=fold, folds=3, **how))  # type: ignore[arg-type]
+        _ready(SlideDataModule(stores, table, workers=0, fold=fold, folds=3, columns={"split": None}, **how))  # type: ignore[arg-type]
         for fold in range(3)
     ]
     severe = [sum(case.labels[0] == 1 for case in one.cases["test"]) for one in folds]

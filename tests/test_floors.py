@@ -16,6 +16,7 @@ FLOORS = {
     "pixels": [
         "errors",
         "bounds",
+        "tables",
         "slides",
         "slide_files",
         "tiling",

@@ -1,28 +1,49 @@
-"""Tables of labels, slides or splits: CSV files whose columns are recognised."""
+"""Tables of labels, slides or splits: which column is which."""
 
-import csv
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path, PureWindowsPath
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.slide_files import SUFFIXES
+from e2e_abmilx.tables import clean, is_missing, plain_name
+from e2e_abmilx.tables import open_table as open_csv
 
-#: Names under which tables keep each column, the likeliest first, compared without regard to case.
+#: Names of columns that tell persons apart.
+PATIENTS = (
+    *(
+        f"{person}{what}"
+        for person in ("patient", "subject", "participant", "donor", "individual", "person")
+        for what in ("", "_id", "_name", "_number", "_no", "_nr", "_code", "_barcode", "_identifier", "_uuid")
+    ),
+    "pat_id", "bcr_patient_barcode", "bcr_patient_uuid", "case_submitter_id", "submitter_id", "mrn", "pid",
+)  # fmt: skip
+
+#: Names under which tables keep each column, the likeliest first, compared without regard to capitals, spaces and signs.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "slide": ("slide", "slide_id", "image", "image_id", "filename", "wsi", "wsi_id", "id"),
-    "case": ("case", "case_id", "patient", "patient_id", "id"),
+    "slide": ("slide", "slide_id", "image", "image_id", "filename", "wsi", "wsi_id", "slide_name", "id"),
+    "case": ("case", "case_id", *PATIENTS, "id"),
+    "patient": PATIENTS,
     "label": ("label", "target", "category"),
-    "time": ("time", "survival_months", "os.time"),
-    "days": ("days", "time_days", "survival_days"),
-    "event": ("event", "status", "os"),
-    "censorship": ("censorship",),
-    "split": ("split", "fold"),
+    "time": (
+        "time", "survival_months", "os_months", "overall_survival_months", "survival_time_months", "time_months",
+    ),
+    "days": (
+        "days", "time_days", "survival_days", "os_days", "os.time", "os_time_days", "os_survival_days",
+        "overall_survival_days", "survival_time_days",
+    ),
+    "event": ("event", "status", "os", "os_status", "os_event"),
+    "censorship": ("censorship", "os_censorship", "censored"),
+    "split": ("split", "splits", "data_split", "dataset_split", "subset", "partition", "fold"),
+    "fold": ("fold", "folds", "fold_id", "cv_fold", "kfold", "split_fold"),
     "group": ("group",),
-}
+}  # fmt: skip
+
+#: Columns that name things, where a mark of a missing value is a fault of the table.
+NAMES = ("slide", "case", "patient", "group")
 
 #: The name of a TCGA slide: patient, sample and slide, and the uuid that its file is published under.
 TCGA_SLIDE = re.compile(
@@ -32,9 +53,15 @@ TCGA_SLIDE = re.compile(
 #: The patient at the head of a TCGA name, and the tissue source site in it.
 TCGA_PATIENT = re.compile(r"TCGA-(?P<site>\w{2})-\w{4}(?!\w)")
 
+#: The person in a name of a slide, sample or case: TCGA (also as R spells it, with dots), CPTAC and GTEx.
+PERSON_BARCODE = re.compile(
+    r"(?<![A-Z0-9])(?:TCGA[-._][A-Z0-9]{2}[-._][A-Z0-9]{4}|C3[LN][-._]\d{5}|GTEX[-._][A-Z0-9]{4,5})(?![A-Z0-9])",
+    re.IGNORECASE,
+)
+
 # The columns of the authors' survival tables, which alone keep months in a column called Event.
 _AUTHORS_SURVIVAL = {"id", "event", "status", "wsi"}
-_MISSING = {"", "na", "n/a", "nan"}
+_SURVIVAL = ("time", "days", "event", "censorship")
 
 
 class CohortError(InputError):
@@ -53,13 +80,8 @@ class Row(NamedTuple):
     cells: Mapping[str, str]
 
 
-@contextmanager
-def open_table(table: Path) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
-    """Open a CSV parted by commas, semicolons or tabs.
-
-    Returns:
-        Its header, and its rows with their line numbers, read as they are asked for: some tables have tens of
-        thousands of columns.
+def open_table(table: Path) -> AbstractContextManager[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
+    """Open a CSV as :func:`e2e_abmilx.tables.open_table` does.
 
     Raises:
         CohortError: It is no such file, or a row has more or fewer cells than the header.
@@ -71,49 +93,47 @@ def open_table(table: Path) -> Iterator[tuple[list[str], Iterator[tuple[int, lis
     if not table.is_file():
         near = suggest(table.name, [path.name for path in table.parent.glob("*.csv")])
         raise CohortError(f"{table}: there is no such label table{near}; check the path")
-    if table.suffix.lower() in (".xlsx", ".xls", ".ods"):
-        raise CohortError(f"{table} is a spreadsheet; save it as a CSV (UTF-8) and name that")
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            lines = _read_lines(file, table)
-            _, header = next(lines, (0, []))
-            if not header:
-                raise CohortError(f"{table} is empty; its first line names the columns")
-            yield [name.strip() for name in header], lines
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise CohortError(f"{table} cannot be read as a CSV in UTF-8 ({error}); save it as one") from error
+    return open_csv(table, "label table", CohortError)
 
 
-def recognise(header: Sequence[str], table: Path, stated: Mapping[str, str]) -> dict[str, int]:
+def recognise(
+    header: Sequence[str], table: Path, stated: Mapping[str, str | None], *, survival: bool = True
+) -> dict[str, int]:
     """Find our columns in a header.
 
     Args:
         header: The table's names of its columns.
         table: The table, for messages.
-        stated: Some of them as the user states them.
+        stated: Some of them as the user states them; None for one that is not to be read.
+        survival: Look for a time and its event too.
 
     Returns:
-        The position of each column that is there, by our names; a time and its event only together.
+        The position of each column that is there, by our names; a time and its event only together. A column of
+        patients is the one of cases where no other is.
 
     Raises:
         CohortError: A stated column is absent, a name is there twice, or nothing names slides or cases.
     """
-    columns = {name: _find_stated(name, column, header, table) for name, column in stated.items()}
-    keys = [name.lower() for name in header]
-    usual = dict(COLUMNS)
+    columns = {
+        name: _find_column(column, header, table, name)
+        for name, column in _check_names(stated).items()
+        if column
+    }
+    keys = [plain_name(name) for name in header]
+    usual = {name: keys_of for name, keys_of in COLUMNS.items() if name not in stated}
     if set(keys) >= _AUTHORS_SURVIVAL:
         usual |= {"time": ("event",), "event": ("status",)}
-    if "time" in stated or "days" in stated:
-        del usual["time"], usual["days"]
-    if "event" in stated or "censorship" in stated:
-        del usual["event"], usual["censorship"]
-    for name in [name for name in usual if name not in stated]:
-        taken = {index for other, index in columns.items() if other != "group"}
-        free = [[i for i, own in enumerate(keys) if own == key and i not in taken] for key in usual[name]]
-        found = next(filter(None, free), [])
+    for pair in (("time", "days"), ("event", "censorship")):
+        if not survival or any(stated.get(name) for name in pair):
+            usual = {name: keys_of for name, keys_of in usual.items() if name not in pair}
+    if "fold" in stated:
+        usual["split"] = tuple(name for name in usual.get("split", ()) if name != "fold")
+    for name, names in usual.items():
+        taken = {index for other, index in columns.items() if other not in ("group", "patient")}
+        found = next(_free_columns(names, keys, taken), [])
         if len(found) > 1:
             raise CohortError(
-                f"{table} has {len(found)} columns named {header[found[0]]!r}, apart from capitals;"
+                f"{table} has {len(found)} columns named {header[found[0]]!r}, apart from capitals and signs;"
                 f" rename all but one, or say which is meant with columns: {{{name}: NAME}}"
             )
         if found:
@@ -121,6 +141,45 @@ def recognise(header: Sequence[str], table: Path, stated: Mapping[str, str]) -> 
     if not {"slide", "case"} & columns.keys():
         raise CohortError(_no_slides(header, table))
     return _pair_survival(columns, stated, table)
+
+
+def find_persons(
+    header: Sequence[str], columns: Mapping[str, int], stated: Mapping[str, str | None]
+) -> dict[str, int]:
+    """Find further columns of a header that may tell persons apart, beside those that are recognised already.
+
+    Returns:
+        Their positions, by the table's names; none where it is stated which column tells persons apart.
+    """
+    if "patient" in stated:
+        return {}
+    keys = [plain_name(name) for name in header]
+    names = (*COLUMNS["case"][:2], *PATIENTS)  # not `id`, which most often numbers the rows
+    found = [index for indices in _free_columns(names, keys, set(columns.values())) for index in indices]
+    return {header[index]: index for index in found}
+
+
+def _free_columns(names: Iterable[str], keys: Sequence[str], taken: set[int]) -> Iterator[list[int]]:
+    """Positions of the columns of each name, where there are any."""
+    for name in map(plain_name, names):
+        if found := [index for index, key in enumerate(keys) if key == name and index not in taken]:
+            yield found
+
+
+def find_times(header: Sequence[str], columns: Mapping[str, int]) -> dict[str, tuple[int, str]]:
+    """Find further columns of times, beside the recognised one.
+
+    Returns:
+        Position and unit, ``"days"`` or ``"time"`` (months), by the table's names.
+    """
+    keys = [plain_name(name) for name in header]
+    taken = set(columns.values())
+    return {
+        header[index]: (index, unit)
+        for unit in ("time", "days")
+        for indices in _free_columns(COLUMNS[unit], keys, taken)
+        for index in indices
+    }
 
 
 def find_labels(classes: Sequence[str], header: Sequence[str], table: Path) -> dict[str, int]:
@@ -136,12 +195,11 @@ def find_labels(classes: Sequence[str], header: Sequence[str], table: Path) -> d
 
 
 def rows_of(lines: Iterable[tuple[int, list[str]]], columns: Mapping[str, int], table: Path) -> Iterator[Row]:
-    """Pick the recognised columns out of each row; marks of missing values become empty."""
+    """Pick the recognised columns out of each row; marks of missing values become empty, except in names."""
     for line, cells in lines:
-        picked = {name: cells[index].strip() for name, index in columns.items()}
+        picked = {name: clean(cells[index]) for name, index in columns.items()}
         known = {
-            name: "" if name not in ("slide", "case") and cell.lower() in _MISSING else cell
-            for name, cell in picked.items()
+            name: "" if name not in NAMES and is_missing(cell) else cell for name, cell in picked.items()
         }
         yield Row(f"{table}:{line}", known)
 
@@ -152,38 +210,24 @@ def slide_name(text: str) -> str:
     >>> slide_name("slides/TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF.svs")
     'TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF'
     """
-    path = PureWindowsPath(text.strip())  # parts at / and at \
-    return path.stem if path.suffix.lower() in (*SUFFIXES, ".pt", ".h5", ".zarr") else path.name
+    path = PureWindowsPath(clean(text))  # parts at / and at \
+    return clean(path.stem if path.suffix.lower() in (*SUFFIXES, ".pt", ".h5", ".zarr") else path.name)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """A guess at what was meant, to be put into a message; empty where nothing is near."""
-    near = difflib.get_close_matches(name, sorted(known), n=1)
+    names = sorted(known)
+    number = re.sub(r"\.0+$", "", name).lstrip("0")
+    near = [one for one in names if number.isdigit() and re.sub(r"\.0+$", "", one).lstrip("0") == number]
+    near = near[:1] or difflib.get_close_matches(name, names, n=1)
     return f" (is it {near[0]!r}?)" if near else ""
 
 
-def _read_lines(file: TextIO, table: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells of everything but blank lines, the header first."""
-    first = file.readline()
-    file.seek(0)
-    reader = csv.reader(file, delimiter=max(",;\t", key=first.count), strict=True)
-    width = 0
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        width = width or len(cells)
-        if len(cells) != width:
-            raise CohortError(
-                f"{table}:{reader.line_num}: the row has {len(cells)} cells, the header {width};"
-                " put a text that holds the separator into quotes"
-            )
-        yield reader.line_num, cells
-
-
-def _find_stated(name: str, column: str, header: Sequence[str], table: Path) -> int:
-    if name not in COLUMNS:
-        raise CohortError(f"columns: {name!r}{suggest(name, COLUMNS)} is not one of {', '.join(COLUMNS)}")
-    return _find_column(column, header, table, name)
+def _check_names(stated: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    for name in stated:
+        if name not in COLUMNS:
+            raise CohortError(f"columns: {name!r}{suggest(name, COLUMNS)} is not one of {', '.join(COLUMNS)}")
+    return stated
 
 
 def _find_column(column: str, header: Sequence[str], table: Path, meaning: str) -> int:
@@ -202,8 +246,8 @@ def _no_slides(header: Sequence[str], table: Path) -> str:
             " put a line such as case,slide,label,split above it"
         )
     return (
-        f"{table} has no column of slide names (one of {', '.join(COLUMNS['slide'])}) or of cases"
-        f" (one of {', '.join(COLUMNS['case'])}), only {_shorten(header)}; say which it is with columns: {{slide: NAME}}"
+        f"{table} has no column of slide names (one of {', '.join(COLUMNS['slide'])}) or of cases (case, case_id,"
+        f" patient, subject_id, …), only {_shorten(header)}; say which it is with columns: {{slide: NAME}}"
     )
 
 
@@ -211,11 +255,11 @@ def _shorten(header: Sequence[str]) -> str:
     return f"[{', '.join(map(repr, header[:12]))}{', …' if len(header) > 12 else ''}]"
 
 
-def _pair_survival(columns: dict[str, int], stated: Mapping[str, str], table: Path) -> dict[str, int]:
+def _pair_survival(columns: dict[str, int], stated: Mapping[str, str | None], table: Path) -> dict[str, int]:
     """A time without an event, or the reverse, is something else than survival."""
     time, event = columns.keys() & {"time", "days"}, columns.keys() & {"event", "censorship"}
     lone = time ^ event if not (time and event) else set()
-    for name in sorted(lone & stated.keys()):
+    for name in sorted(lone & {name for name, column in stated.items() if column}):
         other = "event" if name in time else "time"
         raise CohortError(
             f"{table}: {name} is stated and its {other} is nowhere; survival needs both: columns: {{{other}: NAME}}"

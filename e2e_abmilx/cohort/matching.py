@@ -2,11 +2,12 @@
 
 import logging
 import math
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from e2e_abmilx.cohort.cases import Case
+from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import TCGA_SLIDE, CohortError, slide_name, suggest
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,9 @@ def encode_labels(cases: Sequence[Case], classes: Sequence[str] | None) -> tuple
     unlabelled = [case.id for case in cases if not case.label]
     if unlabelled:
         raise CohortError(
-            f"{len(unlabelled)} of {len(cases)} cases have no label, first {unlabelled[0]}; complete the table,"
-            " take their rows out, or say which column is the label with columns: {label: NAME}"
+            f"{len(unlabelled)} of {len(cases)} cases have no label, first {unlabelled[0]} (NA, None, - and the like mean"
+            " none); complete the table, take their rows out, or say which column is the label with columns:"
+            " {label: NAME}"
         )
     found = sorted({case.label for case in cases}, key=_numbers_first)
     order = tuple(str(name) for name in classes) if classes is not None else tuple(found)
@@ -75,7 +77,8 @@ def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> t
 
     A name of the table is a slide's when it is the same, apart from a known file ending. TCGA slides are also found
     without the uuid of their file (``TCGA-XX-XXXX-01Z-00-DX1``), and all slides of a patient by the patient's barcode
-    (``TCGA-XX-XXXX``). Nothing else matches.
+    (``TCGA-XX-XXXX``). Accents match in whichever way Unicode spells them, and ``7.0`` matches a slide ``7`` where there
+    is no ``7.0``. Nothing else matches.
 
     Args:
         cases: The cohort.
@@ -101,7 +104,7 @@ def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> t
                 )
     by_barcode = sum(found != [slide] for _, slide, found in wanted if found)
     if by_barcode:
-        logger.info("%d names found by file ending or TCGA barcode in %s", by_barcode, where)
+        logger.info("%d names found by file ending, other spelling or TCGA barcode in %s", by_barcode, where)
     spare = names.there - owners.keys()
     missing = [(case, slide) for case, slide, found in wanted if not found]
     complaints = [
@@ -131,7 +134,7 @@ class _Names:
         for name in sorted(self.there):
             plain = slide_name(name)
             tcga = TCGA_SLIDE.fullmatch(plain)
-            for key in {plain, tcga["slide"]} if tcga else {plain}:
+            for key in {plain, unicodedata.normalize("NFC", plain), *([tcga["slide"]] if tcga else [])}:
                 self._plain[key].append(name)
             if tcga:
                 self._patient[tcga["patient"]].append(name)
@@ -152,6 +155,9 @@ class _Names:
 
     def _candidates(self, name: str) -> list[str]:
         found = self._plain.get(name, [])
+        number = name.removesuffix(".0")
+        if not found and number.isdigit():  # as spreadsheets and pandas write the names 1, 2, 3
+            found = self._plain.get(number, [])
         tcga = TCGA_SLIDE.fullmatch(name)
         if found or not tcga:
             return found

@@ -1,25 +1,15 @@
-"""Which cases train, validate and test: from files, or made."""
+"""Which cases train, validate and test: the table's folds, or made ones."""
 
-import csv
 import logging
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from e2e_abmilx.cohort.cases import Case
-from e2e_abmilx.cohort.label_tables import (
-    TCGA_PATIENT,
-    CohortError,
-    open_table,
-    recognise,
-    rows_of,
-    slide_name,
-    suggest,
-)
+from e2e_abmilx.cohort.entries import Case
+from e2e_abmilx.cohort.label_tables import TCGA_PATIENT, CohortError, suggest
+from e2e_abmilx.cohort.persons import Identity, group_persons
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +19,6 @@ SPLITS = ("train", "val", "test")
 #: What all parts have equal shares of: each class, each label of every class of a multi-label cohort, or events and
 #: censored cases.
 Stratum = Literal["label", "labels", "event"]
-
-_FOLD_FILES = ("splits_{}.csv", "fold_{}.csv")
 
 
 def assign_folds(
@@ -43,24 +31,64 @@ def assign_folds(
 ) -> list[Case]:
     """Make splits: fold ``fold`` is the test split, the next one validation, the rest training.
 
-    Groups stay whole; each, from the largest down, goes to the fold where it keeps the strata most even. The folds
-    depend on the cases and the seed, not on the order of the cases.
+    Where the table has a column of folds, these are used. Else folds are made: groups stay whole; each, from the
+    largest down, goes to the fold where it keeps the strata most even. Made folds depend on the cases and the seed,
+    not on the order of the cases.
 
     Args:
-        cases: The cohort; its own splits are replaced.
-        fold: Which fold to test on, from 0.
+        cases: The cohort, without a validation or test split of its own.
+        fold: Which fold to test on, from 0, or as the table numbers its own.
         folds: Number of folds, at least 3.
         seed: Order of groups of equal size.
         stratify_by: What the folds have equal shares of.
 
     Raises:
-        CohortError: There are fewer groups than folds.
+        CohortError: The cohort has splits of its own, there are fewer groups than folds, or the table's own folds are
+            others than asked for or part a group.
     """
-    if folds < 3 or not 0 <= fold < folds:
+    own = _own_folds(cases)
+    if not own and (folds < 3 or not 0 <= fold < folds):
         raise CohortError(f"fold {fold} of {folds}: there must be at least 3 folds, counted from 0")
+    counts = Counter(case.split for case in cases)
+    if counts["val"] or counts["test"]:
+        raise CohortError(
+            f"the table has splits of its own ({counts['train']} train, {counts['val']} val, {counts['test']} test), which"
+            f" fold {fold} (data.fold) would replace; leave data.fold out to use them, or let them be replaced with"
+            " columns: {split: null}"
+        )
+    if own:
+        return _take_fold(cases, own, fold, folds)
     dealt = _deal_groups(cases, [1 / folds] * folds, seed, stratify_by)
     splits = {fold: "test", (fold + 1) % folds: "val"}
     return [case._replace(split=splits.get(dealt[_group(case)], "train")) for case in cases]
+
+
+def _own_folds(cases: Sequence[Case]) -> list[str]:
+    """Numbers of the folds that a table names, in order; none where it names none."""
+    return sorted({case.split for case in cases if case.split.isdigit()}, key=int)
+
+
+def _take_fold(cases: Sequence[Case], own: Sequence[str], fold: int, folds: int) -> list[Case]:
+    """Splits of the table's own folds."""
+    listed = ", ".join(own)
+    without = next((case.id for case in cases if case.split not in own), None)
+    if without is not None:
+        raise CohortError(f"case {without} has no fold, others have ({listed}); give each case one")
+    if str(fold) not in own:
+        raise CohortError(
+            f"fold {fold} is none of the table's own ({listed}); name one of these (data.fold); crossval needs folds"
+            " that are numbered from 0"
+        )
+    if len(own) != folds or folds < 3:
+        raise CohortError(
+            f"the table has {len(own)} folds of its own ({listed}), and {folds} are asked for; set data.folds to"
+            f" {len(own)}, which must be at least 3, or let folds be made with columns: {{fold: null}}"
+        )
+    refuse_leaks(cases)
+    validating = own[(own.index(str(fold)) + 1) % len(own)]
+    logger.info("the table's own folds: fold %d tests, fold %s validates", fold, validating)
+    splits = {str(fold): "test", validating: "val"}
+    return [case._replace(split=splits.get(case.split, "train")) for case in cases]
 
 
 def carve_validation(
@@ -96,63 +124,14 @@ def carve_validation(
 def group_by_site(cases: Sequence[Case]) -> list[Case]:
     """Make the tissue source site of each TCGA case its group, so that no site is in two splits.
 
+    Sites that share a group are one.
+
     Raises:
         CohortError: A case is not named by a TCGA barcode.
     """
-    return [case._replace(group=_site(case)) for case in cases]
-
-
-def read_splits(cases: Sequence[Case], path: Path, *, fold: int | None = None) -> list[Case]:
-    """Give the cases of a cohort the splits that a file names.
-
-    The file is a CSV with a column ``split`` beside one of cases or slides, as :func:`write_splits` writes it and
-    the authors' fold tables are; or one with the columns ``train``, ``val`` and ``test``, which list cases or
-    slides, as CLAM and its relatives write it.
-
-    Args:
-        cases: The cohort; its own splits are replaced.
-        path: The file, or a folder of ``splits_<fold>.csv`` or ``fold_<fold>.csv``.
-        fold: Which file of the folder.
-
-    Returns:
-        The cases that the file names; the others are left out, and the log says how many.
-
-    Raises:
-        CohortError: The file is absent or no such file, names something unknown, or a case is in two splits.
-    """
-    file = _fold_file(path, fold)
-    index = {slide: number for number, case in enumerate(cases) for slide in case.slides}
-    index |= {case.id: number for number, case in enumerate(cases)}
-    found: dict[int, tuple[str, str]] = {}
-    for where, name, split in _listed(file):
-        number = index.get(name, index.get(slide_name(name)))
-        if number is None:
-            raise CohortError(
-                f"{where}: the label table has no case or slide {name!r}{suggest(name, index)};"
-                " correct the file or the table"
-            )
-        first_where, first = found.setdefault(number, (where, split))
-        if first != split:
-            raise CohortError(
-                f"{first_where} and :{where.rpartition(':')[2]}: case {cases[number].id} is in two splits"
-                f" ({first!r} and {split!r}); a case and all its slides belong to one"
-            )
-    left_out = [case.id for number, case in enumerate(cases) if number not in found]
-    if left_out:
-        logger.warning(
-            "%s: %d cases have no split and are left out: %s", file, len(left_out), ", ".join(left_out)
-        )
-    return [case._replace(split=found[number][1]) for number, case in enumerate(cases) if number in found]
-
-
-def write_splits(cases: Sequence[Case], path: Path) -> None:
-    """Write a CSV ``case,split`` that :func:`read_splits` reads; with ``time,event`` where they are known."""
-    survival = any(math.isfinite(case.time) for case in cases)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["case", "split", *(["time", "event"] if survival else [])])
-        for case in cases:
-            writer.writerow([case.id, case.split, *([case.time, case.event] if survival else [])])
+    rows = [Identity(case.id, (), _site(case), {"": case.group}) for case in cases]
+    groups = group_persons(rows, "the cohort").groups
+    return [case._replace(group=groups[case.id]) for case in cases]
 
 
 def check_splits(cases: Sequence[Case], *, needed: Sequence[str]) -> None:
@@ -165,7 +144,11 @@ def check_splits(cases: Sequence[Case], *, needed: Sequence[str]) -> None:
     Raises:
         CohortError: A split is unknown, a needed one is empty, or a group is in two.
     """
-    firsts: dict[str, Case] = {}
+    if own := _own_folds(cases):
+        raise CohortError(
+            f"the table has no splits but numbers of folds ({', '.join(own)}); say which fold to test on (data.fold:"
+            f" {own[0]}), or leave them out with columns: {{fold: null}}"
+        )
     for case in cases:
         if case.split not in SPLITS:
             near = suggest(case.split, SPLITS) if case.split else ""
@@ -173,15 +156,28 @@ def check_splits(cases: Sequence[Case], *, needed: Sequence[str]) -> None:
                 f"case {case.id}: split {case.split!r}{near} is not one of {', '.join(SPLITS)}; correct the table's"
                 " split column, name a file of splits (data.splits), or let folds be made (data.fold: 0)"
             )
-        first = firsts.setdefault(_group(case), case)
-        if first.split != case.split:
-            raise CohortError(
-                f"group {_group(case)} is in two splits: case {first.id} in {first.split}, case {case.id} in"
-                f" {case.split}; correct the splits, or if these cases have nothing in common, the column of groups"
-            )
+    refuse_leaks(cases)
     for split in needed:
         if not any(case.split == split for case in cases):
             raise CohortError(f"the {split} split has no case; give some rows the split {split!r}")
+
+
+def refuse_leaks(cases: Sequence[Case]) -> None:
+    """Refuse splits, or folds, that part a group: a patient, or what else belongs together.
+
+    Raises:
+        CohortError: A group is in two.
+    """
+    firsts: dict[str, Case] = {}
+    for case in cases:
+        first = firsts.setdefault(_group(case), case)
+        if first.split != case.split:
+            noun = "folds" if case.split.isdigit() else "splits"
+            raise CohortError(
+                f"group {_group(case)} is in two {noun}: case {first.id} in {first.split or 'none'}, case {case.id} in"
+                f" {case.split or 'none'}; correct them, or if these cases have nothing in common, the column of patients"
+                " or groups"
+            )
 
 
 def _deal_groups(
@@ -238,46 +234,3 @@ def _site(case: Case) -> str:
             " name the table's column of sites with columns: {group: NAME}"
         )
     return barcode["site"]
-
-
-def _fold_file(path: Path, fold: int | None) -> Path:
-    if not path.is_dir():
-        if fold is not None:
-            raise CohortError(
-                f"{path} is one file of splits, so fold {fold} has no meaning; name the folder, or leave fold out"
-            )
-        return path
-    if fold is None:
-        raise CohortError(f"{path} is a folder of splits; say which fold (data.fold: 0)")
-    files = [path / name.format(fold) for name in _FOLD_FILES]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
-        there = sorted(file.name for file in path.glob("*.csv"))
-        raise CohortError(
-            f"{path} has no {' or '.join(file.name for file in files)}, only {there}; check the fold"
-        )
-    return found
-
-
-def _listed(file: Path) -> Iterator[tuple[str, str, str]]:
-    """File and line, name and split of everything that a file of splits names."""
-    with open_table(file) as (header, lines):
-        keys = [name.lower() for name in header]
-        if {"train", "val"} <= set(keys) or {"train", "test"} <= set(keys):
-            for line, cells in lines:
-                for key, cell in zip(keys, cells, strict=True):
-                    if key in SPLITS and cell.strip():
-                        yield f"{file}:{line}", cell.strip(), key
-            return
-        columns = recognise(header, file, {})
-        if "split" not in columns:
-            raise CohortError(
-                f"{file} has neither a column split nor the columns train, val and test; a file of splits has either"
-            )
-        for row in rows_of(lines, columns, file):
-            split = row.cells["split"].lower()
-            if split not in SPLITS:
-                raise CohortError(
-                    f"{row.where}: split {split!r}{suggest(split, SPLITS)} is not one of {', '.join(SPLITS)}; correct it"
-                )
-            yield row.where, row.cells["case" if "case" in columns else "slide"], split

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from e2e_abmilx.cohort.cases import Case
+from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import CohortError
 
 

@@ -17,16 +17,14 @@ from e2e_abmilx.cohort import (
     SPLITS,
     Case,
     CohortError,
+    SplitPlan,
     Stratum,
-    assign_folds,
-    carve_validation,
     check_splits,
     encode_labels,
     encode_multi_labels,
-    group_by_site,
     match_slides,
     read_cohort,
-    read_splits,
+    spell_classes,
     time_bins,
     time_edges,
     write_splits,
@@ -45,17 +43,19 @@ class BagDataModule(LightningDataModule):
 
     Args:
         labels: Label table (CSV); without one, every slide is a case that can be predicted only.
-        columns: The table's names for ``slide``, ``case``, ``label``, ``time``, ``event``, ``split``, ``group``
-            where they are not the usual ones.
+        columns: The table's names for ``slide``, ``case``, ``patient``, ``label``, ``time``, ``days``, ``event``,
+            ``censorship``, ``split``, ``fold``, ``group`` where they are not the usual ones; null for one that is not
+            to be read.
         slide_table: A second table that says which slides a case has, where the labels are one row a case.
         target: ``"label"``: the class; ``"multi_label"``: which of several classes, each in a column of its own;
             ``"survival"``: time and event.
-        classes: The classes in order; by default those in the table, sorted. For ``"multi_label"`` the table's
-            columns of 1, 0 or, where it is unknown, nothing.
+        classes: The classes in order, in quotes where YAML would take them for something else (``"no"``); by default
+            those in the table, sorted. For ``"multi_label"`` the table's columns of 1, 0 or, where it is unknown,
+            nothing.
         time_bins: Discrete times of a survival model: quantiles of the events.
         bins: Whose events: those of the ``"train"`` cases, or of the whole ``"cohort"``, as the authors do.
         splits: A file of splits, or a folder of one file a fold, instead of the table's.
-        fold: Which fold to test on: of ``splits``, or of ``folds`` made ones.
+        fold: Which fold to test on: of ``splits``, of the table's column of folds, or of ``folds`` made ones.
         folds: Number of folds, where ``fold`` is given and ``splits`` is not.
         by_site: Never part the cases of a site of TCGA, which their barcodes tell.
         val_share: Share of the training cases that validate, where no split says which do.
@@ -72,10 +72,10 @@ class BagDataModule(LightningDataModule):
         self,
         labels: Path | None = None,
         *,
-        columns: dict[str, str] | None = None,
+        columns: dict[str, str | None] | None = None,
         slide_table: Path | None = None,
         target: Literal["label", "multi_label", "survival"] = "label",
-        classes: list[str] | None = None,
+        classes: list[str | int | float | bool | None] | None = None,
         time_bins: int = 4,
         bins: Literal["train", "cohort"] = "train",
         splits: Path | None = None,
@@ -93,10 +93,11 @@ class BagDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it counts bags and must be at least 1")
+        names = None if classes is None else spell_classes(classes)
         if target == "multi_label":
-            _check_multi_label(classes or [], balanced=balanced)
+            _check_multi_label(names or [], balanced=balanced)
         self.labels, self.columns, self.slide_table = labels, columns, slide_table
-        self.target, self.class_names, self.time_bins, self.bins = target, classes, time_bins, bins
+        self.target, self.class_names, self.time_bins, self.bins = target, names, time_bins, bins
         self.splits, self.fold, self.folds, self.by_site = splits, fold, folds, by_site
         self.val_share, self.skip_missing = val_share, skip_missing
         self.select_on_test, self.balanced = select_on_test, balanced
@@ -109,6 +110,7 @@ class BagDataModule(LightningDataModule):
         self.time_edges: tuple[float, ...] = ()
         self._progress: Progress | None = None
         self._copies: torch.cuda.Stream | None = None
+        self._stage = ""
 
     @abstractmethod
     def available(self) -> tuple[Path, list[str]]:
@@ -133,8 +135,9 @@ class BagDataModule(LightningDataModule):
             CohortError: The table, its splits or its labels cannot be used.
             BagError: Files cannot make bags together.
         """
-        if self.cases:
+        if self.cases.get("train") or (self.cases and stage == self._stage):
             return
+        self._stage = stage  # a table without splits is another thing to each stage
         cases = self._read_cases(stage)
         self.check(cases)
         targets = self._number_targets(cases)
@@ -274,8 +277,9 @@ class BagDataModule(LightningDataModule):
             columns=self.columns,
             label_columns=(self.class_names or []) if self.target == "multi_label" else [],
             slide_table=self.slide_table,
+            target=self.target,
         )
-        cases = self._split(cases)
+        cases = self._split(cases, stage)
         matched, complaints = match_slides(cases, slides, folder)
         if len(matched) < len(cases) and not self.skip_missing:
             raise CohortError(
@@ -284,26 +288,22 @@ class BagDataModule(LightningDataModule):
             )
         for line in complaints:
             logger.warning("%s", line)
-        needed = ("train",) if self.select_on_test else ("train", "val")
-        check_splits(matched, needed=needed if stage == "fit" else ())
+        if stage == "fit":
+            check_splits(matched, needed=("train",) if self.select_on_test else ("train", "val"))
         return matched
 
-    def _split(self, cases: list[Case]) -> list[Case]:
+    def _split(self, cases: list[Case], stage: str) -> list[Case]:
         """Settle the splits of all cases, those without slides too: a missing slide must not move the others."""
-        stratify_by = _STRATA[self.target]
-        if self.by_site:
-            cases = group_by_site(cases)
-        if self.splits is not None:
-            cases = read_splits(cases, Path(self.splits), fold=self.fold)
-        elif self.fold is not None:
-            cases = assign_folds(
-                cases, fold=self.fold, folds=self.folds, seed=self.seed, stratify_by=stratify_by
-            )
-        splits = {case.split for case in cases}
-        if "train" in splits and "val" not in splits and not self.select_on_test:
-            logger.info("no validation cases are given: %g of the training cases validate", self.val_share)
-            cases = carve_validation(cases, share=self.val_share, seed=self.seed, stratify_by=stratify_by)
-        return cases
+        plan = SplitPlan(
+            file=self.splits,
+            fold=self.fold,
+            folds=self.folds,
+            by_site=self.by_site,
+            val_share=None if self.select_on_test else self.val_share,
+            seed=self.seed,
+            stratify_by=_STRATA[self.target],
+        )
+        return plan.settle(cases, stage)
 
     def write_splits(self, path: Path) -> None:
         """Write which case is in which split, in the form that ``splits`` reads."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from e2e_abmilx.cohort import CohortError, read_cohort
+from e2e_abmilx.cohort import CohortError, Target, read_cohort
 from e2e_abmilx.manifest import CachedSlide, read_manifest
 from e2e_abmilx.runs import Run
 
@@ -16,12 +16,14 @@ class Origin(NamedTuple):
         labels: The label table.
         columns: The table's own names of columns, with ours before them.
         slide_table: The table that says which slides a case has.
+        target: What was learnt.
         cache: Folder of the patch stores.
     """
 
     labels: Path | None
-    columns: tuple[tuple[str, str], ...]
+    columns: tuple[tuple[str, str | None], ...]
     slide_table: Path | None
+    target: Target | None
     cache: Path | None
 
     @classmethod
@@ -34,6 +36,7 @@ class Origin(NamedTuple):
             Path(labels) if labels else None,
             tuple((data.get("columns") or {}).items()),
             Path(data["slide_table"]) if data.get("slide_table") else None,
+            data.get("target"),
             Path(cache) if cache else None,
         )
 
@@ -42,7 +45,9 @@ class Origin(NamedTuple):
         if self.labels is None:
             return {}
         try:
-            cases = read_cohort(self.labels, columns=dict(self.columns), slide_table=self.slide_table)
+            cases = read_cohort(
+                self.labels, columns=dict(self.columns), slide_table=self.slide_table, target=self.target
+            )
         except (CohortError, OSError):
             return {}
         return {case.id: case.slides for case in cases}

@@ -47,7 +47,7 @@ def _recognised(header: str, **stated: str) -> dict[str, str]:
         ),
         # STAMP
         ("PATIENT,FILENAME", {"case": "PATIENT", "slide": "FILENAME"}),
-        ("PATIENT,OS,OS.time", {"case": "PATIENT", "event": "OS", "time": "OS.time"}),
+        ("PATIENT,OS,OS.time", {"case": "PATIENT", "event": "OS", "days": "OS.time"}),
         # slideflow, PathBench, eva, PANDA at Kaggle
         ("patient,slide,category", {"case": "patient", "slide": "slide", "label": "category"}),
         (

@@ -62,6 +62,10 @@ def _match(slides: list[str], there: list[str]) -> tuple[list[str] | None, list[
         (SLIDE, [SLIDE, f"{SLIDE}.{UUID}"], [SLIDE]),
         (f"{SLIDE}.{UUID}", [SLIDE], [SLIDE]),
         (f"{SLIDE}.{UUID}", [SLIDE, f"{SLIDE}.{UUID}"], [f"{SLIDE}.{UUID}"]),
+        ("7.0", ["7"], ["7"]),  # as pandas writes a column of numbers
+        ("7.0", ["7", "7.0"], ["7.0"]),
+        ("7.0", ["7.svs"], ["7.svs"]),
+        ("Pr\u00e4parat", ["Pra\u0308parat"], ["Pra\u0308parat"]),  # NFC and NFD
         (
             "TCGA-3C-AALI",
             [f"{SLIDE}.{UUID}", "TCGA-3C-AALI-01A-01-TS1"],
@@ -81,6 +85,8 @@ def test_names_that_mean_a_slide(wanted: str, there: list[str], found: list[str]
         ("b", ["ab"]),  # no substring
         ("ab", ["a"]),
         ("A", ["a"]),
+        ("7", ["007"]),
+        ("7.1", ["7"]),
         (f"{SLIDE}.{UUID}", [f"{SLIDE}.{OTHER}"]),  # another file of the slide
         ("TCGA-3C-AALI-01Z-00-DX", [SLIDE]),
         ("TCGA-3C-AAL", [SLIDE]),

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from e2e_abmilx.cohort.cases import Case, read_cohort
+from e2e_abmilx.cohort.cases import read_cohort
+from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import CohortError
 from e2e_abmilx.cohort.time_bins import time_bins, time_edges
 

@@ -1,0 +1,240 @@
+"""Files of splits, read and written."""
+
+import csv
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from e2e_abmilx.cohort.entries import Case
+from e2e_abmilx.cohort.label_tables import (
+    PATIENTS,
+    CohortError,
+    open_table,
+    recognise,
+    rows_of,
+    slide_name,
+    suggest,
+)
+from e2e_abmilx.cohort.spellings import read_split
+from e2e_abmilx.cohort.splits import SPLITS, refuse_leaks
+from e2e_abmilx.tables import clean, is_missing, plain_name
+
+logger = logging.getLogger(__name__)
+
+_FOLD_FILES = ("splits_{}.csv", "fold_{}.csv")
+
+# What a name may be of, by the column that it is in, the likeliest first.
+_READINGS = {
+    "slide": ("slide",),
+    "case": ("case", "person", "slide"),
+    "patient": ("person", "case", "slide"),
+    "": ("case", "slide", "person"),  # the columns train, val and test
+}
+_NOUNS = {"slide": "slide", "patient": "patient, case or slide"}
+
+#: Numbers of the cases that each name means, by what the name is of.
+Index = Mapping[str, Mapping[str, list[int]]]
+
+
+class _Listed(NamedTuple):
+    """What a file of splits says in one place: names by the column that each is in, and their split."""
+
+    where: str
+    names: Mapping[str, str]
+    split: str
+
+
+def read_splits(cases: Sequence[Case], path: Path, *, fold: int | None = None) -> list[Case]:
+    """Give the cases of a cohort the splits that a file names.
+
+    The file is a CSV with a column ``split`` beside one of cases or slides, as :func:`write_splits` writes it and
+    the authors' fold tables are; or one with the columns ``train``, ``val`` and ``test``, which list cases or
+    slides, as CLAM and its relatives write it. A name under a column of slides is a slide's; under one of cases it is
+    a case's or a patient's. ``valid``, ``Training`` and other usual spellings are known.
+
+    Args:
+        cases: The cohort; its own splits are replaced.
+        path: The file, or a folder of ``splits_<fold>.csv`` or ``fold_<fold>.csv``.
+        fold: Which file of the folder.
+
+    Returns:
+        The cases that the file names; the others are left out, and the log says how many.
+
+    Raises:
+        CohortError: The file is absent or no such file, names something unknown, a case or
+            patient is in two splits, or names can be read in two ways.
+    """
+    file = _fold_file(path, fold)
+    listed = list(_list_names(file))
+    found: dict[int, tuple[str, str]] = {}
+    for (where, _, split), numbers in zip(listed, _look_up(listed, _index(cases)), strict=True):
+        for number in numbers:
+            first_where, first = found.setdefault(number, (where, split))
+            if first != split:
+                raise CohortError(
+                    f"{first_where} and :{where.rpartition(':')[2]}: case {cases[number].id} is in two splits"
+                    f" ({first!r} and {split!r}); a case and all its slides belong to one"
+                )
+    left_out = [case.id for number, case in enumerate(cases) if number not in found]
+    if left_out:
+        logger.warning(
+            "%s: %d cases have no split and are left out: %s", file, len(left_out), ", ".join(left_out)
+        )
+    chosen = [case._replace(split=found[number][1]) for number, case in enumerate(cases) if number in found]
+    try:
+        refuse_leaks(chosen)
+    except CohortError as error:
+        raise CohortError(f"{file}: {error}") from error
+    return chosen
+
+
+def write_splits(cases: Sequence[Case], path: Path) -> None:
+    """Write a CSV ``case,split`` that :func:`read_splits` reads; with ``time,event`` where they are known."""
+    survival = any(math.isfinite(case.time) for case in cases)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["case", "split", *(["time", "event"] if survival else [])])
+        for case in cases:
+            writer.writerow([case.id, case.split, *([case.time, case.event] if survival else [])])
+
+
+def _index(cases: Sequence[Case]) -> Index:
+    index: dict[str, dict[str, list[int]]] = {kind: defaultdict(list) for kind in ("case", "slide", "person")}
+    for number, case in enumerate(cases):
+        index["case"][case.id].append(number)
+        index["person"][case.group or case.id].append(number)
+        for slide in case.slides:
+            index["slide"][slide].append(number)
+    return index
+
+
+def _look_up(listed: Sequence[_Listed], index: Index) -> list[list[int]]:
+    """Which cases each place means: all names are read alike where they can be.
+
+    Raises:
+        CohortError: A name means nothing, or names mean different cases when they are read in two ways.
+    """
+    columns = [
+        column
+        for column in ("patient", "case", "slide", "")
+        if all(column in entry.names for entry in listed)
+    ]
+    readings = {
+        (column, kind): [_find(entry.names[column], index[kind]) for entry in listed]
+        for column in columns
+        for kind in _READINGS[column]
+    }
+    whole = {names: numbers for names, numbers in readings.items() if all(numbers)}
+    if whole:
+        (column, kind), chosen = next(iter(whole.items()))
+        for (other, other_kind), numbers in whole.items():
+            # a name under `case` is a case's if it can be, one under `patient` no slide's
+            if other != column or column == "" or (kind == "person" and other_kind == "case"):
+                _refuse_two_readings(listed, column, chosen, numbers)
+        return chosen
+    column = columns[0]
+    if column:
+        best = max(
+            (readings[column, kind] for kind in _READINGS[column]), key=lambda found: sum(map(bool, found))
+        )
+        return _refuse_unknown(listed, column, best, index)
+    mixed = [list[int]() for _ in listed]
+    for found in readings.values():
+        _refuse_two_readings(listed, column, mixed, found)
+        mixed = [one or other for one, other in zip(mixed, found, strict=True)]
+    return _refuse_unknown(listed, column, mixed, index)
+
+
+def _find(name: str, index: Mapping[str, list[int]]) -> list[int]:
+    """The cases that a name means: as it stands, as a file, as a number that a spreadsheet wrote with or without ``.0``."""
+    whole = name.removesuffix(".0")
+    for spelling in (name, slide_name(name), *([whole, f"{whole}.0"] if whole.isdigit() else [])):
+        if spelling in index:
+            return index[spelling]
+    parts = [_find(part, index) for part in name.split(";") if part.strip()] if ";" in name else []
+    return [number for part in parts for number in part] if all(parts) else []
+
+
+def _refuse_two_readings(
+    listed: Sequence[_Listed], column: str, one: Sequence[list[int]], other: Sequence[list[int]]
+) -> None:
+    for entry, first, second in zip(listed, one, other, strict=True):
+        if first and second and not set(first) & set(second):
+            raise CohortError(
+                f"{entry.where}: {entry.names[column]!r} may be one case, or a slide or patient of another; list the names"
+                " under a column slide, or under one named case, beside a column split"
+            )
+
+
+def _refuse_unknown(
+    listed: Sequence[_Listed], column: str, found: Sequence[list[int]], index: Index
+) -> list[list[int]]:
+    for entry, numbers in zip(listed, found, strict=True):
+        if not numbers:
+            name, known = entry.names[column], {name for kind in _READINGS[column] for name in index[kind]}
+            raise CohortError(
+                f"{entry.where}: the label table has no {_NOUNS.get(column, 'case or slide')} {name!r}"
+                f"{suggest(name, known)}; correct the file or the table"
+            )
+    return list(found)
+
+
+def _fold_file(path: Path, fold: int | None) -> Path:
+    if not path.is_dir():
+        if fold is not None:
+            raise CohortError(
+                f"{path} is one file of splits, so fold {fold} has no meaning; name the folder, or leave fold out"
+            )
+        return path
+    if fold is None:
+        raise CohortError(f"{path} is a folder of splits; say which fold (data.fold: 0)")
+    files = [path / name.format(fold) for name in _FOLD_FILES]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        there = sorted(file.name for file in path.glob("*.csv"))
+        raise CohortError(
+            f"{path} has no {' or '.join(file.name for file in files)}, only {there}; check the fold"
+        )
+    return found
+
+
+def _list_names(file: Path) -> Iterator[_Listed]:
+    """Everything that a file of splits names."""
+    with open_table(file) as (header, lines):
+        keys = [read_split(name) for name in header]
+        if {"train", "val"} <= set(keys) or {"train", "test"} <= set(keys):
+            for line, cells in lines:
+                for key, cell in zip(keys, map(clean, cells), strict=True):
+                    if key in SPLITS and not is_missing(cell):
+                        yield _Listed(f"{file}:{line}", {"": cell}, key)
+            return
+        columns = recognise(header, file, {}, survival=False)
+        if "split" not in columns:
+            raise CohortError(
+                f"{file} has neither a column split nor the columns train, val and test; a file of splits has either"
+            )
+        kinds = {
+            name: _kind(name, header[index]) for name, index in columns.items() if name in ("slide", "case")
+        }
+        for row in rows_of(lines, columns, file):
+            split = read_split(row.cells["split"])
+            if split not in SPLITS:
+                raise CohortError(
+                    f"{row.where}: split {split!r}{suggest(split, SPLITS)} is not one of {', '.join(SPLITS)}; correct it"
+                )
+            names = {kind: row.cells[name] for name, kind in kinds.items() if row.cells[name]}
+            if not names:
+                raise CohortError(
+                    f"{row.where}: a split without a case or slide; complete the row, or take it out"
+                )
+            yield _Listed(row.where, names, split)
+
+
+def _kind(name: str, title: str) -> str:
+    """What a column of names holds: slides, cases, patients, or, where it is called ``id``, any of these."""
+    if plain_name(title) == "id":
+        return ""
+    return "patient" if name == "case" and plain_name(title) in map(plain_name, PATIENTS) else name
