@@ -183,17 +183,19 @@ class CoxLoss(nn.Module):
     """:func:`cox_loss` over a batch and the bags just before it, since a few bags alone are seldom comparable.
 
     In training the risks of the latest bags are remembered, without gradient, and take part as events and as bags at
-    risk. In evaluation there is no memory. The memory lies in checkpoints; under data parallelism all processes see
-    that of the first.
+    risk. Of each case only the last bag is remembered, and not while the case is in the batch: none meets its own past,
+    however few cases there are. Under data parallelism the batch is that of all processes, whose memories are alike. In
+    evaluation there is no memory. The memory lies in checkpoints.
 
     Args:
-        memory: Number of bags remembered. Fewer than the training cases, so that no case meets its own past.
+        memory: Number of bags remembered.
         ties: Method for events at the same time.
     """
 
     risks: Tensor
     times: Tensor
     events: Tensor
+    cases: Tensor
 
     def __init__(self, memory: int = 256, ties: Ties = "breslow") -> None:
         super().__init__()
@@ -202,21 +204,66 @@ class CoxLoss(nn.Module):
         self.register_buffer("risks", torch.zeros(memory))
         self.register_buffer("times", torch.full((memory,), -torch.inf))
         self.register_buffer("events", torch.zeros(memory))
+        self.register_buffer("cases", torch.full((memory,), _NOBODY))
 
-    def forward(self, risk: Tensor, time: Tensor, event: Tensor) -> Tensor:
-        """Return the mean loss over the events of batch and memory: ``(B,)``, ``(B,)``, ``(B,)`` → scalar."""
+    def forward(self, risk: Tensor, time: Tensor, event: Tensor, case: Tensor | None = None) -> Tensor:
+        """Return the mean loss over the events of batch and memory.
+
+        Args:
+            risk: Log hazard ratio, shape ``(B,)``.
+            time: Months until the event or the censoring, shape ``(B,)``.
+            event: 1 where the event happened, 0 where it was censored, shape ``(B,)``.
+            case: A number of each bag's case, at least 0, shape ``(B,)``; without them each bag counts as a new case.
+
+        Returns:
+            A scalar.
+        """
         if not self.training:
             return cox_loss(risk, time, event, ties=self.ties)
-        risk = torch.cat([self.risks, _at_least_float32(risk)])
-        time, event = torch.cat([self.times, time]), torch.cat([self.events, event])
-        self._remember(risk, time, event)
-        return cox_loss(risk, time, event, ties=self.ties)
+        case = torch.full_like(event, _NOBODY, dtype=torch.int64) if case is None else case
+        risk, time, event, case = _of_all_processes(_at_least_float32(risk), time, event.float(), case)
+        self._forget(case)
+        risk, time = torch.cat([self.risks, risk]), torch.cat([self.times, time])
+        event, case = torch.cat([self.events, event]), torch.cat([self.cases, case])
+        self._remember(risk, time, event, case)
+        loss = cox_loss(risk, time, event, ties=self.ties)
+        # each process has the loss of all bags and the gradient of its own, and gradients are averaged over processes
+        return loss + (_num_processes() - 1) * (loss - loss.detach())
 
-    def _remember(self, risk: Tensor, time: Tensor, event: Tensor) -> None:
+    def _forget(self, case: Tensor) -> None:
+        """Empty the places of cases that come again, and put empty places first, where they are the next to go."""
+        again = (self.cases[:, None] == case).any(dim=1) & (self.cases != _NOBODY)
+        self.times.masked_fill_(again, -torch.inf)
+        self.events.masked_fill_(again, 0)
+        self.cases.masked_fill_(again, _NOBODY)
+        order = self.times.isneginf().int().argsort(descending=True, stable=True)
+        for kept in (self.risks, self.times, self.events, self.cases):
+            kept.copy_(kept[order])
+
+    def _remember(self, *columns: Tensor) -> None:
         """Keep the latest bags of memory and batch."""
-        oldest = len(risk) - len(self.risks)
-        for kept, column in ((self.risks, risk), (self.times, time), (self.events, event)):
-            kept.copy_(column.detach()[oldest:])
+        for kept, column in zip((self.risks, self.times, self.events, self.cases), columns, strict=True):
+            kept.copy_(column.detach()[len(column) - len(kept) :])
+
+
+_NOBODY = -1  # the case of an empty place
+
+
+def _num_processes() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def _of_all_processes(risk: Tensor, *columns: Tensor) -> list[Tensor]:
+    """Columns of the bags of all processes, which have as many each; only the own risks have a gradient."""
+    if _num_processes() == 1:
+        return [risk, *columns]
+    gathered = []
+    for column in (risk, *columns):
+        parts = [torch.empty_like(column) for _ in range(_num_processes())]
+        torch.distributed.all_gather(parts, column.detach().contiguous())
+        gathered.append(parts)
+    gathered[0][torch.distributed.get_rank()] = risk
+    return [torch.cat(parts) for parts in gathered]
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

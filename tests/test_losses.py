@@ -231,6 +231,71 @@ def test_memory_holds_the_latest_bags(ties: Ties) -> None:
         torch.testing.assert_close(own.grad, again.grad)
 
 
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("memory", [3, 7, 256])
+def test_no_case_meets_its_own_past(memory: int, ties: Ties) -> None:
+    """Six cases over and over: each meets the others' last bags, as far as the memory reaches, and never its own."""
+    _, time, event = _cohort(6)
+    loss, last = CoxLoss(memory=memory, ties=ties), dict[int, Tensor]()
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(12):
+        for case in torch.randperm(6, generator=generator).split(2):
+            risk = torch.randn(2, generator=generator, requires_grad=True)
+            found = loss(risk, time[case], event[case], case)
+            others = [other for other in last if other not in case.tolist()]
+            met = {int(one) for one in loss.cases.tolist() if one >= 0} - set(case.tolist())
+            if memory >= 6:
+                assert met == set(others)
+            met_risks = [last[one] for one in others if one in met]
+            known = torch.tensor([one for one in others if one in met], dtype=torch.long)
+            if memory == 256:
+                wanted = cox_loss(
+                    torch.cat([*[one.reshape(1) for one in met_risks], risk]),
+                    torch.cat([time[known], time[case]]), torch.cat([event[known], event[case]]), ties=ties,
+                )  # fmt: skip
+                torch.testing.assert_close(found, wanted)
+            for one, value in zip(case.tolist(), risk.detach(), strict=True):
+                last[one] = value
+        places = [one for one in loss.cases.tolist() if one >= 0]
+        assert len(places) == len(set(places)) <= memory
+
+
+def _one_of_two(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    risk, time, event = _cohort(24)
+    loss, losses, gradients = CoxLoss(memory=10), [], []
+    for batch in torch.arange(24).split(4):
+        own = batch[rank::2]
+        live = risk[own].clone().requires_grad_()
+        value = loss(live, time[own], event[own], own % 9)
+        value.backward()
+        losses.append(value.detach())
+        gradients.append(live.grad)
+    torch.save((losses, gradients, loss.state_dict()), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_are_one_with_larger_batches(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_one_of_two, args=(str(tmp_path),), nprocs=2)
+    (first, own, memory), (second, others, other_memory) = (
+        torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)
+    )
+    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(memory, other_memory)
+    risk, time, event = _cohort(24)
+    loss = CoxLoss(memory=10)
+    for step, batch in enumerate(torch.arange(24).split(4)):
+        batch = torch.cat([batch[::2], batch[1::2]])
+        live = risk[batch].clone().requires_grad_()
+        value = loss(live, time[batch], event[batch], batch % 9)
+        value.backward()
+        torch.testing.assert_close(first[step], value.detach())
+        averaged = torch.cat([own[step], others[step]]) / 2  # as DDP averages, over both
+        torch.testing.assert_close(averaged, live.grad)
+
+
 def test_memory_learns_from_single_bags() -> None:
     """Bags come one by one: alone none has a gradient, with the memory the risk learns the order of the times."""
     torch.manual_seed(0)

@@ -207,8 +207,8 @@ class _Regions:
         square = np.arange((per_side * self.side) ** 2).reshape(per_side, self.side, per_side, self.side)
         places = square.transpose(0, 2, 1, 3).reshape(per_side**2, self.side**2)
         occupied = np.flatnonzero(places[:, 0] < num_patches)
-        self.occupied = torch.from_numpy(occupied).to(device)
-        self.real = torch.from_numpy(places[occupied] < num_patches).to(device)
+        self.occupied = torch.from_numpy(occupied).to(device, non_blocking=True)
+        self.real = torch.from_numpy(places[occupied] < num_patches).to(device, non_blocking=True)
 
     def split(self, tokens: Tensor) -> Tensor:
         """``(B, N, C)`` → ``(B, R, T, C)``, zeros where there is no patch."""
