@@ -215,8 +215,6 @@ def _damage(path: Path, how: str) -> None:
             _overwrite(path, 0.5, bytes)
         case "cut short":
             _retag(path, "TileByteCounts", 3000)
-        case "absent":
-            _retag(path, "TileByteCounts", 0)
         case "beyond the end":
             _retag(path, "TileOffsets", 2**31)
         case "endless":
@@ -232,7 +230,6 @@ def _damage(path: Path, how: str) -> None:
         "zeroed",
         "second half zeroed",
         "cut short",
-        "absent",
         "beyond the end",
         "endless",
     ],
@@ -255,6 +252,22 @@ def test_damage_costs_no_patch_but_those_on_the_tile(
     for corner, patch in found.items():
         np.testing.assert_array_equal(patch, sound[corner])
     assert f"left out {len(bad)} of" in caplog.text
+
+
+def test_what_the_file_leaves_out_is_background(one_level: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tiff"
+    path.write_bytes(one_level.read_bytes())
+    _retag(path, "TileByteCounts", 0)
+    with Slide(one_level) as slide:
+        plan = slide.plan(0.5, 64, 0.5)
+        coords = _grid(slide, plan)
+        whole = _cut(slide, plan, coords, 64)
+    with Slide(path) as slide:
+        found = _cut(slide, plan, coords, 64)
+    assert list(found) == list(whole)
+    for (x, y), patch in found.items():
+        is_out = 512 <= x < 768 and 256 <= y < 512
+        np.testing.assert_array_equal(patch, 255 if is_out else whole[x, y])
 
 
 @settings(max_examples=25, deadline=None)

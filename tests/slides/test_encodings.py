@@ -1,0 +1,85 @@
+"""TIFFs of every encoding: each is read as drawn or refused by name."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from formats_table import TABLE, Trial, accepted, draw_table, tolerance, try_variant
+from tiff_variants import Variant, all_variants
+
+from e2e_abmilx.slides.encodings import OPENSLIDE, TRUSTED
+
+VARIANTS = all_variants()
+SAMPLE = [VARIANTS[index] for index in np.random.default_rng(0).permutation(len(VARIANTS))[:60]]
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> dict[object, Trial]:
+    return accepted(tmp_path_factory.mktemp("accepted"))
+
+
+def test_what_is_accepted_is_the_table_and_is_right(trials: dict[object, Trial]) -> None:
+    assert trials.keys() == TRUSTED.keys()
+    for encoding, trial in trials.items():
+        assert trial.reader == TRUSTED[encoding]
+        assert trial.difference <= (4 if encoding.compression == "jpeg" else 2)
+        assert trial.confirmed or trial.reader == OPENSLIDE, f"no independent reader confirms {encoding}"
+
+
+def test_the_page_of_formats_is_up_to_date(trials: dict[object, Trial]) -> None:
+    assert TABLE.read_text(encoding="utf-8") == draw_table(trials.values()), (
+        "run python tests/slides/formats_table.py"
+    )
+
+
+def _judge(folder: Path, variants: list[Variant]) -> tuple[int, int]:
+    read = refused = 0
+    for variant in variants:
+        trial = try_variant(folder / "one.tif", variant)  # anything but a SlideError goes through
+        if trial.reader:
+            read += 1
+            assert trial.difference <= tolerance(variant), variant
+        elif trial.refusal:
+            refused += 1
+            assert re.search(r"cannot be read: .{20,}", trial.refusal), trial.refusal
+            assert str(folder) in trial.refusal
+    return read, refused
+
+
+def test_a_sample_of_encodings(tmp_path: Path) -> None:
+    read, refused = _judge(tmp_path, SAMPLE)
+    assert read >= 3
+    assert refused >= 30
+
+
+@pytest.mark.slow
+def test_all_encodings(tmp_path: Path) -> None:
+    assert len(VARIANTS) >= 300
+    read, refused = _judge(tmp_path, VARIANTS)
+    assert read >= 300
+    assert refused >= 300
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        (Variant(dtype="uint16"), "16 bits"),
+        (Variant(dtype="uint32"), "32 bits"),
+        (Variant(dtype="float32"), "type float, 32 bits"),
+        (Variant(dtype="float64", layout="one strip"), "type float, 64 bits"),
+        (Variant(dtype="int8"), "type int"),
+        (Variant("minisblack"), r"grey \(minisblack"),
+        (Variant("miniswhite"), r"grey \(miniswhite"),
+        (Variant("minisblack", dtype="uint16"), "16 bits"),
+        (Variant("minisblack", dtype="bool"), "1 bits"),
+        (Variant("palette"), "palette"),
+        (Variant("cielab"), "cielab"),
+        (Variant(alpha="unspecified"), "does not say what the last is"),
+        (Variant("separated", layout="one strip"), "separated, deflate, strips"),
+        (Variant("ycbcr", layout="one strip"), "ycbcr, deflate, strips"),
+        (Variant(compression="jpegxl"), "jpegxl"),
+    ],
+)
+def test_refusals_say_what_it_is(tmp_path: Path, variant: Variant, words: str) -> None:
+    assert re.search(words, try_variant(tmp_path / "one.tif", variant).refusal)
