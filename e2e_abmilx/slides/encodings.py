@@ -140,6 +140,10 @@ def _refusal(encoding: Encoding) -> str:
         return f"it is a palette image: its samples number colours of a table, which is not read; {cure}"
     if encoding.photometric in _GREY and encoding.planar != "pages":
         return f"it is grey ({encoding.photometric}, {encoding.samples} sample a pixel), which is not read; {cure}"
+    if encoding.photometric.endswith("lab"):
+        return (
+            f"its colours are {encoding.photometric} (CIE L*a*b*), which readers convert differently; {cure}"
+        )
     if encoding.alpha == "unspecified":
         return (
             f"of its {encoding.samples} samples a pixel it does not say what the last is, transparency or something"

@@ -101,7 +101,7 @@ def _open_plain(path: Path, tiff: tifffile.TiffFile) -> Reader:
     if readers != {TIFFFILE}:
         why = f"tifffile is not trusted with its encoding ({level_encodings(image)[0]})"
         return _open_in_place_of_tifffile(path, tiff, why, size, stated)
-    reader = TiffReader(tiff, image)
+    reader = TiffReader(tiff, image, stated)
     failure = reader.failure()
     if failure is not None and not tile_breaks_off(failure):
         why = f"tifffile cannot decode it ({type(failure).__name__}: {failure})"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from e2e_abmilx.slides.background import WHITE
 from e2e_abmilx.slides.encodings import TIFFFILE
 from e2e_abmilx.slides.pyramids import level_encodings
-from e2e_abmilx.slides.resolution import Stated, stated_by_tiff
+from e2e_abmilx.slides.resolution import Stated
 from e2e_abmilx.slides.tiles import TiledLevel
 
 
@@ -19,6 +19,7 @@ class TiffReader:
     Args:
         tiff: The open file, which the reader closes.
         image: Its image that is the slide, of encodings that tifffile is trusted with.
+        stated: What the file says of its resolution.
 
     Attributes:
         name: What this reader is called.
@@ -31,13 +32,13 @@ class TiffReader:
     name = TIFFFILE
     background = WHITE
 
-    def __init__(self, tiff: tifffile.TiffFile, image: tifffile.TiffPageSeries) -> None:
+    def __init__(self, tiff: tifffile.TiffFile, image: tifffile.TiffPageSeries, stated: Stated) -> None:
         self._tiff = tiff
         encodings = level_encodings(image)
         self._levels = [
             TiledLevel(level, encoding) for level, encoding in zip(image.levels, encodings, strict=True)
         ]
-        self.stated: Stated = stated_by_tiff(tiff, image)
+        self.stated = stated
         self.level_dimensions = tuple(level.size for level in self._levels)
         width, height = self.level_dimensions[0]
         self.level_downsamples = tuple(((width / w) + (height / h)) / 2.0 for w, h in self.level_dimensions)
