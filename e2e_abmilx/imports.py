@@ -22,6 +22,7 @@ from e2e_abmilx.manifest import CachedSlide
 from e2e_abmilx.patches import cut_patches
 from e2e_abmilx.slide_files import SlideFile, find_slides
 from e2e_abmilx.slides import SNAP, ReadPlan, Slide
+from e2e_abmilx.slides.listing import plain_name
 from e2e_abmilx.store import StoreError, StoreWriter
 from e2e_abmilx.tiling import parse_scales
 from e2e_abmilx.tissue import coarse_grid
@@ -125,7 +126,8 @@ def import_coords(
     jobs: dict[str, _TiledSlide] = {}
     failed = []
     for path in sorted(Path(coords).glob("*.h5")):
-        name = path.stem if path.stem in by_name else path.stem.removesuffix("_patches")
+        stem = plain_name(path)
+        name = stem if stem in by_name else stem.removesuffix("_patches")
         if name in jobs:
             raise SourceError(f"{jobs[name].coords} and {path} both belong to {name!r}; remove one of them")
         if name in by_name:

@@ -1,6 +1,5 @@
 """A slide read by OpenSlide."""
 
-import math
 import threading
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from e2e_abmilx.slides.encodings import OPENSLIDE
 from e2e_abmilx.slides.resolution import Stated, stated_by_openslide
 
 _PART = (2048, 2048)
+_MARGIN = 512  # pixels of a level that are read in vain at most, to begin on a level-0 pixel
+_SHARP = 0.005  # pixels of a level by which that may be missed
 
 
 class OpenSlideReader:
@@ -54,10 +55,12 @@ class OpenSlideReader:
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """RGB pixels of a rectangle inside a level, shape ``(height, width, 3)``."""
         downsample = self.level_downsamples[level]
-        location = (_level_zero(x, downsample), _level_zero(y, downsample))
+        left, top = _whole_start(x, downsample), _whole_start(y, downsample)
+        location = (round(left * downsample), round(top * downsample))
+        size = (width + x - left, height + y - top)
         slide = self._slide
         try:
-            pixels = np.asarray(slide.read_region(location, level, (width, height)))
+            pixels = np.asarray(slide.read_region(location, level, size))[y - top :, x - left :]
         except openslide.OpenSlideError:
             with self._lock:  # after an error OpenSlide reads nothing more until it is opened anew
                 if self._slide is slide:
@@ -79,8 +82,14 @@ def detect_vendor(path: Path) -> str | None:
     return None if vendor is None else str(vendor)
 
 
-def _level_zero(position: int, downsample: float) -> int:
-    """The level-0 pixel that OpenSlide takes back to ``position`` in the level."""
+def _whole_start(position: int, downsample: float) -> int:
+    """The nearest pixel at or before ``position`` of a level that begins on a level-0 pixel, as nearly as can be.
+
+    OpenSlide takes level-0 places, and blurs what begins between two pixels of the level.
+    """
     if downsample.is_integer():
-        return position * int(downsample)
-    return math.ceil(position * downsample + 1e-3)
+        return position
+    starts = range(position, max(-1, position - _MARGIN), -1)
+    offsets = [abs(round(start * downsample) / downsample - start) for start in starts]
+    near = next((number for number, offset in enumerate(offsets) if offset < _SHARP), None)
+    return starts[offsets.index(min(offsets)) if near is None else near]

@@ -20,7 +20,8 @@ from e2e_abmilx.slides.tiff_reader import TiffReader, open_tiff, tile_breaks_off
 _PLAIN = ("generic-tiff", "aperio")
 
 # What tifffile recognises such a format by; where OpenSlide does not, the file is not what it seems to be.
-_SPECIAL = {"bif": "Ventana BIF", "scn": "Leica SCN", "ndpi": "Hamamatsu NDPI", "philips": "Philips TIFF"}
+_SPECIAL = {"bif": "Ventana BIF", "scn": "Leica SCN", "philips": "Philips TIFF"}
+_NDPI = 65420  # a tag that only Hamamatsu's files have
 
 
 class Reader(Protocol):
@@ -85,6 +86,7 @@ def open_second_reader(path: Path, first: Reader) -> Reader | None:
 def _open_plain(path: Path, tiff: tifffile.TiffFile) -> Reader:
     """Open a TIFF of plain pages."""
     special = [name for flag, name in _SPECIAL.items() if getattr(tiff, f"is_{flag}")]
+    special += ["Hamamatsu NDPI"] if _NDPI in tiff.pages.first.tags else []
     if special:
         raise SlideError(
             f"{path} says that it is a {special[0]}, and OpenSlide cannot read it as one; export it anew"

@@ -80,6 +80,6 @@ def tile_breaks_off(error: BaseException) -> bool:
 def open_tiff(path: Path) -> tifffile.TiffFile | None:
     """The open file, or None where it is no TIFF."""
     try:
-        return tifffile.TiffFile(path)
+        return tifffile.TiffFile(path, is_ndpi=False)
     except tifffile.TiffFileError:
         return None
