@@ -21,6 +21,7 @@ FLOORS = {
         "tissue",
         "patches",
         "store",
+        "crosscheck",
         "locks",
         "progress",
         "manifest",
