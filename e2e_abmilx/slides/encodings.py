@@ -170,6 +170,12 @@ def _oddity(page: Any) -> str:  # noqa: ANN401
     is_rgb = page.photometric == tifffile.PHOTOMETRIC.RGB
     if compression in JPEG_COMPRESSIONS and is_rgb and contiguous and page.is_jfif:
         found.append("JFIF streams, which are YCbCr")
+    is_ycbcr = page.photometric == tifffile.PHOTOMETRIC.YCBCR
+    if is_ycbcr and _name(tifffile.COMPRESSION, compression) in _PLAIN:
+        sampling = page.tags.valueof("YCbCrSubSampling", (2, 2))
+        found += (
+            [] if tuple(sampling) == (1, 1) else [f"colours of every {sampling[0]} × {sampling[1]} pixels"]
+        )
     if page.photometric == tifffile.PHOTOMETRIC.SEPARATED and page.tags.valueof("InkSet", 1) != 1:
         found.append("inks that are not CMYK")
     return ", ".join(found)

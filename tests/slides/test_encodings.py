@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from formats_table import TABLE, Trial, accepted, draw_table, tolerance, try_variant
-from tiff_variants import Variant, all_variants
+from tiff_variants import Variant, all_variants, drawn
 
+from e2e_abmilx.slides import Slide, SlideError
 from e2e_abmilx.slides.encodings import OPENSLIDE, TRUSTED
 
 VARIANTS = all_variants()
@@ -83,3 +85,34 @@ def test_all_encodings(tmp_path: Path) -> None:
 )
 def test_refusals_say_what_it_is(tmp_path: Path, variant: Variant, words: str) -> None:
     assert re.search(words, try_variant(tmp_path / "one.tif", variant).refusal)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "words"),
+    [(274, 6, "orientation 6"), (274, 3, "orientation 3"), (266, 2, "fill order 2"), (317, 3, "predictor 3")],
+)
+def test_oddities_are_refused(tmp_path: Path, tag: int, value: int, words: str) -> None:
+    path = tmp_path / "odd.tif"
+    tags = [(65001, 3, 1, value, True)]  # tifffile writes no such tags: the number is changed afterwards
+    tifffile.imwrite(
+        path, drawn(), photometric="rgb", compression="deflate", tile=(64, 96), extratags=tags, metadata=None
+    )
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.filehandle.seek(tiff.pages[0].tags[65001].offset)
+        tiff.filehandle.write(tag.to_bytes(2, "little"))
+    with pytest.raises(SlideError, match=words):
+        Slide(path)
+
+
+def test_ycbcr_of_fewer_colours_than_pixels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.tif"
+    tifffile.imwrite(path, drawn(), photometric="ycbcr", compression="deflate", tile=(64, 96), metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags["YCbCrSubSampling"].overwrite((2, 1))
+    with pytest.raises(SlideError, match="colours of every 2 × 1 pixels"):
+        Slide(path)
+
+
+def test_a_folder_is_no_slide(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match="cannot be opened as a slide"):
+        Slide(tmp_path)
