@@ -152,6 +152,31 @@ def test_no_false_alarm_on_real_slides(shared: Path, tmp_path: Path) -> None:
     _assert_agreement([row for row in rows if row.num_patches > 40], 16)
 
 
+@pytest.mark.parametrize("mpp", [(2.0, 3.0), (2.5, 4.0)])
+def test_no_false_alarm_far_between_levels(shared: Path, tmp_path: Path, mpp: tuple[float, ...]) -> None:
+    """Squares of pixels are averaged there, and patches cut alone must lie on the same ones."""
+    slide = shared / "data/slides/CMU-1-Small-Region.svs"
+    (row,) = cache_slides([slide], tmp_path, mpp=mpp, patch_size=32, workers=1)
+    _assert_agreement([row], 16)
+
+
+def test_three_pages_are_not_compared_with_one(tmp_path: Path) -> None:
+    """OpenSlide takes the first page for the slide: a channel, or the macro picture."""
+    pixels = draw_slide(seed=1, lesion_share=0.4, side=512)[0]
+    tags = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "tile": (128, 128)}
+    planes = np.moveaxis(pixels, -1, 0)
+    tifffile.imwrite(
+        tmp_path / "channels.ome.tif", planes, photometric="minisblack", metadata={"axes": "CYX"}, **tags
+    )
+    with tifffile.TiffWriter(tmp_path / "second.tif") as tiff:
+        tiff.write(pixels[:512, :512] // 2, photometric="rgb", metadata=None, subfiletype=1, **tags)
+        tiff.write(np.pad(pixels, ((0, 16), (0, 0), (0, 0))), photometric="rgb", metadata=None, **tags)
+    rows = cache_slides(tmp_path, tmp_path / "out", mpp=(0.5,), patch_size=64, workers=1)
+    assert [(row.status, row.checked_by) for row in rows] == [
+        ("done", "nobody: no other reader reads this slide")
+    ] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("quality", [5, 90])
 def test_no_false_alarm_on_all_of_ucsb(shared: Path, tmp_path: Path, quality: int) -> None:

@@ -10,7 +10,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2e_abmilx.patches import cut_patches
+from e2e_abmilx.patches import cut_again, cut_patches
 from e2e_abmilx.slides import ReadPlan, Slide
 from e2e_abmilx.synthetic import draw_slide, write_slide
 from e2e_abmilx.tissue import patch_grid
@@ -161,6 +161,21 @@ def test_threads_change_nothing(pyramid: Path, scale: float, monkeypatch: pytest
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.3, 2.0, 4.008, 6.012, 8.0])
+def test_a_patch_cut_again_is_the_same(one_level: Path, ratio: float) -> None:
+    with Slide(one_level) as slide:
+        plan = ReadPlan(0, 1.0, 32 * ratio, 0.5 * ratio)
+        coords = _grid(slide, plan, overlap=0.3)
+        among = _cut(slide, plan, coords, 32)
+        indices = np.arange(0, len(coords), 5)
+        again = dict(cut_again(slide, plan, coords, indices, 32))
+    assert sorted(again) == indices.tolist()
+    for index, patch in again.items():
+        difference = np.abs(patch.astype(int) - among[tuple(coords[index].tolist())])
+        assert difference.mean() < 0.5
+        assert difference.max() <= 16  # at the border, where the last squares may hold fewer pixels
 
 
 def test_no_patches_are_no_work(pyramid: Path) -> None:

@@ -71,7 +71,7 @@ def open_reader(path: Path) -> Reader:
 
 def open_second_reader(path: Path, first: Reader) -> Reader | None:
     """The other reader of a slide, which checks the first; None where the slide has no other."""
-    if first.name != TIFFFILE:
+    if not isinstance(first, TiffReader) or not first.is_first_page:
         return None
     try:
         other = OpenSlideReader(path)

@@ -25,6 +25,7 @@ class TiffReader:
         name: What this reader is called.
         background: Red, green and blue where there are no pixels.
         stated: What the file says of its resolution.
+        is_first_page: Whether the slide is the file's first page, which is what OpenSlide takes for it.
         level_dimensions: Width and height of each level, pixels.
         level_downsamples: Level-0 pixels per pixel of each level.
     """
@@ -39,6 +40,7 @@ class TiffReader:
             TiledLevel(level, encoding) for level, encoding in zip(image.levels, encodings, strict=True)
         ]
         self.stated = stated
+        self.is_first_page = image.keyframe.index == 0 and encodings[0].planar != "pages"
         self.level_dimensions = tuple(level.size for level in self._levels)
         width, height = self.level_dimensions[0]
         self.level_downsamples = tuple(((width / w) + (height / h)) / 2.0 for w, h in self.level_dimensions)
