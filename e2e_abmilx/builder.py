@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from e2e_abmilx.bounds import read_bounds
+from e2e_abmilx.crosscheck import CHECK_PATCHES, Check, compare_readers
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.locks import hold
 from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
@@ -67,6 +68,10 @@ class StoreJob(ABC):
     def origin(self) -> dict[str, object]:
         """What the store is made from, and how: attributes that a store which is there already must have."""
 
+    def check(self, store: PatchStore) -> Check:
+        """Have some patches of the finished store decoded again by another reader; there is none but of slides."""
+        return Check()
+
     @abstractmethod
     def write(self) -> None:
         """Write the store.
@@ -116,16 +121,22 @@ class Job(StoreJob):
         out: Folder of the cache.
         tiling: How to cut it.
         threads: Threads inside the slide.
+        check_patches: Patches a scale that the other reader decodes again.
     """
 
     slide: SlideFile
     tiling: Tiling
     threads: int
+    check_patches: int = CHECK_PATCHES
 
     def origin(self) -> dict[str, object]:
         """The settings, and the slide's fingerprint; without that, where the slide has gone since."""
         print_ = {"fingerprint": fingerprint(self.slide.path)} if self.slide.path.exists() else {}
         return {"tiling": self.tiling.as_json(), "override_mpp": self.slide.mpp, **print_}
+
+    def check(self, store: PatchStore) -> Check:
+        """Decode some patches again, by the other reader."""
+        return compare_readers(store, self.slide.path, self.check_patches, quality=self.tiling.quality)
 
     def write(self) -> None:
         """Cut the slide, and draw its overview."""
@@ -178,7 +189,7 @@ def plan_slide(job: Job) -> CachedSlide:
     try:
         with Slide(job.slide.path) as slide:
             prepared = _prepare(slide, job)
-            seconds = size = 0.0
+            reader, seconds, size = slide.reader, 0.0, 0.0
             for plan, coords in zip(prepared.plans, prepared.grids, strict=True):
                 sample = coords[:: max(1, len(coords) // _SAMPLE)][:_SAMPLE]
                 used, bytes_ = _time_sample(slide, plan, sample, job.tiling)
@@ -190,13 +201,12 @@ def plan_slide(job: Job) -> CachedSlide:
     return CachedSlide(
         job.slide.name,
         "planned",
-        "",
-        prepared.mpp,
-        prepared.mpp_source,
-        patches,
-        0,
-        round(size),
-        round(seconds, 2),
+        read_by=reader,
+        mpp=prepared.mpp,
+        mpp_source=prepared.mpp_source,
+        patches=patches,
+        bytes=round(size),
+        seconds=round(seconds, 2),
     )
 
 
@@ -240,22 +250,40 @@ def _thumbnail_side(size: tuple[int, int], footprint: float) -> int:
 
 
 def describe(job: StoreJob, earlier: dict[str, CachedSlide]) -> CachedSlide:
-    """The row of a finished store; the earlier one, which knows how long it took, where there is one."""
+    """The row of a finished store; the earlier one, which knows how long it took, where there is one.
+
+    A store without a row has not been checked yet. Where the readers disagree, it is removed.
+    """
     row = earlier.get(job.slide.name)
     if row is not None and row.status == "done":
         return row
     store = PatchStore(job.store)
     facts = store.attributes
+    check = job.check(store)
+    if check.problem:
+        _remove(job)
+        return CachedSlide(job.slide.name, "failed", check.problem, *check[:-1])
     counts = [store.num_patches(scale) for scale in range(len(store.scales))]
     return CachedSlide(
         job.slide.name,
         "done",
+        "",
+        *check[:-1],
         mpp=facts["slide_mpp"],
         mpp_source=facts["slide_mpp_source"],
         patches=";".join(map(str, counts)),
         unreadable=sum(facts["grid_patches"]) - sum(counts),
         bytes=sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
     )
+
+
+def _remove(job: StoreJob) -> None:
+    """Remove a store and its picture, so that nobody takes half of it for the whole."""
+    refused = job.store.with_name(f".{job.store.name}.refused")
+    shutil.rmtree(refused, ignore_errors=True)
+    job.store.rename(refused)
+    shutil.rmtree(refused)
+    (job.out / OVERVIEWS / f"{job.slide.name}.png").unlink(missing_ok=True)
 
 
 def fingerprint(path: Path) -> str:

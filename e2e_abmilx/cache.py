@@ -19,6 +19,7 @@ from e2e_abmilx.builder import (
     plan_slide,
     try_store,
 )
+from e2e_abmilx.crosscheck import CHECK_PATCHES, check_count
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.locks import hold, is_held
 from e2e_abmilx.manifest import CachedSlide, read_manifest, update_manifest
@@ -48,6 +49,7 @@ def cache_slides(
     min_tissue: float = 0.5,
     quality: int = 90,
     assume_mpp: float | None = None,
+    check_patches: int = CHECK_PATCHES,
     workers: int = 2,
     scheduler: str | None = None,
     dry_run: bool = False,
@@ -69,7 +71,9 @@ def cache_slides(
         overlap: Share of a patch that neighbours have in common, in [0, 1).
         min_tissue: Smallest share of tissue in a patch, in [0, 1].
         quality: JPEG quality, 1 to 100; ``benchmarks/store_quality.py`` shows what 90 keeps.
-        assume_mpp: Level-0 µm per pixel of slides that state none.
+        assume_mpp: Level-0 µm per pixel of slides that state neither µm/px nor an objective power.
+        check_patches: Patches a scale that are decoded again by the other reader of the slide: a slide whose readers
+            disagree is set aside. 0 checks none.
         workers: Slides cut at the same time, each by a process of its own.
         scheduler: Address of a Dask scheduler, ``tcp://host:port``, whose workers do it instead.
         dry_run: Only say how many patches, bytes and seconds it would be; write nothing.
@@ -80,13 +84,15 @@ def cache_slides(
     Raises:
         SlideError: There is no slide, or two of one name.
         TilingError: A setting is out of range.
+        CheckError: check_patches is negative.
         CacheError: The folder holds stores made with other settings, or cannot be written.
     """
+    check_count(check_patches)
     files, out = find_slides(slides), Path(out)
     scales = parse_scales(mpp, files, assume_mpp)
     tiling = Tiling(scales, patch_size, overlap, min_tissue, quality, assume_mpp)
     check(tiling)
-    jobs = [Job(file, out, tiling, max(1, workers // len(files))) for file in files]
+    jobs = [Job(file, out, tiling, max(1, workers // len(files)), check_patches) for file in files]
     if dry_run:
         _refuse_other_origins(jobs)
         return _report(list(_watch(run_jobs(plan_slide, jobs, workers, None), "planning", len(jobs))))

@@ -18,13 +18,15 @@ from e2e_abmilx.bounds import read_bounds
 from e2e_abmilx.builder import StoreJob, fingerprint
 from e2e_abmilx.cache import make_stores
 from e2e_abmilx.coordinates import Tiles, read_tiles
+from e2e_abmilx.crosscheck import CHECK_PATCHES, Check, check_count, compare_readers
 from e2e_abmilx.databases import open_database
 from e2e_abmilx.errors import InputError, SourceError
 from e2e_abmilx.manifest import CachedSlide
 from e2e_abmilx.patches import cut_patches
 from e2e_abmilx.slide_files import SlideFile, find_slides
 from e2e_abmilx.slides import SNAP, ReadPlan, Slide
-from e2e_abmilx.store import StoreError, StoreWriter
+from e2e_abmilx.slides.listing import plain_name
+from e2e_abmilx.store import PatchStore, StoreError, StoreWriter
 from e2e_abmilx.tile_names import NamedImages, Names, at_an_edge, numbers_in_names, tell_names
 from e2e_abmilx.tiling import parse_scales
 from e2e_abmilx.tissue import coarse_grid
@@ -94,6 +96,7 @@ def import_coords(
     *,
     mpp: tuple[float | str, ...] | None = None,
     assume_mpp: float | None = None,
+    check_patches: int = CHECK_PATCHES,
     workers: int = 2,
 ) -> list[CachedSlide]:
     """Cut slides into patches at coordinates that TRIDENT or CLAM found, without looking for tissue again.
@@ -111,7 +114,8 @@ def import_coords(
         mpp: Each scale as µm per pixel, as a magnification such as ``20x``, or as a pyramid level such as
             ``level1``. By default the coordinates files' own, each slide's taken as 0.25, 0.5, 1 … where it is within
             2 % of that.
-        assume_mpp: Level-0 µm per pixel of slides that state none.
+        assume_mpp: Level-0 µm per pixel of slides that state neither µm/px nor an objective power.
+        check_patches: Patches a scale that are decoded again by the other reader of the slide, as when caching.
         workers: Slides cut at the same time, each by a process of its own.
 
     Returns:
@@ -121,18 +125,21 @@ def import_coords(
         SourceError: There are no coordinates, or two files of one slide.
         SlideError: There is no slide, or two of one name.
         TilingError: A scale is neither µm/px nor a magnification nor a level that a slide has.
+        CheckError: check_patches is negative.
         CacheError: A slide was imported here from something else or in another way.
     """
+    check_count(check_patches)
     files = find_slides(slides)
     scales, by_name = _parse(mpp, files, assume_mpp), {file.name: file for file in files}
     jobs: dict[str, _TiledSlide] = {}
     failed = []
     for path in sorted(Path(coords).glob("*.h5")):
-        name = path.stem if path.stem in by_name else path.stem.removesuffix("_patches")
+        stem = plain_name(path)
+        name = stem if stem in by_name else stem.removesuffix("_patches")
         if name in jobs:
             raise SourceError(f"{jobs[name].coords} and {path} both belong to {name!r}; remove one of them")
         if name in by_name:
-            jobs[name] = _TiledSlide(by_name[name], Path(out), path, scales, assume_mpp)
+            jobs[name] = _TiledSlide(by_name[name], Path(out), path, scales, assume_mpp, check_patches)
         else:
             failed.append(
                 CachedSlide(name, "failed", f"{path} has no slide: none in {slides} is named {name!r}")
@@ -302,6 +309,10 @@ class _TiledSlide(StoreJob):
     coords: Path
     mpp: tuple[float, ...]
     assume_mpp: float | None
+    check_patches: int = CHECK_PATCHES
+
+    def check(self, store: PatchStore) -> Check:
+        return compare_readers(store, self.slide.path, self.check_patches)
 
     def origin(self) -> dict[str, object]:
         prints = [fingerprint(self.coords), fingerprint(self.slide.path)]

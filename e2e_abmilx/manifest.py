@@ -18,6 +18,11 @@ class CachedSlide(NamedTuple):
         status: ``"done"``; ``"failed"`` for a slide that was set aside; ``"planned"`` in a dry run. ``"claimed"``, while
             another process is at it, is never written.
         reason: Why it failed.
+        read_by: The reader that its pixels come from: ``"tifffile"`` or ``"OpenSlide"``.
+        checked_by: The reader that decoded some of its patches again; why there is none otherwise.
+        checked: Patches that were decoded again.
+        mean_difference: Mean difference of the one that differs most, grey levels.
+        largest_difference: Largest difference of any sample, grey levels.
         mpp: Level-0 µm/px.
         mpp_source: Where that number came from.
         patches: Patches of each scale, finest first, separated by semicolons.
@@ -30,6 +35,11 @@ class CachedSlide(NamedTuple):
     slide: str
     status: str
     reason: str = ""
+    read_by: str = ""
+    checked_by: str = ""
+    checked: int = 0
+    mean_difference: float | None = None
+    largest_difference: int | None = None
     mpp: float | None = None
     mpp_source: str = ""
     patches: str = ""
@@ -66,14 +76,20 @@ def update_manifest(folder: Path, rows: Iterable[CachedSlide]) -> None:
 
 
 def _parse(row: dict[str, str]) -> CachedSlide:
+    mean, largest = row.get("mean_difference"), row.get("largest_difference")
     return CachedSlide(
         row["slide"],
         row["status"],
         row["reason"],
-        float(row["mpp"]) if row["mpp"] else None,
-        row["mpp_source"],
-        row["patches"],
-        int(row["unreadable"]),
-        int(row["bytes"]),
-        float(row["seconds"]),
+        read_by=row.get("read_by") or "",  # manifests of earlier releases lack these columns
+        checked_by=row.get("checked_by") or "",
+        checked=int(row.get("checked") or 0),
+        mean_difference=float(mean) if mean else None,
+        largest_difference=int(largest) if largest else None,
+        mpp=float(row["mpp"]) if row["mpp"] else None,
+        mpp_source=row["mpp_source"],
+        patches=row["patches"],
+        unreadable=int(row["unreadable"]),
+        bytes=int(row["bytes"]),
+        seconds=float(row["seconds"]),
     )

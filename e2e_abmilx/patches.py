@@ -1,5 +1,6 @@
 """Cut patches out of a slide: large regions are read once and patches cut from memory."""
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -52,6 +53,30 @@ def cut_patches(
             yield ahead.popleft().result()
 
 
+def cut_again(
+    slide: Slide, plan: ReadPlan, coords: np.ndarray, indices: np.ndarray, patch_size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Cut a few patches once more, each alone, to the pixels that :func:`cut_patches` makes of it among all.
+
+    Args:
+        slide: An open slide.
+        plan: Which level to read.
+        coords: Level-0 ``(x, y)`` of all patches that were cut, shape ``(N, 2)``.
+        indices: Which of them to cut.
+        patch_size: P, pixels.
+
+    Yields:
+        The index and the patch, uint8, shape ``(P, P, 3)``; none for a patch that cannot be read.
+    """
+    cutter = _Cutter(slide, plan, patch_size)
+    wanted = {tuple(coords[index].tolist()): int(index) for index in indices}
+    for block in cutter.split(coords):
+        for place in block:
+            if (index := wanted.pop(tuple(place.tolist()), None)) is not None:
+                with contextlib.suppress(SlideError):
+                    yield index, cutter.cut_among(place, block)
+
+
 class _Cutter:
     """Cuts patches of one scale; lengths and places are in pixels of the level, unless they are ``coords``."""
 
@@ -91,7 +116,13 @@ class _Cutter:
             logger.warning("left out %d of %d patches: %s", (~readable).sum(), len(coords), refusal)
         return patches[readable], coords[readable]
 
-    def _cut(self, coords: np.ndarray) -> np.ndarray:
+    def cut_among(self, place: np.ndarray, block: np.ndarray) -> np.ndarray:
+        """One patch, on the same squares of pixels as when it is cut with its block."""
+        (patch,) = self._cut(place[None], np.floor(self._corners(block).min(axis=0)).astype(int))
+        return np.asarray(patch)
+
+    def _cut(self, coords: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+        """Patches of one region; its squares of pixels that are averaged lie as if it began at ``start``."""
         corners = self._corners(coords)
         limits = self._slide.level_dimensions[self._plan.level]
         ends = np.minimum(corners + self._side, limits)
@@ -101,7 +132,9 @@ class _Cutter:
         # A mean over squares is cheap, and for a whole ratio it is all there is to do. Otherwise the filter has
         # the last word: squares of at most half the ratio change its result by less than JPEG does.
         shrink = round(self._ratio) if is_exact else max(1, int(self._ratio / 2))
-        box = (left, top, right - left, bottom - top)
+        if start is not None:
+            left, top = np.array([left, top]) - (np.array([left, top]) - start) % shrink
+        box = (int(left), int(top), int(right - left), int(bottom - top))
         region = self._slide.read_level(self._plan.level, *box, shrink=shrink)
         corners, ends = (corners - (left, top)) / shrink, (ends - (left, top)) / shrink
         return self._crop(region, corners.astype(int)) if is_exact else self._resize(region, corners, ends)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e2e_abmilx.slides import SlideError
-from e2e_abmilx.tables import SPREADSHEET_SUFFIXES, TABLE_SUFFIXES, clean, is_missing, open_table, plain_name
+from e2e_abmilx.slides.listing import SUFFIXES, join_series, list_slides, plain_name
+from e2e_abmilx.tables import SPREADSHEET_SUFFIXES, TABLE_SUFFIXES, clean, is_missing, open_table, plain_key
 
 logger = logging.getLogger(__name__)
 
-#: File name endings that are taken as slides when a folder is listed.
-SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".mrxs", ".svslide", ".bif", ".vms", ".dcm")
+__all__ = ["SUFFIXES", "SlideFile", "find_slides"]
 
 _SLIDE_COLUMNS = ("slide", "wsi")
 _SCALE_WORDS = re.compile(
@@ -25,17 +25,19 @@ class SlideFile(NamedTuple):
     """A slide to be read.
 
     Attributes:
-        path: The file.
+        path: The file; of a DICOM series the file of its finest level.
         mpp: Level-0 µm/px to believe whatever the slide says; None to believe the slide.
+        title: Its name, where that is not the file's.
     """
 
     path: Path
     mpp: float | None = None
+    title: str = ""
 
     @property
     def name(self) -> str:
-        """The slide's name: the file's, without its ending."""
-        return self.path.stem
+        """The slide's name: the file's, without its ending, in composed characters (NFC)."""
+        return self.title or plain_name(self.path)
 
 
 def find_slides(slides: Path | Sequence[Path]) -> list[SlideFile]:
@@ -43,6 +45,7 @@ def find_slides(slides: Path | Sequence[Path]) -> list[SlideFile]:
 
     A CSV has a column ``slide`` (or ``wsi``) of paths, absolute or beside the CSV, and may have ``mpp``. It is read as
     label tables are: commas, semicolons or tabs; UTF-8, UTF-16 or Windows-1252; capitals and spaces do not matter.
+    DICOM files of one series are one slide.
 
     Raises:
         SlideError: There is none, or two have one name, or the CSV cannot be used.
@@ -59,15 +62,24 @@ def find_slides(slides: Path | Sequence[Path]) -> list[SlideFile]:
         raise SlideError(f"{slides}: there is no such folder, file or CSV of slides; check the path")
     if not files:
         raise SlideError("the list of slides is empty; name at least one file or a folder")
+    files = _join_series(files)
     _refuse_same_names(files)
     return files
 
 
 def _list_folder(folder: Path) -> list[SlideFile]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = list_slides(folder)
     if not found:
         raise SlideError(f"{folder} holds no slide: no file ends in {', '.join(SUFFIXES)}")
-    return [SlideFile(path) for path in found]
+    return [SlideFile(path, None, "" if name == plain_name(path) else name) for path, name in found]
+
+
+def _join_series(files: Sequence[SlideFile]) -> list[SlideFile]:
+    """Files that were named one by one: those of one DICOM series are one slide."""
+    if sum(file.path.suffix.lower() == ".dcm" and not file.title for file in files) < 2:
+        return list(files)
+    kept = {slide.path for slide in join_series([file.path for file in files])}
+    return [file for file in files if file.path in kept]
 
 
 def _read_table(table: Path) -> list[SlideFile]:
@@ -98,7 +110,7 @@ def _find_file(folder: Path, cell: str) -> Path:
 
 def _find_columns(header: Sequence[str], table: Path) -> tuple[int, int | None]:
     """Positions of the columns of slides and of µm/px, of which the second may be absent."""
-    keys = [plain_name(name) for name in header]
+    keys = [plain_key(name) for name in header]
     for name in (*_SLIDE_COLUMNS, "mpp"):
         if keys.count(name) > 1:
             raise SlideError(f"{table} has {keys.count(name)} columns named {name}; take out all but one")

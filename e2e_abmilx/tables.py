@@ -102,10 +102,10 @@ def is_missing(cell: str) -> bool:
     return word in MISSING
 
 
-def plain_name(name: str) -> str:
+def plain_key(name: str) -> str:
     """The name of a column without what differs between spellings: capitals, spaces and signs.
 
-    >>> plain_name("OS.time") == plain_name("os_time") == plain_name(" OS Time ")
+    >>> plain_key("OS.time") == plain_key("os_time") == plain_key(" OS Time ")
     True
     """
     return re.sub(r"[\W_]+", "", name.casefold())

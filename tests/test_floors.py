@@ -23,6 +23,7 @@ FLOORS = {
         "tissue",
         "patches",
         "store",
+        "crosscheck",
         "locks",
         "progress",
         "manifest",

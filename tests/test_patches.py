@@ -10,7 +10,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2e_abmilx.patches import cut_patches
+from e2e_abmilx.patches import cut_again, cut_patches
 from e2e_abmilx.slides import ReadPlan, Slide
 from e2e_abmilx.synthetic import draw_slide, write_slide
 from e2e_abmilx.tissue import patch_grid
@@ -163,6 +163,21 @@ def test_threads_change_nothing(pyramid: Path, scale: float, monkeypatch: pytest
         np.testing.assert_array_equal(one[1], other[1])
 
 
+@pytest.mark.parametrize("ratio", [1.0, 1.3, 2.0, 4.008, 6.012, 8.0])
+def test_a_patch_cut_again_is_the_same(one_level: Path, ratio: float) -> None:
+    with Slide(one_level) as slide:
+        plan = ReadPlan(0, 1.0, 32 * ratio, 0.5 * ratio)
+        coords = _grid(slide, plan, overlap=0.3)
+        among = _cut(slide, plan, coords, 32)
+        indices = np.arange(0, len(coords), 5)
+        again = dict(cut_again(slide, plan, coords, indices, 32))
+    assert sorted(again) == indices.tolist()
+    for index, patch in again.items():
+        difference = np.abs(patch.astype(int) - among[tuple(coords[index].tolist())])
+        assert difference.mean() < 0.5
+        assert difference.max() <= 16  # at the border, where the last squares may hold fewer pixels
+
+
 def test_no_patches_are_no_work(pyramid: Path) -> None:
     with Slide(pyramid) as slide:
         assert not list(
@@ -215,8 +230,6 @@ def _damage(path: Path, how: str) -> None:
             _overwrite(path, 0.5, bytes)
         case "cut short":
             _retag(path, "TileByteCounts", 3000)
-        case "absent":
-            _retag(path, "TileByteCounts", 0)
         case "beyond the end":
             _retag(path, "TileOffsets", 2**31)
         case "endless":
@@ -232,7 +245,6 @@ def _damage(path: Path, how: str) -> None:
         "zeroed",
         "second half zeroed",
         "cut short",
-        "absent",
         "beyond the end",
         "endless",
     ],
@@ -255,6 +267,22 @@ def test_damage_costs_no_patch_but_those_on_the_tile(
     for corner, patch in found.items():
         np.testing.assert_array_equal(patch, sound[corner])
     assert f"left out {len(bad)} of" in caplog.text
+
+
+def test_what_the_file_leaves_out_is_background(one_level: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tiff"
+    path.write_bytes(one_level.read_bytes())
+    _retag(path, "TileByteCounts", 0)
+    with Slide(one_level) as slide:
+        plan = slide.plan(0.5, 64, 0.5)
+        coords = _grid(slide, plan)
+        whole = _cut(slide, plan, coords, 64)
+    with Slide(path) as slide:
+        found = _cut(slide, plan, coords, 64)
+    assert list(found) == list(whole)
+    for (x, y), patch in found.items():
+        is_out = 512 <= x < 768 and 256 <= y < 512
+        np.testing.assert_array_equal(patch, 255 if is_out else whole[x, y])
 
 
 @settings(max_examples=25, deadline=None)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.tables import clean, is_missing, open_table, plain_name
+from e2e_abmilx.tables import clean, is_missing, open_table, plain_key
 
 
 def _read(folder: Path, content: bytes) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -133,5 +133,5 @@ def test_words_that_mean_something(cell: str) -> None:
 
 def test_spellings_of_names() -> None:
     assert clean(" \u00a0a\u200b\ufeff ") == "a"
-    assert plain_name("OS.time") == plain_name(" os_Time") == plain_name("OS Time")
-    assert plain_name("µm") != plain_name("mm")
+    assert plain_key("OS.time") == plain_key(" os_Time") == plain_key("OS Time")
+    assert plain_key("µm") != plain_key("mm")

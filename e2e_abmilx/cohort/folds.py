@@ -6,7 +6,7 @@ from pathlib import Path
 
 from e2e_abmilx.cohort.entries import Entry
 from e2e_abmilx.cohort.label_tables import COLUMNS, CohortError
-from e2e_abmilx.tables import plain_name
+from e2e_abmilx.tables import plain_key
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def settle_folds(entries: Sequence[Entry], titles: Mapping[str, str], table: Pat
         CohortError: A number may be a fold or a split, or a fold is none.
     """
     split, fold = titles.get("split", ""), titles.get("fold", "")
-    if split and plain_name(split) not in map(plain_name, COLUMNS["fold"]):
+    if split and plain_key(split) not in map(plain_key, COLUMNS["fold"]):
         _refuse_numbers(entries, split)
     if not fold:
         _refuse_mixture([(entry.case.split, entry.where) for entry in entries], split)

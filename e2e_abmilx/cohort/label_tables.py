@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.slide_files import SUFFIXES
-from e2e_abmilx.tables import clean, is_missing, plain_name
+from e2e_abmilx.tables import clean, is_missing, plain_key
 from e2e_abmilx.tables import open_table as open_csv
 
 #: Names of columns that tell persons apart.
@@ -119,7 +119,7 @@ def recognise(
         for name, column in _check_names(stated).items()
         if column
     }
-    keys = [plain_name(name) for name in header]
+    keys = [plain_key(name) for name in header]
     usual = {name: keys_of for name, keys_of in COLUMNS.items() if name not in stated}
     if set(keys) >= _AUTHORS_SURVIVAL:
         usual |= {"time": ("event",), "event": ("status",)}
@@ -153,7 +153,7 @@ def find_persons(
     """
     if "patient" in stated:
         return {}
-    keys = [plain_name(name) for name in header]
+    keys = [plain_key(name) for name in header]
     names = (*COLUMNS["case"][:2], *PATIENTS)  # not `id`, which most often numbers the rows
     found = [index for indices in _free_columns(names, keys, set(columns.values())) for index in indices]
     return {header[index]: index for index in found}
@@ -161,7 +161,7 @@ def find_persons(
 
 def _free_columns(names: Iterable[str], keys: Sequence[str], taken: set[int]) -> Iterator[list[int]]:
     """Positions of the columns of each name, where there are any."""
-    for name in map(plain_name, names):
+    for name in map(plain_key, names):
         if found := [index for index, key in enumerate(keys) if key == name and index not in taken]:
             yield found
 
@@ -172,7 +172,7 @@ def find_times(header: Sequence[str], columns: Mapping[str, int]) -> dict[str, t
     Returns:
         Position and unit, ``"days"`` or ``"time"`` (months), by the table's names.
     """
-    keys = [plain_name(name) for name in header]
+    keys = [plain_key(name) for name in header]
     taken = set(columns.values())
     return {
         header[index]: (index, unit)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from e2e_abmilx.cohort.label_tables import CohortError
-from e2e_abmilx.tables import is_missing, plain_name
+from e2e_abmilx.tables import is_missing, plain_key
 
 _SPLIT_WORDS = {
     "train": ("train", "training", "trn"),
@@ -35,7 +35,7 @@ def read_split(text: str) -> str:
     >>> [read_split(text) for text in ("Training", "valid", "Test set", "fold_1", "2.0", "dev", "n/a")]
     ['train', 'val', 'test', '1', '2', 'dev', '']
     """
-    word = re.sub(r"(set|split|data|cohort)$", "", plain_name(text)) or plain_name(text)
+    word = re.sub(r"(set|split|data|cohort)$", "", plain_key(text)) or plain_key(text)
     if word in _SPLITS:
         return _SPLITS[word]
     if fold := re.fullmatch(r"(?:(?:fold|cv)[\s_-]*)?0*(\d+)(?:\.0+)?", text.strip().lower()):
@@ -120,7 +120,7 @@ def refuse_spoilt_name(text: str, noun: str, where: str) -> None:
             else ""
         )
         raise CohortError(f"{where}: the {noun} is empty{shown}; every row names it{cure}")
-    if plain_name(text) in _TOTALS:
+    if plain_key(text) in _TOTALS:
         raise CohortError(
             f"{where}: {noun} {text!r} is no {noun} but a sum of the rows above; take the row out"
         )

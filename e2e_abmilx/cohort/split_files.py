@@ -20,7 +20,7 @@ from e2e_abmilx.cohort.label_tables import (
 )
 from e2e_abmilx.cohort.spellings import read_split
 from e2e_abmilx.cohort.splits import SPLITS, refuse_leaks
-from e2e_abmilx.tables import clean, is_missing, plain_name
+from e2e_abmilx.tables import clean, is_missing, plain_key
 
 logger = logging.getLogger(__name__)
 
@@ -235,6 +235,6 @@ def _list_names(file: Path) -> Iterator[_Listed]:
 
 def _kind(name: str, title: str) -> str:
     """What a column of names holds: slides, cases, patients, or, where it is called ``id``, any of these."""
-    if plain_name(title) == "id":
+    if plain_key(title) == "id":
         return ""
-    return "patient" if name == "case" and plain_name(title) in map(plain_name, PATIENTS) else name
+    return "patient" if name == "case" and plain_key(title) in map(plain_key, PATIENTS) else name

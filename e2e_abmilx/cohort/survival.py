@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from e2e_abmilx.cohort.label_tables import CohortError, Row
-from e2e_abmilx.tables import is_missing, plain_name
+from e2e_abmilx.tables import is_missing, plain_key
 
 #: Days of a month, for tables that count days.
 DAYS_PER_MONTH = 30.44
@@ -69,7 +69,7 @@ def refuse_doubtful_days(times: Iterable[float], column: str, where: object) -> 
         CohortError: The days are no whole numbers, or the longest is short of many months.
     """
     days = [time * DAYS_PER_MONTH for time in times if not math.isnan(time)]
-    if plain_name(column) not in _DAYS_AT_SOURCE or not days:
+    if plain_key(column) not in _DAYS_AT_SOURCE or not days:
         return
     broken = next((day for day in days if abs(day - round(day)) > 1e-6 * max(1, day)), None)
     if broken is None and max(days) > _SHORTEST_DAYS:

@@ -1,0 +1,7 @@
+"""What is wrong with a slide."""
+
+from e2e_abmilx.errors import InputError
+
+
+class SlideError(InputError):
+    """A slide that cannot be used."""

@@ -1,0 +1,134 @@
+"""A slide from afar: levels averaged down, and glass in place of what is damaged."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from operator import itemgetter
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from e2e_abmilx.slides.background import Colour, blank
+from e2e_abmilx.slides.slide_error import SlideError
+
+logger = logging.getLogger(__name__)
+
+_PART = 2048  # pixels along the side of what is read at once to be shrunk
+
+# A file that was cut off can be copied again, and a machine that failed may read it next time.
+_NO_SALVAGE = (EOFError, OSError, MemoryError)
+
+Read = Callable[[int, int, int, int], NDArray[np.uint8]]  # x, y, width, height → pixels
+
+
+class Level(Protocol):
+    """A level of a slide, as a thumbnail needs it: its size in pixels, and how to read it."""
+
+    size: tuple[int, int]
+    downsample: float
+    tile: tuple[int, int]
+    background: Colour
+    read: Read
+
+
+def draw_thumbnail(name: object, levels: Iterable[Level], max_side: int) -> NDArray[np.uint8]:
+    """Shrink the level that serves best, or what can be read of it, as :meth:`Slide.thumbnail` says."""
+    levels = sorted(levels, key=lambda level: level.downsample)
+    size = levels[0].size
+    shrink = max(1.0, max(size) / max_side)
+    side = (max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink)))
+    best = max(level.downsample for level in levels if level.downsample <= shrink)
+    found = []
+    for level in levels:
+        if level.downsample < best:
+            continue
+        lost, picture, error = _shrink_level(level, max(1, int(shrink / level.downsample)), side)
+        if error is None:
+            return picture
+        found.append((lost, picture, error))
+    lost, picture, error = min(found, key=itemgetter(0))
+    if lost == 1 or isinstance(error.__cause__, _NO_SALVAGE):
+        raise error
+    logger.warning(
+        "%.2g %% of the thumbnail of %s is missing and counts as glass, so no patches come from there: %s",
+        100 * lost,
+        name,
+        error,
+    )
+    return picture
+
+
+def read_shrunk(read: Read, box: tuple[int, int, int, int], shrink: int) -> NDArray[np.uint8]:
+    """A rectangle (left, top, width, height) in which each square of ``shrink`` pixels is averaged to one."""
+    left, top, width, height = box
+    if shrink == 1:
+        return read(*box)
+    shrunk = np.empty((math.ceil(height / shrink), math.ceil(width / shrink), 3), np.uint8)
+    step = max(1, _PART // shrink)  # in parts, so that a large rectangle is never held whole
+    for row in range(0, shrunk.shape[0], step):
+        for column in range(0, shrunk.shape[1], step):
+            x, y = column * shrink, row * shrink
+            size = (min(step * shrink, width - x), min(step * shrink, height - y))
+            part = Image.fromarray(read(left + x, top + y, *size)).reduce(shrink)
+            shrunk[row : row + step, column : column + step] = np.asarray(part)
+    return shrunk
+
+
+def _shrink_level(
+    level: Level, factor: int, side: tuple[int, int]
+) -> tuple[float, NDArray[np.uint8], SlideError | None]:
+    """What share of a level cannot be read, the level resized to ``side``, and what was wrong with it."""
+    width, height = level.size
+    salvage = _Salvage(level)
+    pooled = Image.fromarray(read_shrunk(salvage.read, (0, 0, width, height), factor))
+    box = (0.0, 0.0, width / factor, height / factor)
+    picture = np.asarray(pooled.resize(side, Image.Resampling.HAMMING, box=box))
+    return salvage.lost / (width * height), picture, salvage.error
+
+
+class _Salvage:
+    """Reads a level with glass in place of the tiles that cannot be decoded.
+
+    Args:
+        level: The level.
+
+    Attributes:
+        lost: Pixels that became glass.
+        error: What was wrong last, or what forbids to make do with the rest; None where nothing was wrong.
+    """
+
+    def __init__(self, level: Level) -> None:
+        self._level = level
+        self.lost = 0
+        self.error: SlideError | None = None
+
+    def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Whatever can be read of a rectangle."""
+        whole = self._try(x, y, width, height)
+        if whole is not None:
+            return whole
+        region = blank(height, width, self._level.background)
+        for top, bottom in _spans(y, y + height, self._level.tile[1]):
+            for left, right in _spans(x, x + width, self._level.tile[0]):
+                pixels = self._try(left, top, right - left, bottom - top)
+                if pixels is None:
+                    self.lost += (right - left) * (bottom - top)
+                else:
+                    region[top - y : bottom - y, left - x : right - x] = pixels
+        return region
+
+    def _try(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8] | None:
+        try:
+            return self._level.read(x, y, width, height)
+        except SlideError as error:
+            if self.error is None or not isinstance(self.error.__cause__, _NO_SALVAGE):
+                self.error = error
+            return None
+
+
+def _spans(start: int, stop: int, step: int) -> Iterable[tuple[int, int]]:
+    """The range from ``start`` to ``stop``, cut at the multiples of ``step``."""
+    return pairwise([start, *range((start // step + 1) * step, stop, step), stop])
