@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the wheels that a GPU machine without a network lacks into .whl/ (42 MB), which git ignores.
+# Fetches the wheels that a GPU machine without a network lacks into .whl/ (48 MB), which git ignores.
 #
 #     benchmarks/gpu_wheels.sh
 #
@@ -14,6 +14,7 @@ packages=(
     imagecodecs==2026.10.10
     zarr==3.4.2 donfig==0.8.1.post1 numcodecs==0.17.1 google-crc32c==1.9.0 msgspec==0.22.0
     tiffslide==4.0.0
+    openslide-python==1.4.7 openslide-bin==4.0.1.2 pydicom==3.0.2
     torchcodec==0.17.0
     lifelines==0.30.3 autograd==1.9.1 autograd-gamma==0.4.2
     formulaic==1.2.2 interface-meta==2.0.1 narwhals==2.29.0 wrapt==2.5.2  # lifelines imports them
