@@ -95,9 +95,17 @@ def _show_log() -> None:
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        handler.addFilter(_is_said_here)
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
+
+
+def _is_said_here(record: logging.LogRecord) -> bool:
+    """Whether a message is this process's to print: of several that train together, the first one tells how it goes."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    rank = next((rank for rank in ranks if rank), "0")
+    return rank == "0" or record.levelno >= logging.WARNING
 
 
 def _run_tool(words: list[str]) -> None:

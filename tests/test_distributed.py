@@ -79,6 +79,7 @@ def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size
     command = [sys.executable, "-m", "e2e_abmilx", "fit", "--config", str(folder / "config.yaml")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stderr.count("INFO: cases: ") == 1  # once, and not once a process
 
 
 def _rows(path: Path, prefixes: tuple[str, ...]) -> list[dict[str, float]]:
