@@ -218,8 +218,6 @@ def _hush() -> None:
     warnings.filterwarnings(
         "ignore", message="predict returned None"
     )  # a part of a case has no prediction yet
-    # the sanity check before training sees two bags, often of one class
-    warnings.filterwarnings("ignore", message="No (posi|nega)tive samples in targets")
 
 
 def best_precision(accelerator: str) -> str:
