@@ -1,4 +1,4 @@
-"""What classification and survival share: encode a bag, pool it, learn from it, evaluate whole slides."""
+"""What tasks share in training: encode a bag, pool it, learn from it."""
 
 import logging
 import warnings
@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_only
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import MeanMetric, Metric
 
 from e2e_abmilx.augment import Normalize
 from e2e_abmilx.bags import Bag, Target
@@ -26,17 +24,17 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
-from e2e_abmilx.metrics import ScoredCases
-from e2e_abmilx.tasks.coverage import Coverage
+from e2e_abmilx.tasks.evaluating import CaseTask, mean_sparsity
 from e2e_abmilx.tasks.loss_watch import LossWatch
-from e2e_abmilx.tasks.monitors import Mode, Monitors
-from e2e_abmilx.tasks.prediction import Prediction
 from e2e_abmilx.tasks.sync_norms import use_timm_sync
 
 logger = logging.getLogger(__name__)
 
+#: The splits that a stage of the trainer looks at.
+_SPLITS_OF = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",)}
 
-class BagTask(LightningModule):
+
+class BagTask(CaseTask):
     """A patch encoder and a bag head, trained together from labels of cases.
 
     Args:
@@ -55,16 +53,8 @@ class BagTask(LightningModule):
         decay_norms: Whether the optimizer's weight decay takes in norms and biases, as the authors' does.
     """
 
-    #: The metric that the best checkpoint is chosen by, on validation data.
-    monitor: str
-    #: Whether more of it is better (``"max"``) or less (``"min"``).
-    mode: Mode = "max"
     #: What the data must give, as their argument ``target`` has it; whatever it is, if empty.
     target: str = ""
-    #: Whether the last score has a threshold, fitted on validation cases.
-    has_threshold: bool = True
-    #: Whether the loss of a bag means something by itself; otherwise validation logs none.
-    loss_of_a_bag: bool = True
 
     def __init__(
         self,
@@ -95,92 +85,22 @@ class BagTask(LightningModule):
         self.loss = loss or self.configure_loss()
         self.optimizer, self.schedule = optimizer, schedule
         self.encoder_chunk, self.recompute, self.decay_norms = encoder_chunk, recompute, decay_norms
-        self.val_metrics = self.configure_metrics().clone(prefix="val/")
-        self.test_metrics = self.configure_metrics().clone(prefix="test/")
-        self.val_cases, self.test_cases = ScoredCases(), ScoredCases()
-        #: Of the last score, fitted on validation cases; None before, and where the task has none.
-        self.threshold: Threshold | None = None
-        #: Names of the classes, known from the data or the checkpoint.
-        self.classes: tuple[str, ...] = tuple(map(str, range(num_outputs)))
+        self.prepare_evaluation()
         self.train_means = nn.ModuleDict(
             # no NaN comes this far, and to look for one would keep the device waiting
             {name: MeanMetric(nan_strategy="disable") for name in ("loss", *AttentionSparsity._fields)}
         )
         self._losses = LossWatch()
+        self._gaps_told: set[str] = set()
         self._seed: int | None = None
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @abstractmethod
     def configure_loss(self) -> nn.Module:
         """Return the loss module."""
 
-    @abstractmethod
-    def configure_metrics(self) -> MetricCollection:
-        """Return the metrics of validation and test."""
-
-    @abstractmethod
-    def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
-        """Return the loss of a batch, a scalar, from logits of shape ``(B, K)``."""
-
-    def coverage(self, targets: Sequence[Target], classes: Sequence[str]) -> Coverage:
-        """Return what cases with these targets cannot tell."""
-        return Coverage()
-
-    def monitors(self) -> Monitors:
-        """Return what can be monitored, and which way it gets better."""
-        logged = [f"val/{name}" for name in (*AttentionSparsity._fields, "threshold")]
-        logged += [f"train/{name}" for name in (*AttentionSparsity._fields, "data_wait")]
-        return Monitors(
-            self.val_metrics,
-            self.monitor,
-            self.mode,
-            has_loss=self.loss_of_a_bag,
-            others=logged,
-            # tasks of other people's may log more
-            is_complete=type(self).__module__.startswith("e2e_abmilx."),
-        )
-
-    def why_undefined(self, metric: str) -> str | None:
-        """Return why the validation cases have no value of a metric, by its full name; None where they have, or may."""
-        data = getattr(self.trainer, "datamodule", None)
-        targets = getattr(data, "targets", {}).get("val", ())
-        covered = self.coverage(targets, getattr(data, "classes", ()) or self.classes)
-        return covered.undefined.get(metric.removeprefix("val/")) if metric.startswith("val/") else None
-
     def bag_classes(self, bag: Bag) -> Tensor | None:
         """Return the class of every bag, shape ``(B,)``, for heads that learn from it; None where there are none."""
         return None
-
-    @abstractmethod
-    def bag_scores(self, logits: Tensor) -> Tensor:
-        """Return what is reported of a case, shape ``(B, number of score names)``."""
-
-    @abstractmethod
-    def score_names(self) -> list[str]:
-        """Return the column names of the scores."""
-
-    def truth_names(self) -> list[str]:
-        """Return the column names of what is known of a case."""
-        return ["label"]
-
-    def truth(self, prediction: Prediction) -> list[Any]:
-        """Return what is known of a case, as the label table spells it; empty where it is unknown."""
-        label = prediction.label
-        return [self.classes[label] if isinstance(label, int) and label >= 0 else ""]
-
-    @abstractmethod
-    def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
-        """Add a batch to the metrics."""
-
-    def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold | None:
-        """Return the threshold of the last score, from those of the validation cases, shape ``(n,)``; None for none."""
-        return None
-
-    def measure_at_threshold(
-        self, score: NDArray[Any], label: NDArray[Any], threshold: Threshold
-    ) -> dict[str, float]:
-        """Return what the threshold makes of the test cases, by name."""
-        return {}
 
     def forward(self, bag: Bag) -> HeadOutput:
         """Encode and pool whole bags."""
@@ -259,7 +179,7 @@ class BagTask(LightningModule):
         self.log("train/loss_step", loss, prog_bar=True, batch_size=len(bag.cases))
         means = {"loss": loss.detach()}
         if self._is_logged(batch_idx):
-            means |= _means(attention_sparsity(output.attention.detach(), bag.padding))
+            means |= mean_sparsity(attention_sparsity(output.attention.detach(), bag.padding))
         self._log_means(means)
         return loss
 
@@ -267,18 +187,10 @@ class BagTask(LightningModule):
         """Look at the last loss too."""
         self._losses.check()
 
-    def validation_step(self, bag: Bag, batch_idx: int) -> None:
-        """Add a part of a case to validation."""
-        self._evaluate(bag, self.val_metrics, "val")
-
-    def test_step(self, bag: Bag, batch_idx: int) -> Prediction | None:  # type: ignore[override]
-        """Add a part of a case to the test; its last part brings the prediction."""
-        return self._evaluate(bag, self.test_metrics, "test")
-
-    def predict_step(self, bag: Bag, batch_idx: int) -> Prediction | None:
-        """Return the prediction of a case with its last part."""
-        whole = self._gather(bag)
-        return None if whole is None else self._predict(*whole)
+    def on_validation_epoch_start(self) -> None:
+        """Look at the last loss before the model is judged."""
+        super().on_validation_epoch_start()
+        self._losses.check()
 
     def _is_logged(self, batch_idx: int) -> bool:
         """Whether a batch is one of those that are logged; the sparsity of the others' attention is not sorted out."""
@@ -341,7 +253,7 @@ class BagTask(LightningModule):
         self._check_width(getattr(data, "num_features", None))
         if stage == "fit":
             self.monitors().check(self.trainer.callbacks)  # type: ignore[attr-defined]
-        for split in ("train", "val", "test") if stage == "fit" else (stage,):
+        for split in _SPLITS_OF.get(str(getattr(stage, "value", stage)), ()):
             self._warn_of_gaps(split, getattr(data, "targets", {}).get(split, ()))
 
     def _check_width(self, num_features: int | None) -> None:
@@ -356,10 +268,11 @@ class BagTask(LightningModule):
     def _warn_of_gaps(self, split: str, targets: Sequence[Target]) -> None:
         """Say in words what will be NaN, or a mean over fewer classes than there are."""
         covered = self.coverage(targets, self.classes)
-        for name, reason in covered.undefined.items():
-            logger.warning("the %s split has no %s: %s", split, name, reason)
-        for note in covered.notes:
-            logger.warning("the %s split has %s", split, note)
+        gaps = [f"the {split} split has no {name}: {reason}" for name, reason in covered.undefined.items()]
+        for gap in [*gaps, *(f"the {split} split has {note}" for note in covered.notes)]:
+            if gap not in self._gaps_told:
+                logger.warning("%s", gap)
+                self._gaps_told.add(gap)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the names of the classes, the seed, the threshold and the epoch's means so far; but no spoilt model."""
@@ -379,104 +292,6 @@ class BagTask(LightningModule):
             for key, value in state.items():
                 setattr(self.train_means[name], key, value)
 
-    def on_validation_epoch_start(self) -> None:
-        """Look at the last loss before the model is judged, and forget parts of a case whose rest never came.
-
-        The check before training and limited runs leave such parts.
-        """
-        self._losses.check()
-        self._parts = []
-
-    def on_test_epoch_start(self) -> None:
-        """Forget them here too."""
-        self._parts = []
-
-    def on_predict_epoch_start(self) -> None:
-        """And here."""
-        self._parts = []
-
-    def on_validation_epoch_end(self) -> None:
-        """Fit the threshold."""
-        cases = self._take_cases(self.val_cases)
-        if cases is not None:
-            self.threshold = self.fit_threshold(*cases)
-            if self.threshold is not None:
-                self.log("val/threshold", self.threshold.value)
-
-    def on_test_epoch_end(self) -> None:
-        """Measure at the threshold that validation has brought."""
-        cases = self._take_cases(self.test_cases)
-        if cases is not None and self.threshold is not None:
-            measures = self.measure_at_threshold(*cases, self.threshold)
-            self.log_dict({f"test/{name}": value for name, value in measures.items()})
-            self.log("test/threshold", self.threshold.value)
-
-    def _take_cases(self, cases: ScoredCases) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        if not cases.update_called:  # the check before training, and runs that are limited to a few batches
-            return None
-        # torchmetrics makes a scalar of the column of a single case
-        score, label = (column.reshape(-1).cpu().numpy() for column in cases.compute())
-        cases.reset()
-        return score, label
-
-    def _evaluate(self, bag: Bag, metrics: MetricCollection, stage: str) -> Prediction | None:
-        whole = self._gather(bag)
-        if whole is None:
-            return None
-        case, output = whole
-        logits = output.logits.float()
-        loss = self.bag_loss(logits, case)
-        if self.trainer.sanity_checking:  # which ends before every process has seen the end of a case
-            return None
-        # Lightning rounds the mean number of cases of a process down, and no multiple of their number is rounded
-        one_case = self.trainer.world_size
-        if self.loss_of_a_bag:
-            self.log(f"{stage}/loss", loss, batch_size=one_case, sync_dist=True)
-        self.update_metrics(metrics, logits, case)
-        if self.has_threshold:
-            cases = self.val_cases if stage == "val" else self.test_cases
-            cases.update(self.bag_scores(logits)[:, -1], case.label)
-        self.log_dict(_metrics_of(metrics), batch_size=1)
-        means = _means(attention_sparsity(output.attention, case.mask))
-        self.log_dict(
-            {f"{stage}/{name}": mean for name, mean in means.items()}, batch_size=one_case, sync_dist=True
-        )
-        return self._predict(case, output)
-
-    def _gather(self, bag: Bag) -> tuple[Bag, HeadOutput] | None:
-        """Encode a part of a case; with the last one, pool all of them.
-
-        Returns:
-            The case, with features for patches, and the head's output; None before the last part, and for the
-            nothing that fills up a process's share.
-        """
-        if not bag.mask.numel():
-            return None
-        self._parts.append((self.encode(bag), bag.coords, bag.scale))
-        if not bag.last:
-            return None
-        features, coords, scale = (torch.cat(column, dim=1) for column in zip(*self._parts, strict=True))
-        self._parts = []
-        mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-        whole = bag._replace(patches=features, mask=mask, coords=coords, scale=scale, real=None)
-        return whole, self.head.attend(features)
-
-    def _predict(self, case: Bag, output: HeadOutput) -> Prediction:
-        assert isinstance(case.patches, Tensor)  # features by now
-        scores = self.bag_scores(output.logits.float())[0].tolist()
-        label = case.label[0].tolist()
-        return Prediction(
-            case=case.cases[0],
-            label=label if isinstance(label, int) else tuple(label),
-            time=float(case.time[0]),
-            event=int(case.event[0]),
-            scores=dict(zip(self.score_names(), scores, strict=True)),
-            output=HeadOutput(*(tensor.float().cpu() for tensor in output)),
-            features=case.patches[0].float().cpu(),
-            coords=case.coords[0].cpu(),
-            scale=case.scale[0].cpu(),
-        )
-
     def _save_plain_hyperparameters(self) -> None:
         """Keep YAML's class paths, which rebuild the task, but not live modules, which a checkpoint cannot hold."""
         with warnings.catch_warnings():
@@ -494,13 +309,3 @@ def _width_of(encoder: nn.Module) -> int:
             f"the encoder {type(encoder).__name__} has no whole number num_features; set it to the features of a patch"
         )
     return width
-
-
-def _means(sparsity: AttentionSparsity) -> dict[str, Tensor]:
-    """Each measure, averaged over heads and bags."""
-    return {name: value.mean() for name, value in sparsity.mean_over_heads()._asdict().items()}
-
-
-def _metrics_of(metrics: MetricCollection) -> dict[str, Metric]:
-    """The metrics by their full names, as Lightning wants them to compute them once an epoch."""
-    return dict(metrics.items())
