@@ -228,7 +228,7 @@ def test_magnifications_overrides_and_plans(cohort: Path, tmp_path: Path) -> Non
     planned = cache_slides(table, tmp_path / "out", mpp=("20x",), patch_size=64, dry_run=True)
     assert not (tmp_path / "out").exists()
     (row,) = cache_slides(table, tmp_path / "out", mpp=("20x",), patch_size=64)
-    assert (row.mpp, row.mpp_source) == (0.25, "override, against 0.5 of TIFF resolution tags")
+    assert (row.mpp, row.mpp_source) == (0.25, "override")
     store = PatchStore(tmp_path / "out/slide-000.zarr")
     assert store.scales == (0.5,)
     assert store.attributes["footprints"] == [128.0]  # 64 px of 0.5 µm on a slide said to have 0.25

@@ -1,10 +1,12 @@
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from e2e_abmilx.slide_files import SlideFile, find_slides
-from e2e_abmilx.slides import SlideError
+from e2e_abmilx.slides import Slide, SlideError
 
 
 def test_folder_list_file_and_table(tmp_path: Path) -> None:
@@ -111,3 +113,23 @@ def test_nothing_there(tmp_path: Path) -> None:
         find_slides(tmp_path / "absent")
     with pytest.raises(SlideError, match="holds no slide"):
         find_slides(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["a::b", "s3:x", "12:30:05", "~home", "q?*", "[1]", "hash#1", "per%20cent", "memory:", "zip::x"]
+)
+def test_names_that_mean_something_elsewhere_are_names_here(name: str, tmp_path: Path) -> None:
+    """fsspec, through which tiffslide opens files, reads protocols and chains of them into such names."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    tifffile.imwrite(
+        tmp_path / f"{name}.tif",
+        pixels,
+        tile=(32, 32),
+        photometric="rgb",
+        resolution=(20000, 20000),
+        resolutionunit=3,
+    )
+    (file,) = find_slides(tmp_path)
+    assert file.name == name
+    with Slide(file.path) as slide:
+        assert np.array_equal(slide.read_level(0, 0, 0, 64, 64), pixels)

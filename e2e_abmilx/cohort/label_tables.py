@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from e2e_abmilx.errors import InputError
@@ -210,7 +210,7 @@ def slide_name(text: str) -> str:
     >>> slide_name("slides/TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF.svs")
     'TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF'
     """
-    path = PureWindowsPath(clean(text))  # parts at / and at \
+    path = PurePosixPath(re.split(r"[/\\]", clean(text).rstrip("/\\"))[-1])
     return clean(path.stem if path.suffix.lower() in (*SUFFIXES, ".pt", ".h5", ".zarr") else path.name)
 
 

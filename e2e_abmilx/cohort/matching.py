@@ -77,7 +77,7 @@ def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> t
 
     A name of the table is a slide's when it is the same, apart from a known file ending. TCGA slides are also found
     without the uuid of their file (``TCGA-XX-XXXX-01Z-00-DX1``), and all slides of a patient by the patient's barcode
-    (``TCGA-XX-XXXX``). Accents match in whichever way Unicode spells them, and ``7.0`` matches a slide ``7`` where there
+    (``TCGA-XX-XXXX``). Where no part of a cell that was parted at ``;`` is a slide, the whole may be. Accents match in whichever way Unicode spells them, and ``7.0`` matches a slide ``7`` where there
     is no ``7.0``. Nothing else matches.
 
     Args:
@@ -93,6 +93,7 @@ def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> t
         CohortError: Two cases have one slide.
     """
     names = _Names(cached)
+    cases = [names.rejoined(case) for case in cases]
     wanted = [(case, slide, names.find(slide)) for case in cases for slide in case.slides]
     owners: dict[str, str] = {}
     for case, _, found in wanted:
@@ -145,6 +146,12 @@ class _Names:
             return [name]
         found = self._candidates(name)
         return found if len(found) == 1 else self._patient.get(name, [])
+
+    def rejoined(self, case: Case) -> Case:
+        """A case whose cell was parted at ``;`` although that is part of a slide's name."""
+        whole = ";".join(case.slides)
+        parted = len(case.slides) > 1 and not any(self.find(slide) for slide in case.slides)
+        return case._replace(slides=(whole,)) if parted and self.find(whole) else case
 
     def explain(self, name: str, where: Path) -> str:
         """Why a name means no slide."""

@@ -118,7 +118,7 @@ def _override_source(stated: Stated, path: Path, override_mpp: float) -> str:
         stated.source,
         override_mpp,
     )
-    return f"override, against {own:.4g} of {stated.source}"
+    return "override"
 
 
 def stated_by_openslide(properties: Mapping[str, str]) -> Stated:

@@ -88,6 +88,10 @@ def open_tiff(path: Path) -> tifffile.TiffFile | None:
     Its pixels are not read by ``TiffSlide.read_region``, which is far slower and decodes whatever it is given.
     """
     try:
+        if "::" in str(
+            path
+        ):  # which fsspec, through which tiffslide opens files, takes for a chain of protocols
+            return tifffile.TiffFile(path, is_ndpi=False)
         tiff: tifffile.TiffFile = TiffSlide(path, tifffile_options={"is_ndpi": False}).ts_tifffile
         return tiff
     except tifffile.TiffFileError:

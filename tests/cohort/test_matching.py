@@ -12,6 +12,7 @@ from e2e_abmilx.cohort import (
     match_slides,
     read_cohort,
 )
+from e2e_abmilx.cohort.label_tables import slide_name
 
 UUID = "F6E9A5DF-D8FB-45CF-B4BD-C6B76294C291"
 OTHER = "62DFE56B-B84C-40F9-9625-FCB55767B70D"
@@ -145,3 +146,17 @@ def test_real_tables_meet_files_as_the_portal_names_them(shared: Path) -> None:
         (case.id, sorted(case.slides)) for case in cases
     ]
     assert not complaints
+
+
+def test_a_name_with_a_semicolon_is_one_slide_where_its_parts_are_none() -> None:
+    cases = [Case("one", ("semi", "colon")), Case("two", ("a", "b"))]
+    matched, complaints = match_slides(cases, ["semi;colon", "a", "b", "a;b"], Path("cache"))
+    assert [case.slides for case in matched] == [("semi;colon",), ("a", "b")]
+    assert complaints == ["slide 'a;b' in cache has no label"]
+
+
+@pytest.mark.parametrize("name", ["a::b", "s3:x", "12:30:05", "C:x"])
+def test_colons_are_part_of_a_name(name: str) -> None:
+    matched, complaints = match_slides([Case("one", (slide_name(f"{name}.tif"),))], [name], Path("cache"))
+    assert [case.slides for case in matched] == [(name,)]
+    assert complaints == []
