@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +38,7 @@ class BagLoader(DataLoader[Bag]):
             try:
                 batch = next(batches, None)
             except (RuntimeError, OSError, EOFError) as error:
-                if self.num_workers and _is_bus_error(error):
+                if self.num_workers and _is_bus_error(error, getattr(batches, "_workers", ())):
                     raise InputError(self._advice()) from error
                 raise
             self.clock.receive()
@@ -168,17 +170,18 @@ def _event() -> torch.cuda.Event | None:
     return event
 
 
-def _is_bus_error(error: BaseException) -> bool:
-    """Whether a reader was killed by a bus error, which PyTorch says when the reader has died.
+def _is_bus_error(error: BaseException, readers: Sequence[BaseProcess]) -> bool:
+    """Whether a reader was killed by a bus error.
 
-    Until then a connection that breaks off is all there is to see.
+    PyTorch says so where it hears of the death before anything else; often a connection that breaks off comes first.
     """
     try:
         if isinstance(error, (OSError, EOFError)):
-            time.sleep(1.0)
+            time.sleep(1.0)  # the reader is about to die
     except RuntimeError as death:
         error = death
-    return "Bus error" in f"{error} {error.__cause__}"
+    killed = any(reader.exitcode == -signal.SIGBUS for reader in readers)
+    return killed or "Bus error" in f"{error} {error.__cause__}"
 
 
 def _room() -> str:
