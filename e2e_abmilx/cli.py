@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -26,7 +27,7 @@ from e2e_abmilx.callbacks import (
     RunRecord,
     SplitTable,
 )
-from e2e_abmilx.callbacks.run_folder import RUN_FILES, RunFolder, folder_of
+from e2e_abmilx.callbacks.run_folder import RUN_FILES, RunFolder, find_checkpoint, folder_of
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.loggers import RunLogger
@@ -83,8 +84,30 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(MemoryAdvice, "memory_advice")
 
     def before_instantiate_classes(self) -> None:
-        """Keep one config a verb, so that a test does not overwrite the config of the training."""
+        """Keep one config per verb, so that a test does not overwrite that of the training."""
         self.save_config_kwargs = {"config_filename": f"{self.subcommand}.yaml", "overwrite": True}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
+        """Parse, and settle which checkpoint is meant before its settings are restored."""
+        super().parse_arguments(parser, args)
+        verb = self.config.get("subcommand")
+        if verb is not None:
+            self._find_checkpoint(verb, self.config[verb])
+
+    def _find_checkpoint(self, verb: str, config: Any) -> None:  # noqa: ANN401 - jsonargparse's namespace
+        """Settle which file the model comes from; only a fit, and features, begin without one."""
+        run = Path(config.trainer.default_root_dir or f"runs/{verb}")
+        config.ckpt_path = find_checkpoint(config.ckpt_path, run)
+        callbacks = config.trainer.callbacks or []
+        kinds = [str(one.class_path) for one in (callbacks if isinstance(callbacks, list) else [callbacks])]
+        untrained = config.trainer.fast_dev_run or any(kind.endswith("FeatureWriter") for kind in kinds)
+        if verb == "fit" or config.ckpt_path is not None or untrained:
+            return
+        best = run / "best.ckpt"
+        if not best.is_file():
+            raise InputError(f"{verb} needs a trained model: name one (--ckpt_path); {best} is not there")
+        logger.info("no --ckpt_path is given: the model is %s", best)
+        config.ckpt_path = str(best)
 
     def instantiate_classes(self) -> None:
         """Build everything; a refused argument is the user's to mend."""
@@ -99,7 +122,8 @@ class BagCLI(LightningCLI):
         run = Path(settings.default_root_dir or f"runs/{self.subcommand}")
         _make_folder(run)
         verb = str(self.subcommand or "fit")
-        resume = self.subcommand == "fit" and self._get(self.config, "ckpt_path") is not None
+        checkpoint = self._get(self.config, "ckpt_path") if self.subcommand == "fit" else None
+        resume = checkpoint is not None and Path(checkpoint).resolve().parent == run.resolve()
         kwargs["default_root_dir"] = str(run)
         if settings.logger in (None, True):
             kwargs["logger"] = RunLogger(run, version="" if verb == "fit" else verb, resume=resume)
@@ -145,8 +169,8 @@ class BagCLI(LightningCLI):
         chosen = next(one for one in self.trainer.checkpoint_callbacks if isinstance(one, BestCheckpoint))
         if not chosen.best_model_path:
             raise InputError(
-                f"no checkpoint was chosen, because validation did not run, so none is tested; {folder}/last.ckpt is the"
-                " model as it is now; validate more often (trainer.check_val_every_n_epoch), or fit for longer"
+                "no checkpoint was chosen, because validation did not run, so none is tested; validate more often"
+                " (trainer.val_check_interval, trainer.check_val_every_n_epoch), or fit for longer"
             )
         self.trainer.test(self.model, datamodule=data, ckpt_path=chosen.best_model_path)
         self.after_test()
@@ -162,7 +186,10 @@ class BagCLI(LightningCLI):
 
 
 class BagArgumentParser(LightningArgumentParser):
-    """LightningCLI's parser, for which null means none however deep an option lies."""
+    """LightningCLI's parser, for which null means none however deep an option lies, and half a name is none."""
+
+    def __init__(self, *args: Any, **how: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **{"allow_abbrev": False, **how})
 
     def parse_args(self, args: Any = None, *more: Any, **how: Any) -> Any:  # noqa: ANN401
         """Parse options.
@@ -189,18 +216,21 @@ def run(args: list[str] | None, *, epilog: str) -> Path | None:
     """
     torch.set_float32_matmul_precision("high")
     _hush()
-    done = BagCLI(
-        BagTask,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        save_config_callback=RunConfig,
-        args=args,
-        parser_class=BagArgumentParser,
-        parser_kwargs={"prog": "e2e-abmilx", "epilog": epilog},
-    )
+    try:
+        done = BagCLI(
+            BagTask,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=RunConfig,
+            args=args,
+            parser_class=BagArgumentParser,
+            parser_kwargs={"prog": "e2e-abmilx", "epilog": epilog},
+        )
+    except MisconfigurationException as error:  # Lightning's word for what is the user's to mend
+        raise InputError(str(error)) from error
     return done.tested
 
 

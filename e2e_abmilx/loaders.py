@@ -18,7 +18,7 @@ from e2e_abmilx.errors import InputError
 
 _SHARED_MEMORY = Path("/dev/shm")
 _AHEAD = 2  # batches that each reader has ready or in work, where memory allows
-_MOST_BYTES = 4 * 2**30  # of batches that are ready or in work, of all readers of a machine
+_MOST_BYTES = 4 * 2**30  # of batches of a loader that are ready or in work, of all readers of a machine
 
 
 class BagLoader(DataLoader[Bag]):
@@ -132,7 +132,9 @@ class Readers(NamedTuple):
 
 
 def plan_readers(workers: int, batch_bytes: int, *, processes: int = 1) -> Readers:
-    """Bound what lies between readers and training: 4 GiB a machine, and half of its free shared memory.
+    """Bound what lies between readers and training: 4 GiB a machine and loader, and a quarter of the free shared memory.
+
+    One reader with one batch is the least that there can be, however large a batch is.
 
     Args:
         workers: Processes that should read.
@@ -141,8 +143,8 @@ def plan_readers(workers: int, batch_bytes: int, *, processes: int = 1) -> Reade
     """
     if workers == 0 or batch_bytes == 0:
         return Readers(workers, _AHEAD)
-    free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else 2 * _MOST_BYTES
-    fitting = int(min(_MOST_BYTES, free / 2) / processes / batch_bytes)
+    free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else 4 * _MOST_BYTES
+    fitting = int(min(_MOST_BYTES, free / 4) / processes / batch_bytes)
     workers = max(1, min(workers, fitting))
     return Readers(workers, max(1, min(_AHEAD, fitting // workers)))
 
@@ -150,7 +152,7 @@ def plan_readers(workers: int, batch_bytes: int, *, processes: int = 1) -> Reade
 def recommended_workers(processes: int = 1) -> int:
     """How many processes should read bags for each training process of this machine.
 
-    A GPU leaves the cores to the readers: all but one of its share, at most 16. A CPU that trains needs its cores
+    A GPU leaves the cores to the readers: all but one of its share of those that the process may use, at most 16. A CPU that trains needs its cores
     itself: reading a patch takes it a twentieth of the time of training on it, so that one reader does.
 
     Args:
@@ -158,7 +160,8 @@ def recommended_workers(processes: int = 1) -> int:
     """
     if not torch.cuda.is_available():
         return 1
-    return max(1, min(16, (os.cpu_count() or 1) // processes - 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // processes - 1))
 
 
 def _event() -> torch.cuda.Event | None:

@@ -183,8 +183,8 @@ class CoxLoss(nn.Module):
     """:func:`cox_loss` over a batch and the bags just before it, since a few bags alone are seldom comparable.
 
     In training the risks of the latest bags are remembered, without gradient, and take part as events and as bags at
-    risk. Of each case only the last bag is remembered, and not while the case is in the batch: none meets its own past,
-    however few cases there are. Under data parallelism the batch is that of all processes, whose memories are alike. In
+    risk. What is remembered of a case is forgotten when it comes again: none meets its own past, however few cases there
+    are. Under data parallelism the batch is that of all processes, whose memories are alike. In
     evaluation there is no memory. The memory lies in checkpoints.
 
     Args:

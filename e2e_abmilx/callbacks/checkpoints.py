@@ -61,6 +61,30 @@ class BestCheckpoint(ModelCheckpoint):
             self.monitor, mode = fallback, "min"
         self.mode, self.kth_value = mode, torch.tensor(torch.inf if mode == "min" else -torch.inf)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose, by a metric that has a value."""
+        self._fall_back(trainer)
+        super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose, by a metric that has a value."""
+        self._fall_back(trainer)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def _fall_back(self, trainer: Trainer) -> None:
+        """Choose by the loss from the first validation on, where the metric turns out to have no value."""
+        metrics, monitor = trainer.callback_metrics, self.monitor
+        undefined = monitor in metrics and bool(metrics[monitor].isnan())
+        if trainer.sanity_checking or self.best_model_path or not undefined or "val/loss" not in metrics:
+            return
+        if monitor != "val/loss":
+            rank_zero_only(logger.warning)(
+                "%s has no value in epoch %d: best.ckpt is chosen by the lowest val/loss",
+                monitor,
+                trainer.current_epoch,
+            )
+            self.monitor, self.mode, self.kth_value = "val/loss", "min", torch.tensor(torch.inf)
+
 
 class LastCheckpoint(Checkpoint):
     """Keep ``last.ckpt`` in ``trainer.default_root_dir``, to go on from: after each epoch, and within it.
@@ -72,6 +96,10 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, every_n_steps: int = 100) -> None:
+        if every_n_steps < 1:
+            raise ValueError(
+                f"every_n_steps is {every_n_steps}; it counts optimizer steps and must be at least 1"
+            )
         self.every_n_steps = every_n_steps
 
     def on_train_batch_end(

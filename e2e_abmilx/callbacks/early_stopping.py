@@ -5,7 +5,6 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from e2e_abmilx.errors import InputError
 from e2e_abmilx.tasks import BagTask
 
 
@@ -29,16 +28,10 @@ class PatientStopping(EarlyStopping):
         """Settle the mode.
 
         Raises:
-            InputError: There is no such metric, its mode is contradicted or unknown, or the validation cases cannot tell it.
+            InputError: There is no such metric, or its mode is contradicted or unknown.
         """
         if isinstance(pl_module, BagTask) and stage == "fit":
             mode = pl_module.monitors().mode_of(self.monitor, self._stated)
-            reason = pl_module.why_undefined(self.monitor)
-            if reason is not None:
-                raise InputError(
-                    f"PatientStopping cannot stop by {self.monitor} ({reason}); stop by val/loss, leave it out of"
-                    " trainer.callbacks, or give the validation split other cases"
-                )
             if mode != self.mode:
                 self.mode, self.min_delta = mode, -self.min_delta
                 self.best_score = -self.best_score

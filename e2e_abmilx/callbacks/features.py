@@ -41,6 +41,7 @@ class FeatureWriter(BasePredictionWriter):
         self._finished: list[Path] = []
         self._encoder, self._precision = "", ""
         self._encoded = torch.empty(0)
+        self._tf32: tuple[bool, str] | None = None
         self._hook: torch.utils.hooks.RemovableHandle | None = None
         self._writer: TridentWriter | None = None
 
@@ -80,6 +81,10 @@ class FeatureWriter(BasePredictionWriter):
         """
         assert isinstance(pl_module, BagTask)
         self._check_finished(trainer, pl_module)
+        if self._precision == "32-true":  # TF32 would round to ten bits, and not show in the file either
+            self._tf32 = (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision())
+            torch.backends.cudnn.allow_tf32 = False
+            torch.set_float32_matmul_precision("highest")
         self._hook = pl_module.encoder.register_forward_hook(self._keep)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -161,6 +166,10 @@ class FeatureWriter(BasePredictionWriter):
         }
 
     def _stop(self) -> None:
+        if self._tf32 is not None:
+            torch.backends.cudnn.allow_tf32, precision = self._tf32
+            torch.set_float32_matmul_precision(precision)
+            self._tf32 = None
         if self._hook is not None:
             self._hook.remove()
         if self._writer is not None:

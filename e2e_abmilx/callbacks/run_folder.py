@@ -2,17 +2,20 @@
 
 import logging
 import shutil
+import zipfile
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+
+from e2e_abmilx.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 #: What a run writes into its folder, or what is written of it there.
 RUN_FILES = (
     "fit.yaml", "run.yaml", "splits.csv", "best.ckpt", "last.ckpt", "metrics.csv", "hparams.yaml", "predictions.csv",
-    "figures", "heatmaps", "features",
+    "figures", "heatmaps", "features", "validate", "test", "predict",
 )  # fmt: skip
 
 
@@ -31,9 +34,54 @@ class RunFolder(Callback):
         self.verb, self.resume = verb, resume
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put an earlier run aside."""
+        """Put an earlier run aside.
+
+        Raises:
+            InputError: Nothing would be trained, or nothing validated, so that there would be nothing in its place.
+        """
+        _refuse_empty_runs(trainer)
         if not self.resume and not getattr(trainer, "fast_dev_run", False):
             set_aside(Path(trainer.default_root_dir))
+
+
+def _refuse_empty_runs(trainer: Trainer) -> None:
+    never = trainer.max_epochs or 0
+    empty = {
+        "trainer.max_epochs": never == 0 and trainer.max_steps == -1,
+        "trainer.max_steps": trainer.max_steps == 0,
+        "trainer.limit_train_batches": trainer.limit_train_batches == 0,
+        "trainer.limit_val_batches": trainer.limit_val_batches == 0,
+        "trainer.check_val_every_n_epoch": 0 < never < (trainer.check_val_every_n_epoch or 1),
+    }
+    for name, is_empty in empty.items():
+        if is_empty and not getattr(trainer, "fast_dev_run", False):
+            raise InputError(
+                f"{name} is {getattr(trainer, name.removeprefix('trainer.'))}, so that nothing is trained or no validation"
+                " chooses a checkpoint; set it so that both happen at least once"
+            )
+
+
+def find_checkpoint(stated: str | None, run: Path) -> str | None:
+    """The file that a checkpoint's name means, once it is found to be one.
+
+    Args:
+        stated: A path, or ``"best"`` or ``"last"`` for that of the run; None for none. Folders, addresses and what else
+            only Lightning knows are left to it.
+        run: Folder of the run.
+
+    Raises:
+        InputError: There is no such file, or it is no checkpoint.
+    """
+    if stated is None or stated == "hpc" or ":" in stated or Path(stated).is_dir():
+        return stated
+    path = run / f"{stated}.ckpt" if stated in ("best", "last") else Path(stated)
+    if not path.is_file():
+        there = sorted(found.name for found in path.parent.glob("*.ckpt"))
+        hint = f"{path.parent} has {', '.join(there)}" if there else "check the path"
+        raise InputError(f"there is no checkpoint {path}; {hint}")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is no checkpoint, or was cut off while it was written; name another")
+    return str(path)
 
 
 def folder_of(trainer: Trainer) -> Path:

@@ -14,7 +14,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MeanMetric, Metric
 
 from e2e_abmilx.augment import Normalize
@@ -146,13 +145,6 @@ class BagTask(CaseTask):
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**64
 
-    def on_train_start(self) -> None:
-        """Keep the count of averaged weights on the CPU: it is looked at in each step, and a GPU would be waited for."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            averaged = getattr(callback, "_average_model", None)
-            if isinstance(averaged, AveragedModel):
-                averaged.n_averaged = averaged.n_averaged.cpu()
-
     def on_train_epoch_start(self) -> None:
         """Begin the epoch's means anew; Lightning leaves this out where an epoch is gone on with."""
         for metric in self.train_means.children():
@@ -210,7 +202,12 @@ class BagTask(CaseTask):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of seven
         """Return the optimizer and its schedule, stepped with each optimizer step."""
-        optimizer = self.optimizer(self._parameter_groups())
+        try:
+            optimizer = self.optimizer(self._parameter_groups())
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"the optimizer refuses its settings: {error}; correct model.optimizer"
+            ) from error
         if self.schedule is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
@@ -252,9 +249,24 @@ class BagTask(CaseTask):
         self.classes = classes or self.classes
         self._check_width(getattr(data, "num_features", None))
         if stage == "fit":
-            self.monitors().check(self.trainer.callbacks)  # type: ignore[attr-defined]
+            self.monitors().check(self.trainer.callbacks, self.why_undefined)  # type: ignore[attr-defined]
+        self._check_limits(stage)
         for split in _SPLITS_OF.get(str(getattr(stage, "value", stage)), ()):
             self._warn_of_gaps(split, getattr(data, "targets", {}).get(split, ()))
+
+    def _check_limits(self, stage: str) -> None:
+        """Refuse limits that would part a case in one process while others wait for it."""
+        limits = {name: getattr(self.trainer, f"limit_{name}_batches") for name in ("val", "test", "predict")}
+        cut = [
+            name
+            for name, limit in limits.items()
+            if limit not in (0, 1.0) or (isinstance(limit, int) and limit)
+        ]
+        if self.trainer.world_size > 1 and cut and not getattr(self.trainer, "fast_dev_run", False):
+            raise InputError(
+                f"trainer.limit_{cut[0]}_batches is {limits[cut[0]]}, which ends in the middle of a case, and several processes"
+                " would wait for each other; leave it out, or take one device (trainer.devices: 1)"
+            )
 
     def _check_width(self, num_features: int | None) -> None:
         """Refuse features of another width than the encoder that passes them on says."""
@@ -268,7 +280,11 @@ class BagTask(CaseTask):
     def _warn_of_gaps(self, split: str, targets: Sequence[Target]) -> None:
         """Say in words what will be NaN, or a mean over fewer classes than there are."""
         covered = self.coverage(targets, self.classes)
-        gaps = [f"the {split} split has no {name}: {reason}" for name, reason in covered.undefined.items()]
+        reasons = dict.fromkeys(covered.undefined.values())
+        gaps = [
+            f"the {split} split has no {', '.join(name for name, why in covered.undefined.items() if why == reason)}: {reason}"
+            for reason in reasons
+        ]
         for gap in [*gaps, *(f"the {split} split has {note}" for note in covered.notes)]:
             if gap not in self._gaps_told:
                 logger.warning("%s", gap)

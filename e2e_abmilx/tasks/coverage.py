@@ -31,7 +31,7 @@ def coverage_of_classes(targets: Sequence[Target], classes: Sequence[str]) -> Co
     if len(absent) == len(classes) - 1:
         (only,) = set(classes) - set(absent)
         cases = f"all {len(labels)} cases are" if len(labels) > 1 else "its only case is"
-        return Coverage({"auc": f"{cases} of class {only}"})
+        return Coverage(dict.fromkeys(("auc", "kappa", "kappa_quadratic"), f"{cases} of class {only}"))
     return Coverage(
         notes=(f"no case of class {', '.join(absent)}: AUC and balanced accuracy are means over the others",)
     )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from e2e_abmilx.bags import Bag
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.losses import CoxLoss
 from e2e_abmilx.tasks.survival import SurvivalTask
 
@@ -19,6 +20,28 @@ class CoxTask(SurvivalTask):
     """
 
     loss_of_a_bag = False  # a partial likelihood compares cases
+
+    def prepare_evaluation(self) -> None:
+        """Refuse more outputs than the one hazard ratio; then as other tasks.
+
+        Raises:
+            InputError: There are more.
+        """
+        if self.num_outputs != 1:
+            raise InputError(
+                f"a Cox model has one output, the log hazard ratio, and not {self.num_outputs}; set model.num_outputs to 1,"
+                " or take SurvivalTask for discrete times"
+            )
+        super().prepare_evaluation()
+
+    def setup(self, stage: str) -> None:
+        """Refuse data with time bins, which a Cox model does not have; then as other tasks."""
+        bins = getattr(getattr(self.trainer, "datamodule", None), "time_bins", 1)
+        if stage != "predict" and bins != 1:
+            raise InputError(
+                f"a Cox model has no time bins, and the data have {bins}; set data.time_bins to 1"
+            )
+        super().setup(stage)
 
     def configure_loss(self) -> nn.Module:
         """Return the partial likelihood with its memory of recent risks."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from e2e_abmilx.bags import Bag, Target
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
@@ -48,6 +49,7 @@ class CaseTask(LightningModule):
         #: Names of the classes, known from the data or the checkpoint.
         self.classes: tuple[str, ...] = tuple(map(str, range(self.num_outputs)))
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._whole_cases = 0
 
     @abstractmethod
     def encode(self, bag: Bag) -> Tensor:
@@ -123,7 +125,8 @@ class CaseTask(LightningModule):
 
     def test_step(self, bag: Bag, batch_idx: int) -> Prediction | None:  # type: ignore[override]
         """Add a part of a case to the test; its last part brings the prediction."""
-        return self._evaluate(bag, self.test_metrics, "test")
+        whole = self._evaluate(bag, self.test_metrics, "test")
+        return None if whole is None else self._predict(*whole)
 
     def predict_step(self, bag: Bag, batch_idx: int) -> Prediction | None:
         """Return the prediction of a case with its last part."""
@@ -132,11 +135,11 @@ class CaseTask(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget parts of a case whose rest never came: the check before training and limited runs leave them."""
-        self._parts = []
+        self._parts, self._whole_cases = [], 0
 
     def on_test_epoch_start(self) -> None:
         """Forget them here too."""
-        self._parts = []
+        self._parts, self._whole_cases = [], 0
 
     def on_predict_epoch_start(self) -> None:
         """And here."""
@@ -144,6 +147,7 @@ class CaseTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Fit the threshold."""
+        self._check_whole_cases("limit_val_batches")
         cases = self._take_cases(self.val_cases)
         if cases is not None:
             self.threshold = self.fit_threshold(*cases)
@@ -152,6 +156,7 @@ class CaseTask(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Measure at the threshold that validation has brought."""
+        self._check_whole_cases("limit_test_batches")
         cases = self._take_cases(self.test_cases)
         if cases is not None and self.threshold is not None:
             measures = self.measure_at_threshold(*cases, self.threshold)
@@ -166,15 +171,17 @@ class CaseTask(LightningModule):
         cases.reset()
         return score, label
 
-    def _evaluate(self, bag: Bag, metrics: MetricCollection, stage: str) -> Prediction | None:
+    def _evaluate(self, bag: Bag, metrics: MetricCollection, stage: str) -> tuple[Bag, HeadOutput] | None:
+        """As :meth:`_gather`, and add the whole case to the metrics."""
         whole = self._gather(bag)
         if whole is None:
             return None
         case, output = whole
         logits = output.logits.float()
         loss = self.bag_loss(logits, case)
-        if self.trainer.sanity_checking:  # which ends before every process has seen the end of a case
+        if self._ends_early():  # before every process has seen the end of a case
             return None
+        self._whole_cases += 1
         # Lightning rounds the mean number of cases of a process down, and no multiple of their number is rounded
         one_case = self.trainer.world_size
         if self.loss_of_a_bag:
@@ -188,7 +195,21 @@ class CaseTask(LightningModule):
         self.log_dict(
             {f"{stage}/{name}": mean for name, mean in means.items()}, batch_size=one_case, sync_dist=True
         )
-        return self._predict(case, output)
+        return whole
+
+    def _ends_early(self) -> bool:
+        """Whether this is a mere trial, which several processes do not end alike."""
+        trial = bool(getattr(self.trainer, "fast_dev_run", False)) and self.trainer.world_size > 1
+        return self.trainer.sanity_checking or trial
+
+    def _check_whole_cases(self, limit: str) -> None:
+        """Refuse an evaluation that was cut short before the first case was whole."""
+        trial = self.trainer.sanity_checking or getattr(self.trainer, "fast_dev_run", False)
+        if not self._whole_cases and not trial:
+            raise InputError(
+                f"no case was evaluated as a whole: trainer.{limit} is {getattr(self.trainer, limit)}, and a slide comes in"
+                " several parts; raise it or leave it out, or make parts larger (data.chunk_size)"
+            )
 
     def _gather(self, bag: Bag) -> tuple[Bag, HeadOutput] | None:
         """Encode a part of a case; with the last one, pool all of them.

@@ -1,7 +1,7 @@
 """Whether more or less of a metric is better, for those who choose and stop by it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from lightning.pytorch import Callback
@@ -74,18 +74,27 @@ class Monitors:
             )
         return stated  # type: ignore[return-value] # one of the two
 
-    def check(self, callbacks: Iterable[Callback]) -> None:
-        """Refuse callbacks that watch what there is not, or take the worst for the best.
+    def check(self, callbacks: Iterable[Callback], why_undefined: Callable[[str], str | None]) -> None:
+        """Refuse callbacks that watch what there is not, take the worst for the best, or stop by what has no value.
 
         Args:
             callbacks: Those of the trainer.
+            why_undefined: Why the validation cases have no value of a metric; None where they have.
 
         Raises:
             InputError: One of them does.
         """
         for callback in callbacks:
-            if isinstance(callback, (EarlyStopping, ModelCheckpoint)) and callback.monitor is not None:
-                try:
-                    self.mode_of(callback.monitor, callback.mode)
-                except InputError as error:
-                    raise InputError(f"{type(callback).__name__}: {error}") from None
+            if not isinstance(callback, (EarlyStopping, ModelCheckpoint)) or callback.monitor is None:
+                continue
+            kind = type(callback).__name__
+            try:
+                self.mode_of(callback.monitor, callback.mode)
+            except InputError as error:
+                raise InputError(f"{kind}: {error}") from None
+            reason = why_undefined(callback.monitor)
+            if isinstance(callback, EarlyStopping) and reason is not None:
+                raise InputError(
+                    f"{kind} cannot stop by {callback.monitor} ({reason}); stop by val/loss, leave it out of"
+                    " trainer.callbacks, or give the validation split other cases"
+                )

@@ -190,7 +190,7 @@ def test_an_auc_that_cannot_be_told_chooses_nothing(
     split: str, cases: str, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     _fit(_write(tmp_path, split=split), "--trainer.max_epochs", "6")
-    assert told.text.count(f"the val split has no auc: {cases} of class") == 1
+    assert told.text.count(f"the val split has no auc, kappa, kappa_quadratic: {cases} of class") == 1
     assert "TrainerFn" not in told.text
     assert "best.ckpt is chosen by the lowest val/loss" in told.text
     run = tmp_path / "run"
@@ -230,3 +230,103 @@ def test_overfitting_a_few_batches(tmp_path: Path) -> None:
     """Lightning hands out cases in an order of its own then, and every epoch the same draw."""
     _fit(_write(tmp_path), "--trainer.overfit_batches", "2")
     assert (tmp_path / "run/last.ckpt").exists()
+
+
+def test_names_of_checkpoints_mean_files_of_the_run(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """Lightning's own "last" finds none in a new process, warns, and begins with random weights."""
+    config, run = finished
+    losses = _column(run, "val/loss")
+    _fit(config, "--ckpt_path", "last", "--trainer.max_epochs", "5")
+    assert _column(run, "val/loss")[:3] == losses
+    assert len(_column(run, "val/loss")) == 5
+    assert not (run / "earlier-1").exists()
+    for chosen in (["--ckpt_path", "best"], []):
+        main(["test", "--config", str(config), *chosen])
+        assert (run / "test/predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("verb", "checkpoint", "message"),
+    [
+        ("test", None, "test needs a trained model"),
+        ("validate", None, "validate needs a trained model"),
+        ("predict", None, "predict needs a trained model"),
+        ("test", "last", "there is no checkpoint .*last.ckpt; check the path"),
+        ("fit", "last", "there is no checkpoint .*last.ckpt; check the path"),
+        ("fit", "absent.ckpt", "there is no checkpoint absent.ckpt"),
+        ("fit", "labels.csv", "labels.csv is no checkpoint"),
+    ],
+)
+def test_no_model_is_untrained_by_mistake(
+    verb: str, checkpoint: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        main([verb, "--config", str(config), *(["--ckpt_path", checkpoint] if checkpoint else [])])
+
+
+def test_going_on_with_another_folders_run_puts_this_one_aside(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, run = finished
+    before = _files(run)
+    _fit(config, "--trainer.default_root_dir", str(tmp_path / "other"))
+    _fit(config, "--ckpt_path", str(tmp_path / "other/last.ckpt"), "--trainer.max_epochs", "4")
+    assert _files(run / "earlier-1") == before
+    assert len(_column(run, "val/loss")) == 1  # the fourth epoch alone is this folder's
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--trainer.max_epochs", "0"),
+        ("--trainer.limit_train_batches", "0"),
+        ("--trainer.limit_val_batches", "0"),
+        ("--trainer.check_val_every_n_epoch", "9"),
+        ("--trainer.max_epoch", "5"),  # half a name
+        ("--model.optimizer.lr", "-1"),
+        ("--last_checkpoint.every_n_steps", "0"),
+        ("--trainer.gradient_clip_algorithm", "foo"),
+    ],
+    ids=" ".join,
+)
+def test_runs_that_cannot_succeed_displace_nothing(
+    options: tuple[str, ...], finished: tuple[Path, Path]
+) -> None:
+    config, run = finished
+    before = _files(run)
+    with pytest.raises(SystemExit) as stopped:
+        _fit(config, *options)
+    assert stopped.value.code
+    assert _files(run) == before
+
+
+def test_a_metric_that_turns_out_to_have_no_value_chooses_nothing(
+    tmp_path: Path, told: pytest.LogCaptureFixture
+) -> None:
+    """A batch of one class has no AUC, though the split it is of has."""
+    _fit(_write(tmp_path), "--trainer.overfit_batches", "1")
+    run = tmp_path / "run"
+    losses = _column(run, "val/loss")
+    assert told.text.count("val/auc has no value in epoch 0: best.ckpt is chosen by the lowest val/loss") == 1
+    assert _epoch(run / "best.ckpt") == losses.index(min(losses))
+
+
+@pytest.mark.parametrize("kind", ["EarlyStopping", "e2e_abmilx.callbacks.early_stopping.PatientStopping"])
+def test_nobody_stops_by_what_has_no_value(kind: str, tmp_path: Path) -> None:
+    stop = [
+        f"--trainer.callbacks+={kind}",
+        "--trainer.callbacks.monitor=val/auc",
+        "--trainer.callbacks.mode=max",
+    ]
+    with pytest.raises(SystemExit, match=r"Stopping cannot stop by val/auc \(all 6 cases are of class 1\)"):
+        _fit(_write(tmp_path, split="one class"), *stop)
+
+
+def test_verbs_folders_belong_to_their_run(finished: tuple[Path, Path]) -> None:
+    config, run = finished
+    main(["test", "--config", str(config)])
+    _fit(config)
+    assert not (run / "test").exists()
+    assert (run / "earlier-1/test/predictions.csv").exists()

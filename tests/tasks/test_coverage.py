@@ -33,7 +33,7 @@ def test_an_absent_class_is_named() -> None:
 def test_one_class_alone_has_no_auc(labels: tuple[int, ...]) -> None:
     covered = coverage_of_classes(_labels(*labels), GRADES)
     cases = "all 3 cases are" if len(labels) == 3 else "its only case is"
-    assert covered.undefined == {"auc": f"{cases} of class G1"}
+    assert covered.undefined["auc"] == covered.undefined["kappa"] == f"{cases} of class G1"
 
 
 def test_several_labels() -> None:

@@ -211,11 +211,20 @@ def test_parts_that_a_limited_validation_left_do_not_reach_the_test(
     how = {"columns": {"label": "lesion"}, "chunk_size": 4, "workers": 0}
     data = SlideDataModule(stores, cohort / "labels.csv", **how)  # type: ignore[arg-type]
     settings = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
-    Trainer(limit_val_batches=1, **settings).validate(task, data, verbose=False)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"no case was evaluated as a whole: trainer\.limit_val_batches is 1"):
+        Trainer(limit_val_batches=1, **settings).validate(task, data, verbose=False)  # type: ignore[arg-type]
     assert task._parts
     first = next(p for p in Trainer(**settings).predict(task, data) or [] if p is not None)  # type: ignore[arg-type]
     store = PatchStore(stores / f"{data.cases['all'][0].slides[0]}.zarr")
     assert len(first.coords) == store.num_patches()
+
+
+def test_a_cox_model_has_one_output_and_no_time_bins(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    """With more, scores of time bins would be written that mean nothing."""
+    with pytest.raises(InputError, match="one output, the log hazard ratio, and not 4"):
+        CoxTask(_Mean(), _head, 4)
+    with pytest.raises(InputError, match=r"no time bins, and the data have 4; set data\.time_bins to 1"):
+        _fit(CoxTask(_Mean(), _head, 1), cohort, stores, tmp_path, target="survival", time_bins=4)
 
 
 def test_cox_trains_with_its_memory(cohort: Path, stores: Path, tmp_path: Path) -> None:
