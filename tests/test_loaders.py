@@ -43,9 +43,8 @@ def test_waiting_is_what_next_takes() -> None:
     loader = _loader(_Bags(0.02))
     for _ in loader:
         time.sleep(0.01)  # whoever trains is not waiting now
-    assert loader.clock.waited_s == pytest.approx(12 * 0.02, rel=0.3)
     passed = time.perf_counter() - loader.clock.started
-    assert passed >= 12 * 0.03
+    assert 12 * 0.02 <= loader.clock.waited_s <= passed - 12 * 0.01
 
 
 def test_a_reader_ahead_is_not_waited_for() -> None:
@@ -54,17 +53,18 @@ def test_a_reader_ahead_is_not_waited_for() -> None:
     next(batches)
     before = loader.clock.waited_s
     for _ in range(8):
-        time.sleep(0.05)
+        time.sleep(0.1)
         next(batches)
-    assert loader.clock.waited_s - before < 0.1
+    assert loader.clock.waited_s - before < 0.4  # half of the time, on a machine that is busy otherwise
 
 
 def test_each_pass_begins_anew() -> None:
     loader = _loader(_Bags(0.01))
     list(loader)
-    first = loader.clock.waited_s
+    first = loader.clock
     list(loader)
-    assert loader.clock.waited_s < 1.5 * first
+    assert loader.clock is not first
+    assert loader.clock.started >= first.started + first.waited_s
 
 
 def test_a_clock_stands_still_between_batches() -> None:

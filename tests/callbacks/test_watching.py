@@ -130,7 +130,9 @@ def test_time_between_batches_is_not_waiting(tmp_path: Path, caplog: pytest.LogC
     trainer = _trainer(tmp_path, DataWait(), _SlowToEnd())
     trainer.fit(_task(), _Slow(_data(tmp_path).features, tmp_path / "labels.csv", workers=0))
     share = float(trainer.callback_metrics["train/data_wait"])
-    assert 0.1 < share < 0.55  # 100 ms of 220 and more
+    assert (
+        0 < share < 0.6
+    )  # 100 ms of 220 and more; as a share of loader and step alone it would be above 0.8
 
 
 class _Hungry(Precomputed):
