@@ -177,6 +177,6 @@ class Normalize(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Normalise patches of shape ``(M, 3, S, S)``; the result is channels last in memory, which is faster."""
+        """Normalise patches of shape ``(M, 3, S, S)``; the result is channels last in memory."""
         normal = (patches - self.mean).div_(self.std)  # in place: a bag of floats is large enough once
         return normal.contiguous(memory_format=torch.channels_last)

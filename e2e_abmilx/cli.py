@@ -143,7 +143,7 @@ class BagCLI(LightningCLI):
             logger.info("precision 32-true, so that features that others will use are not rounded")
         elif settings.precision is None:
             kwargs["precision"] = best_precision(settings.accelerator)
-            logger.info("precision %s: the fastest that this device trains well in", kwargs["precision"])
+            logger.info("precision %s, as this device has it (trainer.precision states another)", kwargs["precision"])
         shows_own = any(isinstance(callback, ProgressBar) for callback in callbacks)
         # Lightning's bar goes to standard output
         if settings.enable_progress_bar in (None, True) and not shows_own and not sys.stdout.isatty():
@@ -251,7 +251,7 @@ def _hush() -> None:
 
 
 def best_precision(accelerator: str) -> str:
-    """The precision that trains fastest without harm on this machine.
+    """The usual precision of training on this machine.
 
     bf16 on GPUs that have it and fp16 on older ones. On a CPU bf16 where it has instructions for it (AMX, or
     AVX-512 BF16, on which ResNet-18 trains 1.6 times as fast as in float32), else float32.
