@@ -98,9 +98,9 @@ def _run(task: BagTask, data: SlideDataModule, folder: Path, precision: str) -> 
         precision=precision,  # type: ignore[arg-type]
         max_epochs=1,
         limit_train_batches=2,
-        limit_val_batches=3,
-        limit_test_batches=3,
-        limit_predict_batches=3,
+        limit_val_batches=2,
+        limit_test_batches=2,
+        limit_predict_batches=2,
         gradient_clip_val=1.0,
         logger=False,
         enable_checkpointing=False,
@@ -121,7 +121,13 @@ def _task(kind: type[BagTask], head: Callable[[int, int], BagHead], outputs: int
 
 
 def _data(stores: Path, labels: Path, **how: Any) -> SlideDataModule:
-    settings = {"columns": {"label": "lesion"}, "patches_per_bag": 6, "batch_size": 2, "chunk_size": 8, **how}
+    settings = {
+        "columns": {"label": "lesion"},
+        "patches_per_bag": 6,
+        "batch_size": 2,
+        "chunk_size": 40,
+        **how,
+    }
     return SlideDataModule(stores, labels, workers=0, **settings)
 
 

@@ -144,6 +144,8 @@ def test_a_folder_of_its_own_is_removed_after_a_section(run_sections) -> None:
 def test_stopped_from_outside_its_section_ends_too(
     tmp_path: Path, how: signal.Signals, after_s: float
 ) -> None:
+    if signal.getsignal(how) is signal.SIG_IGN:
+        pytest.skip(f"{how.name} is ignored here, and so by whatever is started here")
     command = [
         sys.executable,
         str(SCRIPT),

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,14 +81,21 @@ def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]
     log.removeHandler(caplog.handler)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, with a heatmap made of it."""
+    folder = tmp_path_factory.mktemp("template")
+    _fit(_write(folder))
+    (folder / "run/heatmaps/s00").mkdir(parents=True)
+    (folder / "run/heatmaps/s00/overlay.png").write_bytes(b"a picture")
+    return folder / "run"
+
+
 @pytest.fixture
-def finished(tmp_path: Path) -> tuple[Path, Path]:
-    """A config and the folder of its finished run, with a heatmap made of it."""
-    config = _write(tmp_path)
-    _fit(config)
-    (tmp_path / "run/heatmaps/s00").mkdir(parents=True)
-    (tmp_path / "run/heatmaps/s00/overlay.png").write_bytes(b"a picture")
-    return config, tmp_path / "run"
+def finished(template: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A config, and the folder of its finished run."""
+    shutil.copytree(template, tmp_path / "run")
+    return _write(tmp_path), tmp_path / "run"
 
 
 REFUSED = [

@@ -1,5 +1,7 @@
 """Synchronised BatchNorm computes what BatchNorm computed, whatever timm put into the layer."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,18 @@ class _Count(Callback):
         self.synced = sum(isinstance(layer, nn.SyncBatchNorm) for layer in pl_module.modules())
 
 
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """What Lightning leaves of a process group would make processes that are started later wait for others."""
+    before = dict(os.environ)
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("own_environment")
 def test_a_trainer_that_synchronises_keeps_activations(cohort: Path, stores: Path, tmp_path: Path) -> None:
     """A process group of one process, as on a machine with one device."""
     task = ClassificationTask(TimmEncoder("test_efficientnet", pretrained=False), ABMIL, 2)
