@@ -143,7 +143,9 @@ class BagCLI(LightningCLI):
             logger.info("precision 32-true, so that features that others will use are not rounded")
         elif settings.precision is None:
             kwargs["precision"] = best_precision(settings.accelerator)
-            logger.info("precision %s, as this device has it (trainer.precision states another)", kwargs["precision"])
+            logger.info(
+                "precision %s, as this device has it (trainer.precision states another)", kwargs["precision"]
+            )
         shows_own = any(isinstance(callback, ProgressBar) for callback in callbacks)
         # Lightning's bar goes to standard output
         if settings.enable_progress_bar in (None, True) and not shows_own and not sys.stdout.isatty():

@@ -138,8 +138,8 @@ def test_raster_is_the_mean_of_the_patches_on_each_pixel(
     values = np.random.default_rng(0).random(len(coords))
     total, count = np.zeros(shape), np.zeros(shape)
     for (x, y), value in zip(coords, values, strict=True):
-        left, right = (min(round(edge * shape[1] / size[0]), shape[1]) for edge in (x, x + footprint))
-        top, bottom = (min(round(edge * shape[0] / size[1]), shape[0]) for edge in (y, y + footprint))
+        left, right = (min(round(edge * (shape[1] / size[0])), shape[1]) for edge in (x, x + footprint))
+        top, bottom = (min(round(edge * (shape[0] / size[1])), shape[0]) for edge in (y, y + footprint))
         left, top = min(left, shape[1] - 1), min(top, shape[0] - 1)  # a patch has one pixel at least
         cover = np.s_[top : max(bottom, top + 1), left : max(right, left + 1)]
         total[cover] += value
