@@ -222,6 +222,7 @@ def _cache(folder: Path, slides: Path, processes: int, code: str = CACHING) -> f
     return max(ends) - began
 
 
+@pytest.mark.slow
 def test_two_processes_halve_the_time_that_is_waited_for_slides(tmp_path: Path) -> None:
     """On a slow disk: then it does not matter how many cores are free."""
     alone, both = (_cache(tmp_path / str(number), tmp_path, number, SLOW_DISK) for number in (1, 2))

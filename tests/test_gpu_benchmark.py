@@ -222,6 +222,7 @@ def test_the_script_refuses_a_machine_without_cuda(tmp_path: Path) -> None:
     assert "torch finds no CUDA device here; --device cpu --tiny rehearses on a CPU" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_part_of_it_runs(tmp_path: Path) -> None:
     _rehearse(tmp_path, "environment", "heads")
 

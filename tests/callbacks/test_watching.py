@@ -128,7 +128,7 @@ class _SlowToEnd(Callback):
 def test_time_between_batches_is_not_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Waiting is what the loader was waited for, as a share of all of the time, and not of what a step takes the CPU."""
     trainer = _trainer(tmp_path, DataWait(), _SlowToEnd())
-    trainer.fit(_task(), _Slow(_data(tmp_path).features, tmp_path / "labels.csv", workers=0))
+    trainer.fit(_task(), _Slow(_data(tmp_path, cases=12).features, tmp_path / "labels.csv", workers=0))
     share = float(trainer.callback_metrics["train/data_wait"])
     assert (
         0 < share < 0.6
