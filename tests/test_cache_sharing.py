@@ -232,6 +232,9 @@ def test_two_processes_halve_the_time_that_is_waited_for_slides(tmp_path: Path) 
 
 @pytest.mark.slow  # half a minute; and where two cores are not free all that time it says nothing, and skips
 def test_two_processes_are_faster_than_one(tmp_path: Path) -> None:
+    """Where cores and not disks are what is short: one process encodes on a second core already, 1.27 in the mean, so that
+    two could be 1.58 times as fast; 1.22 to 1.24 were measured.
+    """
     write_cohort(tmp_path, slides=24, side=1024)
     ratios = []
     for attempt in range(3):
@@ -243,7 +246,7 @@ def test_two_processes_are_faster_than_one(tmp_path: Path) -> None:
         if min(free) > 1.85:
             ratios.append(seconds[1] / seconds[2])
             print(f"one process {seconds[1]:.2f} s, two {seconds[2]:.2f} s: {ratios[-1]:.2f} times as fast")
-            if ratios[-1] >= 1.6:
+            if ratios[-1] >= 1.1:
                 return
     if not ratios:
         pytest.skip("two cores were never free for as long as it takes to compare")
