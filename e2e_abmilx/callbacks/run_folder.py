@@ -45,13 +45,13 @@ class RunFolder(Callback):
 
 
 def _refuse_empty_runs(trainer: Trainer) -> None:
-    never = trainer.max_epochs or 0
+    epochs = trainer.max_epochs or 0
     empty = {
-        "trainer.max_epochs": never == 0 and trainer.max_steps == -1,
+        "trainer.max_epochs": epochs == 0 and trainer.max_steps == -1,
         "trainer.max_steps": trainer.max_steps == 0,
         "trainer.limit_train_batches": trainer.limit_train_batches == 0,
         "trainer.limit_val_batches": trainer.limit_val_batches == 0,
-        "trainer.check_val_every_n_epoch": 0 < never < (trainer.check_val_every_n_epoch or 1),
+        "trainer.check_val_every_n_epoch": 0 < epochs < (trainer.check_val_every_n_epoch or 1),
     }
     for name, is_empty in empty.items():
         if is_empty and not getattr(trainer, "fast_dev_run", False):

@@ -250,11 +250,11 @@ class BagTask(CaseTask):
         self._check_width(getattr(data, "num_features", None))
         if stage == "fit":
             self.monitors().check(self.trainer.callbacks, self.why_undefined)  # type: ignore[attr-defined]
-        self._check_limits(stage)
+        self._check_limits()
         for split in _SPLITS_OF.get(str(getattr(stage, "value", stage)), ()):
             self._warn_of_gaps(split, getattr(data, "targets", {}).get(split, ()))
 
-    def _check_limits(self, stage: str) -> None:
+    def _check_limits(self) -> None:
         """Refuse limits that would part a case in one process while others wait for it."""
         limits = {name: getattr(self.trainer, f"limit_{name}_batches") for name in ("val", "test", "predict")}
         cut = [
