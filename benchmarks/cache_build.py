@@ -34,12 +34,14 @@ import tiffslide
 from PIL import Image
 
 from e2e_abmilx.cache import cache_slides
-from e2e_abmilx.crosscheck import CHECK_PATCHES, compare_readers
-from e2e_abmilx.patches import cut_patches
+from e2e_abmilx.cache.crosscheck import CHECK_PATCHES, compare_readers
+from e2e_abmilx.cache.patches import cut_patches
 from e2e_abmilx.slides import ReadPlan, Slide
-from e2e_abmilx.store import JPEG_QUALITY, PatchStore, StoreWriter
+from e2e_abmilx.slides.grid import patch_grid
+from e2e_abmilx.slides.tissue import tissue_mask
+from e2e_abmilx.store import PatchStore, StoreWriter
+from e2e_abmilx.store.codec import JPEG_QUALITY
 from e2e_abmilx.synthetic import draw_slide
-from e2e_abmilx.tissue import patch_grid, tissue_mask
 
 TILE = 256  # pixels, of every slide here
 FLOOR, ON_TILES, ELSEWHERE = 0.6, 1.5, 3.0  # targets

@@ -37,9 +37,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from e2e_abmilx import ABMIL, ABMILX, ClassificationTask
-from e2e_abmilx.bags import Bag, Target, collate, make_bag
-from e2e_abmilx.callbacks import BestCheckpoint
 from e2e_abmilx.cohort import Case
+from e2e_abmilx.data.bag import Bag, Target, collate, make_bag
+from e2e_abmilx.training.callbacks import BestCheckpoint
 
 DIGITS = Path(__file__).parents[2] / "shared/data/mnist/mnist_10k_10k.npz"
 POSITIVE_DIGIT = 9

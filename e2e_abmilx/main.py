@@ -24,15 +24,18 @@ _DEBUG = "JSONARGPARSE_DEBUG"  # environment variable
 #: Commands that need neither model nor data: name → typed function with a docstring, imported when it is asked for.
 TOOLS = {
     "cache": "e2e_abmilx.cache:cache_slides",
-    "import_coords": "e2e_abmilx.imports:import_coords",
-    "import_images": "e2e_abmilx.imports:import_images",
-    "import_lmdb": "e2e_abmilx.imports:import_lmdb",
+    "import_coords": "e2e_abmilx.cache.imports:import_coords",
+    "import_images": "e2e_abmilx.cache.imports:import_images",
+    "import_lmdb": "e2e_abmilx.cache.imports:import_lmdb",
     "report": "e2e_abmilx.reports:report",
     "verify": "e2e_abmilx.cache:verify",
 }
 
 #: Commands that make many fits and pass options on to them: name → function of the words, which returns a text.
-MANY_FITS = {"compare": "e2e_abmilx.compare:compare", "crossval": "e2e_abmilx.crossval:crossval"}
+MANY_FITS = {
+    "compare": "e2e_abmilx.reports.command:compare",
+    "crossval": "e2e_abmilx.reports.command:crossval",
+}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -138,7 +141,9 @@ def _complete_dry_run(words: list[str]) -> list[str]:
 
 
 def _run_lightning(args: list[str] | None) -> None:
-    from e2e_abmilx.cli import run  # Lightning takes seconds to import, and `cache --help` does not need it
+    from e2e_abmilx.training.cli import (
+        run,  # Lightning takes seconds to import, and `cache --help` does not need it
+    )
 
     tested = run(
         args,
@@ -152,7 +157,7 @@ def _draw_figures(folder: Path) -> None:
     """Draw the figures of a test into ``figures``, one PNG each; what goes wrong does not undo the test."""
     from e2e_abmilx.reports import make_report  # matplotlib and pandas are slow to import too
     from e2e_abmilx.reports.figures import draw_figures
-    from e2e_abmilx.runs import read_run
+    from e2e_abmilx.runs.read import read_run
 
     try:
         drawings = draw_figures(make_report([read_run(folder)]))

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.optim import Optimizer
 
-from e2e_abmilx.cli import BagCLI
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.heads import ABMILX
 from e2e_abmilx.tasks import BagTask
+from e2e_abmilx.training.cli import BagCLI
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -19,11 +19,10 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from e2e_abmilx.augment import GroupedCrops, RandomCrops
-from e2e_abmilx.bags import Bag
-from e2e_abmilx.callbacks import DataWait, PredictionTable
+from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.encoders import TimmEncoder
-from e2e_abmilx.heads import (
+from e2e_abmilx.heads import (  # fmt: skip
     ABMIL,
     ABMILX,
     CLAM,
@@ -37,9 +36,10 @@ from e2e_abmilx.heads import (
     MeanPool,
     MultiBranchCLAM,
     TransMIL,
-)  # fmt: skip
+)
 from e2e_abmilx.losses import CoxLoss, MaskedBCE, cox_loss, survival_nll
 from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, SurvivalTask
+from e2e_abmilx.training.callbacks import DataWait, PredictionTable
 
 HEADS: list[type[BagHead]] = [
     ABMILX, ABMIL, GatedABMIL, CLAM, MultiBranchCLAM, DSMIL, DTFD, MeanPool, MeanMLP, MaxPool, TransMIL, RRTMIL

@@ -15,20 +15,20 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from e2e_abmilx.augment import GroupedCrops, Normalize, RandomCrops
-from e2e_abmilx.bags import Bag
-from e2e_abmilx.callbacks import DataWait
+from e2e_abmilx.data.bag import Bag
+from e2e_abmilx.data.jpegs import Jpegs
+from e2e_abmilx.data.loaders import WaitClock
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.encoders import ResNetEncoder, encode_in_chunks
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMILX, AttentionPlus
 from e2e_abmilx.heads.base import softmax_over_patches
-from e2e_abmilx.jpegs import Jpegs
-from e2e_abmilx.loaders import WaitClock
 from e2e_abmilx.losses import cox_loss, survival_nll
 from e2e_abmilx.main import main
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tasks import ClassificationTask
 from e2e_abmilx.tasks.loss_watch import LossWatch
+from e2e_abmilx.training.callbacks import DataWait
 
 pytestmark = pytest.mark.gpu
 PRECISIONS = [torch.float32, torch.bfloat16, torch.float16]

@@ -10,8 +10,8 @@ import yaml
 from jsonargparse import ArgumentError
 from PIL import Image
 
-from e2e_abmilx import cli
 from e2e_abmilx.main import main
+from e2e_abmilx.training import cli
 
 MODEL = {
     "class_path": "ClassificationTask",

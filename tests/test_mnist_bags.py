@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from e2e_abmilx.bags import collate
+from e2e_abmilx.data.bag import collate
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks/mnist_bags.py"
 

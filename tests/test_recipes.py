@@ -10,11 +10,11 @@ from built_recipes import CONFIGS, Recipe, build_recipe, read_rates
 from torch import nn
 
 from e2e_abmilx.augment import GroupedCrops
-from e2e_abmilx.bags import Target
 from e2e_abmilx.cohort import Case, read_cohort
+from e2e_abmilx.data.bag import Target
+from e2e_abmilx.data.samplers import Draw
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.main import main
-from e2e_abmilx.samplers import Draw
 from e2e_abmilx.store import write_store
 
 RECIPES = ("panda_r18", "panda_r50", "brca_subtyping_r18", "brca_subtyping_r50", "brca_survival_r18")

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 
 from e2e_abmilx import SlideDataModule
+from e2e_abmilx.data.jpegs import Jpegs, import_decoders
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.jpegs import Jpegs, import_decoders
-from e2e_abmilx.store import JPEG_QUALITY, encode_patch
+from e2e_abmilx.store.codec import JPEG_QUALITY, encode_patch
 from gpu_sections.loop import fit
 from gpu_sections.measure import prepare, seconds, synchronize
 from gpu_sections.model import BATCHES, TINY_BATCHES, Batch, make_task

@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from e2e_abmilx import ClassificationTask, SlideDataModule
-from e2e_abmilx.bags import Bag, Target, collate, make_bag
 from e2e_abmilx.cohort import Case
+from e2e_abmilx.data.bag import Bag, Target, collate, make_bag
 from gpu_sections.measure import Peak, prepare, seconds
 from gpu_sections.model import BATCHES, TINY_BATCHES, Batch, autocast, make_task
 from gpu_sections.rows import Rows

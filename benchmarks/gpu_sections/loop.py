@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from e2e_abmilx import ClassificationTask, SlideDataModule
-from e2e_abmilx.callbacks import DataWait
-from e2e_abmilx.loaders import BagLoader
+from e2e_abmilx.data.loaders import BagLoader
+from e2e_abmilx.training.callbacks import DataWait
 from gpu_sections.measure import Peak, Utilisation, synchronize
 from gpu_sections.model import Batch
 

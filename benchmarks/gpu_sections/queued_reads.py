@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from e2e_abmilx.jpegs import Jpegs
+from e2e_abmilx.data.jpegs import Jpegs
 
 BUSY_CYCLES = 200_000_000  # of the device's clock: about a tenth of a second
 TENSORS = 128

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from e2e_abmilx.store import JPEG_QUALITY, StoreWriter, encode_patch
+from e2e_abmilx.store import StoreWriter
+from e2e_abmilx.store.codec import JPEG_QUALITY, encode_patch
 
 TEXTURES = 128
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from e2e_abmilx.cohort.entries import Entry
 from e2e_abmilx.cohort.label_tables import COLUMNS, CohortError
-from e2e_abmilx.tables import plain_key
+from e2e_abmilx.io.tables import plain_key
 
 logger = logging.getLogger(__name__)
 

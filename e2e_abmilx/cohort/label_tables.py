@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.slide_files import SUFFIXES
-from e2e_abmilx.tables import clean, is_missing, plain_key
-from e2e_abmilx.tables import open_table as open_csv
+from e2e_abmilx.io.tables import clean, is_missing, plain_key
+from e2e_abmilx.io.tables import open_table as open_csv
+from e2e_abmilx.slides.slide_files import SUFFIXES
 
 #: Names of columns that tell persons apart.
 PATIENTS = (
@@ -81,7 +81,7 @@ class Row(NamedTuple):
 
 
 def open_table(table: Path) -> AbstractContextManager[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
-    """Open a CSV as :func:`e2e_abmilx.tables.open_table` does.
+    """Open a CSV as :func:`e2e_abmilx.io.tables.open_table` does.
 
     Raises:
         CohortError: It is no such file, or a row has more or fewer cells than the header.

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from e2e_abmilx.cohort.label_tables import CohortError
-from e2e_abmilx.tables import is_missing, plain_key
+from e2e_abmilx.io.tables import is_missing, plain_key
 
 _SPLIT_WORDS = {
     "train": ("train", "training", "trn"),

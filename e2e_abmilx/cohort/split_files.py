@@ -20,7 +20,7 @@ from e2e_abmilx.cohort.label_tables import (
 )
 from e2e_abmilx.cohort.spellings import read_split
 from e2e_abmilx.cohort.splits import SPLITS, refuse_leaks
-from e2e_abmilx.tables import clean, is_missing, plain_key
+from e2e_abmilx.io.tables import clean, is_missing, plain_key
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from e2e_abmilx.cohort.label_tables import CohortError, Row
-from e2e_abmilx.tables import is_missing, plain_key
+from e2e_abmilx.io.tables import is_missing, plain_key
 
 #: Days of a month, for tables that count days.
 DAYS_PER_MONTH = 30.44

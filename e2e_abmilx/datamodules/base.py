@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
-from e2e_abmilx.bags import Bag, BagSource, Target, collate
 from e2e_abmilx.cohort import (
     SPLITS,
     Case,
@@ -29,9 +28,10 @@ from e2e_abmilx.cohort import (
     time_edges,
     write_splits,
 )
-from e2e_abmilx.jpegs import Jpegs
-from e2e_abmilx.loaders import BagLoader, Padded, plan_readers, recommended_workers
-from e2e_abmilx.samplers import CaseSampler, EpochSampler, Progress
+from e2e_abmilx.data.bag import Bag, BagSource, Target, collate
+from e2e_abmilx.data.jpegs import Jpegs
+from e2e_abmilx.data.loaders import BagLoader, Padded, plan_readers, recommended_workers
+from e2e_abmilx.data.samplers import CaseSampler, EpochSampler, Progress
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from e2e_abmilx.bags import Bag
 from e2e_abmilx.cohort import Case
+from e2e_abmilx.data.bag import Bag
+from e2e_abmilx.data.feature_bags import FeatureBags, RandomFeatureBags, check_features
+from e2e_abmilx.data.features import FeatureFolder
 from e2e_abmilx.datamodules.base import BagDataModule
-from e2e_abmilx.feature_bags import FeatureBags, RandomFeatureBags, check_features
-from e2e_abmilx.features import FeatureFolder
-from e2e_abmilx.slide_files import find_slides
 from e2e_abmilx.slides import Slide
+from e2e_abmilx.slides.slide_files import find_slides
 
 logger = logging.getLogger(__name__)
 

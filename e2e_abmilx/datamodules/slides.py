@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
-from e2e_abmilx.bags import Bag, RandomBags, WholeSlides, check_stores
 from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.cohort import Case, CohortError
+from e2e_abmilx.data.bag import Bag
+from e2e_abmilx.data.jpegs import import_decoders
+from e2e_abmilx.data.slide_bags import RandomBags, WholeSlides, check_stores
 from e2e_abmilx.datamodules.base import BagDataModule
-from e2e_abmilx.jpegs import import_decoders
 
 
 class SlideDataModule(BagDataModule):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from e2e_abmilx.heads.base import HeadOutput, attention_pool, softmax_over_patches
 from e2e_abmilx.heads.contributions import PoolingHead
+from e2e_abmilx.heads.reference import head_weights
 
 _KERNEL_ALIGNMENT = 8  # fused attention kernels want head widths in multiples of eight numbers
 
@@ -169,7 +170,7 @@ class ABMILX(PoolingHead):
         Raises:
             ValueError: if the weights are of a variant that this head leaves out, or of another head.
         """
-        weights = _reference_weights(state_dict)
+        weights = head_weights(state_dict)
         hidden_features, in_features = weights["embed.weight"].shape
         score_features, head_features = weights["score.0.weight"].shape
         head = cls(
@@ -252,67 +253,3 @@ def _init_linear(module: nn.Module) -> None:
         nn.init.xavier_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _reference_weights(state_dict: Mapping[str, object]) -> dict[str, Tensor]:
-    """The authors' weights under our names."""
-    nested = state_dict.get("model")
-    state_dict = nested if isinstance(nested, Mapping) else state_dict
-    bare = {key.removeprefix("module."): value for key, value in state_dict.items()}
-    reference = {
-        key.removeprefix("mil."): value
-        for key, value in bare.items()
-        if isinstance(value, Tensor) and not key.startswith("encoder.")
-    }
-    _refuse_variants(reference)
-    normed = reference["feature.0.weight"].ndim == 1  # a LayerNorm comes first
-    ours = {
-        "feature.0": "input_norm" if normed else "embed",
-        "feature.1": "embed",
-        "attention.fc1": "score.0",
-        "attention.fc2": "score.2",
-        "attn_plus_fn.norm_x": "attention_plus.norm",
-        "attn_plus_fn.qk": "attention_plus.query_key",
-        "proj": "project",
-        "norm_ffn": "ffn.0",
-        "mlp.fc1": "ffn.1",
-        "mlp.fc2": "ffn.3",
-        "norm1": "norm",
-        "classifier": "classifier",
-    }
-    alpha = reference.pop("attn_plus_fn.v.weight", None)
-    weights = {}
-    for key, value in reference.items():
-        module, _, parameter = key.rpartition(".")
-        if module not in ours or parameter not in ("weight", "bias"):
-            raise ValueError(
-                f"cannot place '{key}' in an ABMILX: pass the state dict of a DAttentionX without BatchNorm"
-            )
-        weights[f"{ours[module]}.{parameter}"] = value
-    if alpha is not None:
-        weights["attention_plus.alpha"] = alpha.reshape(1)
-    return weights
-
-
-def _refuse_variants(reference: Mapping[str, Tensor]) -> None:
-    """Say what is wrong with weights that only the authors' ablations, or other heads, have."""
-    if any(key.startswith("attention.attention_a") for key in reference):
-        raise ValueError(
-            "these weights use the gated score MLP of the authors' ablation (attn_type='mlp_gated'), which ABMILX "
-            "leaves out: train again with attn_type='mlp'"
-        )
-    missing = {
-        "feature.0.weight",
-        "attention.fc1.weight",
-        "attention.fc2.weight",
-        "classifier.weight",
-    } - reference.keys()
-    if missing:
-        raise ValueError(
-            f"not the weights of a DAttentionX: {sorted(missing)} missing; pass its state_dict()"
-        )
-    if reference["attention.fc2.weight"].shape[0] != 1:
-        raise ValueError(
-            f"these weights score all {reference['attention.fc2.weight'].shape[0]} heads with one MLP "
-            "(attn_plus_embed_new=True, the authors' ablation), which ABMILX leaves out: train again without it"
-        )

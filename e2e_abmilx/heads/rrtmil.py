@@ -7,13 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from e2e_abmilx.heads.base import (
-    HeadOutput,
-    SequenceHead,
-    attention_pool,
-    check_heads,
-    softmax_over_patches,
-)
+from e2e_abmilx.heads.base import HeadOutput, SequenceHead, attention_pool, check_heads, softmax_over_patches
 
 
 class RRTMIL(SequenceHead):

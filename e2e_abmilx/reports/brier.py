@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from e2e_abmilx.evaluation.brier import Censoring, case_brier_scores
-from e2e_abmilx.runs import Run, columns_named
+from e2e_abmilx.runs.read import Run, columns_named
 
 
 def brier_horizon(runs: Sequence[Run]) -> float | None:

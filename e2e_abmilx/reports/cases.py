@@ -15,7 +15,7 @@ from e2e_abmilx.reports.measures import (
     probabilities_of,
 )
 from e2e_abmilx.reports.tables import run_names
-from e2e_abmilx.runs import Run, in_words
+from e2e_abmilx.runs.read import Run, in_words
 
 
 def case_table(runs: Sequence[Run]) -> pd.DataFrame:

@@ -1,11 +1,15 @@
-"""The command ``e2e-abmilx report``."""
+"""The commands ``e2e-abmilx report``, ``crossval`` and ``compare``: what runs say, as text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.reports.models import compare_models, markdown, write_models
 from e2e_abmilx.reports.report import make_report
 from e2e_abmilx.reports.tables import common_folder, text, write_csv, write_json
-from e2e_abmilx.runs import Run, find_runs, read_run
+from e2e_abmilx.runs.compare import fit_models
+from e2e_abmilx.runs.crossval import fit_folds
+from e2e_abmilx.runs.read import Run, find_runs, read_run
 
 
 def report(
@@ -44,6 +48,36 @@ def report(
 
         write_page(made, folder / "report.html")
     return text(made)
+
+
+def crossval(words: Sequence[str]) -> str:
+    """Fit and test every fold as :func:`~e2e_abmilx.runs.crossval.fit_folds` does, then report on all of them.
+
+    Args:
+        words: ``--config`` and other options of ``fit``, and ``--folds``.
+
+    Returns:
+        The report, as text.
+    """
+    root, folders = fit_folds(words)
+    return report(folders, out=root)
+
+
+def compare(words: Sequence[str]) -> str:
+    """Fit and test models as :func:`~e2e_abmilx.runs.compare.fit_models` does, then put them into one table.
+
+    Args:
+        words: ``--configs``, ``--heads``, ``--seeds``, ``--out`` and options of ``fit`` that all runs share.
+
+    Returns:
+        The table as Markdown, which is also in ``<out>/models.md``; ``<out>/models.csv`` holds its numbers.
+    """
+    out, folders = fit_models(words)
+    table = compare_models({name: [read_run(folder) for folder in runs] for name, runs in folders.items()})
+    text_of_table = markdown(table)
+    (out / "models.md").write_text(f"{text_of_table}\n", encoding="utf-8")
+    write_models(table, out / "models.csv")
+    return text_of_table
 
 
 def _read_runs(folders: Path | list[Path]) -> list[Run]:

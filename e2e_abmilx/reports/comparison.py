@@ -11,7 +11,7 @@ from e2e_abmilx.evaluation.bootstrap import Difference, paired_bootstrap
 from e2e_abmilx.evaluation.estimators import Estimator
 from e2e_abmilx.reports.measures import Measure
 from e2e_abmilx.reports.summary import find_overlap, pool
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 
 class Compared(NamedTuple):

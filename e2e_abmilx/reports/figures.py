@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from e2e_abmilx.evaluation.calibration import reliability_curve
-from e2e_abmilx.evaluation.risk_groups import compare_risk_groups
-from e2e_abmilx.evaluation.thresholds import Threshold
-from e2e_abmilx.plots import (
+from e2e_abmilx.evaluation.plots import (
     plot_attention_sparsity,
     plot_confusion_matrix,
     plot_folds,
@@ -22,6 +20,8 @@ from e2e_abmilx.plots import (
     plot_reliability,
     plot_roc,
 )
+from e2e_abmilx.evaluation.risk_groups import compare_risk_groups
+from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.reports.measures import (
     classes_of,
     has_multi_labels,
@@ -32,7 +32,7 @@ from e2e_abmilx.reports.measures import (
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary, pool
 from e2e_abmilx.reports.tables import run_names
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 _LOSSES = {"training": "train/loss_epoch", "validation": "val/loss"}
 _SPARSITY = ("train/share_holding_95", "val/share_holding_95")

@@ -23,11 +23,11 @@ from e2e_abmilx.evaluation.estimators import (
     Resampled,
     Share,
 )
-from e2e_abmilx.runs import columns_named
+from e2e_abmilx.runs.read import columns_named
 
 
 class Measure(NamedTuple):
-    """A measure of a table of predictions, as :attr:`e2e_abmilx.runs.Run.predictions` is one.
+    """A measure of a table of predictions, as :attr:`e2e_abmilx.runs.read.Run.predictions` is one.
 
     Attributes:
         title: Above its column.

@@ -11,13 +11,13 @@ import pandas as pd
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import Difference, Estimate, bootstrap, paired_bootstrap
 from e2e_abmilx.evaluation.estimators import MeanOver
-from e2e_abmilx.progress import track
+from e2e_abmilx.io.progress import track
 from e2e_abmilx.reports.comparison import refuse_other_truth
 from e2e_abmilx.reports.measures import Measure, measures_of
 from e2e_abmilx.reports.records import read_record
 from e2e_abmilx.reports.summary import Spread, pool, spread_of
 from e2e_abmilx.reports.tables import decimals
-from e2e_abmilx.runs import Run, read_test_metrics
+from e2e_abmilx.runs.read import Run, read_test_metrics
 
 
 class Model(NamedTuple):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from e2e_abmilx.cache.manifest import CachedSlide, read_manifest
 from e2e_abmilx.cohort import CohortError, Target, read_cohort
-from e2e_abmilx.manifest import CachedSlide, read_manifest
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 
 class Origin(NamedTuple):

@@ -20,7 +20,7 @@ from e2e_abmilx.reports.records import Record, read_record
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary
 from e2e_abmilx.reports.tables import common_folder, decimals, explanations, run_names
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 _FIRST = ("label", "predicted", "time", "event", "risk", "rightness")

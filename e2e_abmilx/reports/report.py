@@ -8,7 +8,7 @@ from e2e_abmilx.reports.brier import add_brier_scores, brier_horizon
 from e2e_abmilx.reports.comparison import Comparison, compare
 from e2e_abmilx.reports.measures import Measure, classes_of, has_multi_labels, measures_of
 from e2e_abmilx.reports.summary import Summary, pool, summarise
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 
 class Report(NamedTuple):

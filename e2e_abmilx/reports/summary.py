@@ -8,9 +8,9 @@ import pandas as pd
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import Estimate, bootstrap
-from e2e_abmilx.progress import track
+from e2e_abmilx.io.progress import track
 from e2e_abmilx.reports.measures import Measure
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 
 class Spread(NamedTuple):

@@ -13,7 +13,7 @@ from e2e_abmilx.reports.comparison import Comparison
 from e2e_abmilx.reports.measures import Measure
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 Cells = list[str]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.progress import show_progress
+from e2e_abmilx.io.progress import show_progress
 from e2e_abmilx.synthetic.drawing import check_slide
 from e2e_abmilx.synthetic.pyramid import write_slide
 from e2e_abmilx.synthetic.unfinished import finished_or_absent

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric
 
 from e2e_abmilx.augment import Normalize
-from e2e_abmilx.bags import Bag, Target
+from e2e_abmilx.data.bag import Bag, Target
 from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, Precomputed, count_chunks, encode_chunks
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold

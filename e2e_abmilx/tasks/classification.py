@@ -14,7 +14,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from e2e_abmilx.bags import Bag, Target
+from e2e_abmilx.data.bag import Bag, Target
 from e2e_abmilx.evaluation.estimators import Sensitivity, Specificity
 from e2e_abmilx.evaluation.thresholds import Threshold, fit_youden_threshold
 from e2e_abmilx.metrics import BalancedAccuracy, ClassAUC

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from e2e_abmilx.bags import Target
+from e2e_abmilx.data.bag import Target
 from e2e_abmilx.metrics import concordance_index
 
 

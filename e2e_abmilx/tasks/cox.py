@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from e2e_abmilx.bags import Bag
+from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.losses import CoxLoss
 from e2e_abmilx.tasks.survival import SurvivalTask

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import (
     binary_f1_score,
 )
 
-from e2e_abmilx.bags import Bag, Target
+from e2e_abmilx.data.bag import Bag, Target
 from e2e_abmilx.losses import MaskedBCE
 from e2e_abmilx.metrics import MeanOverClasses
 from e2e_abmilx.tasks.base import BagTask

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from e2e_abmilx.bags import Bag, Target
+from e2e_abmilx.data.bag import Bag, Target
 from e2e_abmilx.evaluation.thresholds import Threshold, fit_median_threshold
 from e2e_abmilx.losses import SurvivalNLL, survival_risk
 from e2e_abmilx.metrics import ConcordanceIndex

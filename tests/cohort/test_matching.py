@@ -4,14 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e_abmilx.cohort import (
-    Case,
-    CohortError,
-    encode_labels,
-    encode_multi_labels,
-    match_slides,
-    read_cohort,
-)
+from e2e_abmilx.cohort import Case, CohortError, encode_labels, encode_multi_labels, match_slides, read_cohort
 from e2e_abmilx.cohort.label_tables import slide_name
 
 UUID = "F6E9A5DF-D8FB-45CF-B4BD-C6B76294C291"

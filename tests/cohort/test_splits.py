@@ -11,13 +11,7 @@ from e2e_abmilx.cohort.cases import read_cohort
 from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import CohortError
 from e2e_abmilx.cohort.split_files import read_splits, write_splits
-from e2e_abmilx.cohort.splits import (
-    SPLITS,
-    assign_folds,
-    carve_validation,
-    check_splits,
-    group_by_site,
-)
+from e2e_abmilx.cohort.splits import SPLITS, assign_folds, carve_validation, check_splits, group_by_site
 
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("xyz")), min_size=8, max_size=80)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from e2e_abmilx.runs import Run, read_run
+from e2e_abmilx.runs.read import Run, read_run
 
 
 def write_run(

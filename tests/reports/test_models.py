@@ -10,7 +10,7 @@ from hand_written import classified, survived, write_run
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.estimators import Auroc
 from e2e_abmilx.reports.models import compare_models, markdown, write_models
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 CASES = [f"case-{number:03d}" for number in range(60)]
 

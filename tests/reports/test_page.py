@@ -11,14 +11,14 @@ import pytest
 from hand_written import classified, survived, write_run
 from PIL import Image
 
+from e2e_abmilx.cache.manifest import CachedSlide, update_manifest
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.estimators import Estimator
 from e2e_abmilx.main import main
-from e2e_abmilx.manifest import CachedSlide, update_manifest
 from e2e_abmilx.reports.cases import case_table
 from e2e_abmilx.reports.measures import C_INDEX
 from e2e_abmilx.reports.records import read_record
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 CASES = [f"case-{number:03d}" for number in range(60)]
 EVIL = '<script>alert("&")</script>'

@@ -12,7 +12,7 @@ from e2e_abmilx.evaluation.brier import Censoring, integrated_brier_score
 from e2e_abmilx.main import main
 from e2e_abmilx.reports import make_report
 from e2e_abmilx.reports.cases import case_table
-from e2e_abmilx.runs import Run, read_run
+from e2e_abmilx.runs.read import Run, read_run
 
 CASES = [f"case-{number:03d}" for number in range(60)]
 

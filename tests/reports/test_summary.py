@@ -13,7 +13,7 @@ from e2e_abmilx.evaluation.bootstrap import bootstrap
 from e2e_abmilx.evaluation.estimators import Auroc
 from e2e_abmilx.reports.measures import measures_of
 from e2e_abmilx.reports.summary import estimate, pool, summarise
-from e2e_abmilx.runs import Run
+from e2e_abmilx.runs.read import Run
 
 CASES = [f"case-{number:03d}" for number in range(40)]
 

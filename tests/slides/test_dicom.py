@@ -7,8 +7,8 @@ import pytest
 from dicom_files import write_level
 
 from e2e_abmilx.cache import cache_slides
-from e2e_abmilx.slide_files import find_slides
 from e2e_abmilx.slides import Slide
+from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.synthetic import draw_slide
 
 SLIDE = draw_slide(seed=1, lesion_share=0.4, side=512)[0]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e_abmilx.slide_files import SlideFile, find_slides
 from e2e_abmilx.slides import SlideError
 from e2e_abmilx.slides.listing import list_slides
+from e2e_abmilx.slides.slide_files import SlideFile, find_slides
 
 
 def _touch(*paths: Path) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from e2e_abmilx.bags import Target
+from e2e_abmilx.data.bag import Target
 from e2e_abmilx.tasks.coverage import coverage_of_classes, coverage_of_labels, coverage_of_survival
 
 GRADES = ("benign", "G1", "G2")

@@ -16,13 +16,13 @@ from torchmetrics.functional.classification import (
     multilabel_f1_score,
 )
 
-from e2e_abmilx.bags import Bag
+from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.encoders import Precomputed
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMILX, CLAM, BagHead, MeanPool
 from e2e_abmilx.main import main
-from e2e_abmilx.runs import read_run
+from e2e_abmilx.runs.read import read_run
 from e2e_abmilx.tasks import BagTask, ClassificationTask, MultiLabelTask, SurvivalTask
 
 
@@ -127,7 +127,7 @@ def test_from_the_label_table_to_the_report(
                 "num_outputs": 2,
                 "encoder": {"class_path": "TimmEncoder", "init_args": {"name": "test_resnet", "pretrained": False}},
                 "head": {"class_path": "ABMILX", "init_args": {"hidden_features": 16, "num_heads": 2}},
-                "loss": {"class_path": "e2e_abmilx.losses.MaskedBCE", "init_args": {"positive_weight": [3, 1]}},
+                "loss": {"class_path": "e2e_abmilx.losses.classification.MaskedBCE", "init_args": {"positive_weight": [3, 1]}},
             },
         },
         "data": {

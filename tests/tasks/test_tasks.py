@@ -5,13 +5,13 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-from e2e_abmilx.bags import Bag
-from e2e_abmilx.callbacks import BestCheckpoint
+from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMILX
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, SurvivalTask
+from e2e_abmilx.training.callbacks import BestCheckpoint
 
 
 class _Mean(nn.Module):

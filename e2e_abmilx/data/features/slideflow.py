@@ -1,0 +1,65 @@
+"""Slideflow's bags: a tensor, beside it an index of places, and for the folder one file of settings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2e_abmilx.data.features.slide_features import FeatureError, NoPlacesError
+from e2e_abmilx.data.features.tensors import TensorFeatures
+
+_SETTINGS = "bags_config.json"
+
+
+class SlideflowFeatures(TensorFeatures):
+    """``<slide>.pt`` with the level-0 centres of its tiles in ``<slide>.index.npz``.
+
+    To know their corners takes the tile's extent, ``tile_um`` of ``bags_config.json``, and the slide's µm/px.
+
+    Args:
+        path: The ``.pt`` file.
+        slide_mpp: Level-0 µm per pixel of the slide; None where unknown.
+    """
+
+    def __init__(self, path: Path, slide_mpp: float | None) -> None:
+        super().__init__(path)
+        settings = _read_settings(path.with_name(_SETTINGS))
+        tile_um, tile_px = settings.get("tile_um"), settings.get("tile_px")
+        if isinstance(tile_um, int | float):  # it may be a magnification, such as "10x"
+            self.mpp = tile_um / tile_px if tile_px else None
+            self.patch_size_level0 = float(int(tile_um / slide_mpp)) if slide_mpp else None
+
+    def coords(self) -> NDArray[np.int64]:
+        """Level-0 ``(x, y)`` of each tile's top left corner, shape ``(N, 2)``."""
+        if self.patch_size_level0 is None:
+            raise NoPlacesError(
+                f"{index_of(self.path)} has the centres of tiles; where these begin takes their tile_um in {_SETTINGS}"
+                " and the slide's µm/px; give the slides (data.slides), or one µm/px for all of them (data.assume_mpp)"
+            )
+        return self._checked_coords(_read_index(index_of(self.path))) - int(self.patch_size_level0) // 2
+
+
+def index_of(path: Path) -> Path:
+    """The index of places that belongs to a ``.pt`` file."""
+    return path.with_suffix(".index.npz")
+
+
+def _read_index(path: Path) -> NDArray[np.generic]:
+    try:
+        with np.load(path, allow_pickle=False) as tables:
+            places: NDArray[np.generic] = tables["arr_0"]
+    except (OSError, ValueError, KeyError) as error:
+        raise FeatureError(f"{path} cannot be read ({error}); let slideflow write it again") from error
+    return places
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FeatureError(f"{path} cannot be read ({error}); let slideflow write it again") from error
+    return settings

@@ -1,0 +1,80 @@
+"""STAMP's files: features in half precision, and places in µm."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2e_abmilx.data.features.h5 import H5Features
+from e2e_abmilx.data.features.slide_features import FeatureError, NoPlacesError
+
+#: Names of the table of features.
+KEYS = ("feats", "patch_embeddings")
+
+_HISTORIC_PX, _HISTORIC_UM = 224, 256.0  # a tile of the first version, whose places count its pixels
+
+
+class StampFeatures(H5Features):
+    """``feats`` (N, D), and ``coords`` (N, 2) in µm from the slide's top left corner.
+
+    Which level-0 pixel that is, only the slide's µm/px can tell, and the file does not hold it: ``tile_size_um`` over
+    ``tile_size_px`` is the resolution of the tiles.
+
+    Args:
+        path: The file.
+        file: The same, open.
+        slide_mpp: Level-0 µm per pixel of the slide; None where unknown.
+
+    Raises:
+        FeatureError: It holds the features of a slide or a patient, not of tiles.
+    """
+
+    def __init__(self, path: Path, file: Any, slide_mpp: float | None) -> None:  # noqa: ANN401 - h5py may be absent
+        kind = file.attrs.get("feat_type", "tile")
+        if kind != "tile":
+            raise FeatureError(f"{path} holds features of a {kind}; give the folder of features of tiles")
+        super().__init__(path, file, next(key for key in KEYS if key in file))
+        self._slide_mpp = slide_mpp
+        self._um_per_unit = 1.0
+        tile_px = file.attrs.get("tile_size_px")
+        self._tile_um = _tile_um(file.attrs)
+        if self._tile_um is None and "coords" in file and _is_historic(file):
+            self._tile_um, tile_px = _HISTORIC_UM, _HISTORIC_PX
+            self._um_per_unit = _HISTORIC_UM / _HISTORIC_PX
+        if self._tile_um is not None:
+            self.mpp = self._tile_um / float(tile_px) if tile_px else None
+            self.patch_size_level0 = self._tile_um / slide_mpp if slide_mpp else None
+
+    def coords(self) -> NDArray[np.int64]:
+        """Level-0 ``(x, y)`` of each tile's top left corner, shape ``(N, 2)``."""
+        stored = self._stored_coords()
+        if self._tile_um is None:
+            raise NoPlacesError(
+                f"{self.path} does not say in which unit its coords are; let `stamp preprocess` write it again"
+            )
+        if self._slide_mpp is None:
+            raise NoPlacesError(
+                f"{self.path} has coords in µm, and the slide's µm/px is unknown; give the slides (data.slides), or"
+                " one µm/px for all of them (data.assume_mpp)"
+            )
+        pixels = stored.astype(np.float64) * (self._um_per_unit / self._slide_mpp)
+        if not np.isfinite(pixels).all():
+            raise FeatureError(f"{self.path} has coords that are no numbers; write it again")
+        return self._checked_coords(np.rint(pixels).astype(np.int64))
+
+
+def _tile_um(stated: Mapping[str, Any]) -> float | None:
+    """µm along a tile, where the file's attributes say that µm is the unit."""
+    if "tile_size_um" in stated:
+        return float(stated["tile_size_um"])
+    return float(stated["tile_size"]) if stated.get("unit") == "um" and "tile_size" in stated else None
+
+
+def _is_historic(file: Any) -> bool:  # noqa: ANN401 - h5py may be absent
+    """Whether tiles lie 224 apart, which is how files without any unit are known."""
+    if "tile_size" in file.attrs:
+        return round(float(file.attrs["tile_size"])) == _HISTORIC_PX
+    gaps = np.concatenate([np.diff(np.unique(column)) for column in file["coords"][:].T])
+    return bool(len(gaps)) and round(float(gaps.min())) == _HISTORIC_PX

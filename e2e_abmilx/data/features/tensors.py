@@ -1,0 +1,136 @@
+"""PyTorch's files: a tensor, as CLAM and the authors write it, TRIDENT's array, eva's list, or a dict of tables."""
+
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from e2e_abmilx.data.features.slide_features import FeatureError, NoPlacesError, SlideFeatures
+
+_reconstruct: Any = np.empty(0).__reduce__()[0]
+# All that numpy puts an array together with, by the names that its major versions gave it.
+_NUMPY: list[Any] = [
+    (_reconstruct, "numpy._core.multiarray._reconstruct"),
+    (_reconstruct, "numpy.core.multiarray._reconstruct"),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(code)) for code in "efdil"),
+]
+
+
+class TensorFeatures(SlideFeatures):
+    """Features in a ``.pt`` file; a tensor is mapped and not loaded, unless it is in PyTorch's format before 1.6.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FeatureError: It holds something else than features.
+    """
+
+    def __init__(self, path: Path) -> None:
+        table, self._coords = _tables(_load(path), path)
+        if not table.is_floating_point():
+            raise FeatureError(f"{path} holds {table.dtype}, not real numbers; give the folder of features")
+        super().__init__(path, tuple(table.shape))
+        self._features = table[0] if self._batched else table
+
+    def coords(self) -> NDArray[np.int64]:
+        """Level-0 ``(x, y)`` of each patch's top left corner, shape ``(N, 2)``."""
+        if self._coords is None:
+            raise NoPlacesError(
+                f"{self.path} does not say where its patches lie; extract features into .h5 files, as TRIDENT does"
+            )
+        return self._checked_coords(_array(self._coords, self.path))
+
+    def _read(self, rows: NDArray[np.int64] | None) -> Tensor:
+        chosen = self._features if rows is None else self._features[torch.from_numpy(rows)]
+        return chosen.float()
+
+
+def _load(path: Path) -> Any:  # noqa: ANN401 - whatever is in there
+    try:
+        with safe_globals(_NUMPY):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FeatureError(
+            f"{path} cannot be read as tensors or arrays ({reason}); write features with torch.save, and nothing else"
+        ) from error
+
+
+def _tables(content: Any, path: Path) -> tuple[Tensor, Any]:  # noqa: ANN401
+    """Features and, where they are known, coordinates."""
+    if isinstance(content, dict):
+        if "features" not in content:
+            raise FeatureError(
+                f"{path} holds {sorted(map(str, content))}; features must be under 'features', or alone"
+            )
+        return _table(content["features"], path), content.get("coords")
+    return _table(content, path), None
+
+
+def _table(content: Any, path: Path) -> Tensor:  # noqa: ANN401
+    if isinstance(content, Tensor):
+        return _plain(content, path)
+    if isinstance(content, np.ndarray) and content.dtype.kind in "fiu":
+        return torch.from_numpy(content.astype(content.dtype.newbyteorder("="), copy=False))
+    if isinstance(content, list) and all(isinstance(part, Tensor) for part in content):
+        rows = [_without_batch(_plain(part, path)) for part in content]
+        if len({row.shape[1:] for row in rows}) == 1:
+            return torch.cat(rows)
+    raise FeatureError(
+        f"{path} holds {_describe(content)}, not a tensor (patches, features) or a list of such; write it again"
+    )
+
+
+def _plain(tensor: Tensor, path: Path) -> Tensor:
+    """The numbers of a tensor, without what it had to do with training.
+
+    Raises:
+        FeatureError: They are not all there, one after the other.
+    """
+    kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+    if kind != "strided":
+        raise FeatureError(
+            f"{path} holds a tensor whose layout is {kind}; write it again as a dense one, such as features.to_dense()"
+        )
+    if tensor.is_meta:
+        raise FeatureError(f"{path} holds a tensor without numbers (device 'meta'); extract the slide again")
+    return tensor.detach()
+
+
+def _without_batch(part: Tensor) -> Tensor:
+    """A part of a list as rows: a row alone, or a batch of one table."""
+    if part.ndim == 1:
+        return part.unsqueeze(0)
+    return part[0] if part.ndim == 3 and len(part) == 1 else part
+
+
+def _array(coords: Any, path: Path) -> NDArray[np.generic]:  # noqa: ANN401
+    """Coordinates of whatever kind as an array."""
+    try:
+        return _plain(coords, path).numpy() if isinstance(coords, Tensor) else np.asarray(coords)
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # of a type that numpy has not, or rows of unequal length
+        raise FeatureError(
+            f"{path} has coords that are no table of numbers ({error}); write them as integers, (x, y) a patch"
+        ) from error
+
+
+def _describe(content: Any) -> str:  # noqa: ANN401
+    """What was found instead."""
+    if isinstance(content, list):
+        return f"a list of {sorted({_describe(part) for part in content[:100]})}"
+    if isinstance(content, Tensor | np.ndarray):
+        return f"{content.dtype} of {tuple(content.shape)}"
+    return f"a {type(content).__name__}"

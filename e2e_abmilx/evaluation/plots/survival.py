@@ -1,0 +1,61 @@
+"""Kaplan–Meier curves of two risk groups."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from e2e_abmilx.evaluation.plots.style import SMALL_PT, finish, new_axes, next_pen
+from e2e_abmilx.evaluation.risk_groups import RiskGroups, SurvivalCurve
+
+
+def plot_kaplan_meier(groups: RiskGroups, *, axes: Axes | None = None) -> Axes:
+    """Draw survival at low and high risk with 95 % bands, the log-rank p, and below it the numbers at risk.
+
+    Args:
+        groups: From :func:`~e2e_abmilx.evaluation.risk_groups.compare_risk_groups`.
+        axes: Where to draw.
+    """
+    axes = axes or new_axes(height_mm=80)
+    curves = {"low risk": groups.low, "high risk": groups.high}
+    for name, curve in curves.items():
+        pen = next_pen(axes)
+        axes.step(
+            curve.time, curve.survival, pen.dashes, where="post", color=pen.colour, linewidth=1.2, label=name
+        )
+        axes.fill_between(
+            curve.time, curve.low, curve.high, step="post", color=pen.colour, alpha=0.15, linewidth=0
+        )
+    axes.set_xlim(0, 1.02 * max((curve.time[-1] for curve in curves.values() if len(curve.time)), default=1))
+    axes.set_ylim(0, 1.02)
+    axes.annotate(  # beside the legend, where no curve can be in its way
+        f"log-rank {_p_value(groups.p_value)}", (1, 1), (0, 5), "axes fraction", "offset points",
+        ha="right", fontsize=SMALL_PT,
+    )  # fmt: skip
+    _write_numbers_at_risk(axes, curves)
+    return finish(axes, "time (months)", "survival")
+
+
+def _p_value(value: float) -> str:
+    if np.isnan(value):
+        return "p undefined"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _write_numbers_at_risk(axes: Axes, curves: Mapping[str, SurvivalCurve]) -> None:
+    """A row a group, below the label of the time axis, with a number under each tick."""
+    ticks = [tick for tick in axes.get_xticks() if tick <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks)
+
+    def write(text: str, time: float, line: int, align: str, shift_pt: float = 0) -> None:
+        axes.annotate(
+            text, (time, 0), (shift_pt, -34 - 10 * line), axes.get_xaxis_transform(), "offset points",
+            ha=align, va="center", fontsize=SMALL_PT, annotation_clip=False,
+        )  # fmt: skip
+
+    write("numbers at risk", 0, 0, "left")
+    for line, (name, curve) in enumerate(curves.items(), start=1):
+        write(name, 0, line, "right", shift_pt=-16)
+        for tick in ticks:
+            later = np.searchsorted(curve.time, tick)
+            write(str(curve.at_risk[later] if later < len(curve.time) else 0), tick, line, "center")

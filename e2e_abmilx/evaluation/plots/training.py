@@ -1,0 +1,88 @@
+"""Figures of training: learning curves, attention sparsity, metrics by fold."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.evaluation.bootstrap import Estimate
+from e2e_abmilx.evaluation.plots.style import finish, label_axes, new_axes, next_pen
+
+
+def plot_learning_curves(
+    metrics: pd.DataFrame, columns: Mapping[str, str], *, measure: str, axes: Axes | None = None
+) -> Axes:
+    """Draw metrics over epochs.
+
+    Args:
+        metrics: A run's ``metrics.csv``.
+        columns: Column of each curve by its name, such as ``{"training": "train/loss_epoch"}``.
+        measure: What it is, such as ``loss``.
+        axes: Where to draw.
+
+    Raises:
+        InputError: If there is no such column.
+    """
+    if missing := [column for column in ("epoch", *columns.values()) if column not in metrics]:
+        there = ", ".join(map(str, metrics.columns))
+        raise InputError(f"the metrics have no {', '.join(missing)}, only {there}; name some of these")
+    axes = axes or new_axes()
+    for name, column in columns.items():
+        pen, curve = next_pen(axes), metrics[["epoch", column]].dropna().groupby("epoch")[column].last()
+        axes.plot(
+            curve.index, curve, pen.dashes, color=pen.colour, linewidth=1.2, marker="o", markersize=2.5,
+            label=label_axes(name),
+        )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return finish(axes, "epoch", measure)
+
+
+def plot_attention_sparsity(metrics: pd.DataFrame, *, axes: Axes | None = None) -> Axes:
+    """Draw over epochs which share of the patches holds 95 % of the attention, in training and in validation.
+
+    Args:
+        metrics: A run's ``metrics.csv``.
+        axes: Where to draw.
+
+    Raises:
+        InputError: If the run did not log it.
+    """
+    columns = {"training": "train/share_holding_95", "validation": "val/share_holding_95"}
+    measure = "share of patches that hold\n95 % of the attention"
+    axes = plot_learning_curves(metrics, columns, measure=measure, axes=axes)
+    axes.set_ylim(0, 1)
+    return axes
+
+
+def plot_folds(
+    estimates: Sequence[Estimate], measure: str, *, name: str = "", axes: Axes | None = None
+) -> Axes:
+    """Draw a measure of each fold with its 95 % interval; line and legend give the mean over folds ± SD.
+
+    A point may lie outside of its interval, as that of a measure that resampling biases.
+
+    Args:
+        estimates: Of each fold.
+        measure: What it is, such as ``AUC``.
+        name: Of the model, in the legend.
+        axes: Where to draw.
+    """
+    axes = axes or new_axes()
+    pen, models = next_pen(axes), len(axes.containers)
+    points, low, high = np.array([(each.point, each.low, each.high) for each in estimates]).T
+    folds = np.arange(1, len(points) + 1)
+    places = folds + 0.15 * models
+    axes.errorbar(
+        places, (low + high) / 2, (high - low) / 2, fmt="none", ecolor=pen.colour, elinewidth=1, capsize=2
+    )
+    spread = f" ± {points.std(ddof=1):.3f}" if len(points) > 1 else ""
+    axes.plot(
+        places, points, "o^sD"[models % 4], color=pen.colour, markersize=3.5,
+        label=label_axes(f"{name} {points.mean():.3f}{spread}"),
+    )  # fmt: skip
+    axes.axhline(points.mean(), color=pen.colour, linestyle=pen.dashes, linewidth=0.8, zorder=0)
+    axes.set_xticks(folds)
+    return finish(axes, "fold", measure)

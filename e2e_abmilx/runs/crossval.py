@@ -1,0 +1,51 @@
+"""Cross-validation: one fit per fold."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.runs.fits import count_folds, fit_all, plan_fold_fits, resolve
+
+
+def fit_folds(words: Sequence[str]) -> tuple[Path, list[Path]]:
+    """Fit and test every fold.
+
+    Folds go into ``fold-0``, ``fold-1``, … of the config's ``trainer.default_root_dir``, with their common settings
+    in ``crossval.yaml`` there. See :func:`~e2e_abmilx.runs.fits.fit_all` for what is done again and what is not.
+
+    Args:
+        words: ``--config`` and other options of ``fit``, and ``--folds``.
+
+    Returns:
+        The folder of the cross-validation, and that of each fold.
+
+    Raises:
+        InputError: The settings cannot be cross-validated or are not those of an earlier fold, or a fold failed.
+    """
+    asked, words = _parser().parse_known_args(words)
+    if asked.folds is not None:
+        words = [*words, f"--data.folds={asked.folds}"]
+    settings = resolve(words)
+    root = Path(settings["trainer"]["default_root_dir"] or "runs/crossval")
+    if asked.folds not in (None, count_folds(settings)):
+        raise InputError(
+            f"--folds {asked.folds}: {settings['data']['init_args']['splits']} holds {count_folds(settings)} folds,"
+            " and all of them are fitted; leave --folds out"
+        )
+    fits = plan_fold_fits(settings, root)
+    fit_all(fits)
+    return root, [fit.folder for fit in fits]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="e2e-abmilx crossval",
+        description="Fit and test every fold in a process of its own, and report on all of them.",
+        epilog="Every option of `e2e-abmilx fit` does here what it does there; data.fold and the folders are set by fold."
+        " The same command goes on with what an earlier one left undone.",
+        usage="%(prog)s [-h] --config CONFIG [--folds FOLDS] [options of fit]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--folds", type=int, help="number of folds to make, as data.folds")
+    return parser

@@ -1,0 +1,152 @@
+"""The parts of the store format that reader and writer share: checksums, metadata, arrays (see ``FORMAT.md``)."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import zarr
+from google_crc32c import value as crc32c
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
+
+from e2e_abmilx.errors import InputError
+
+FORMAT_VERSION = 1
+
+
+PATCHES_PER_SHARD = 4096  # about 100 MB, so that a large slide is a dozen files
+
+
+HEADER = "e2e_abmilx"  # the one root attribute that is ours; the others are the builder's
+
+
+CRC_BYTES = 4
+
+
+CRC_RESIDUE = 0x48674BC7  # crc32c of any message that is followed by its own crc32c
+
+
+ABSENT = 2**64 - 1  # index entry of a patch that a shard does not hold
+
+
+class StoreError(InputError):
+    """A patch store is missing, foreign, damaged or cannot be written; the message names the cure."""
+
+
+def create_array(
+    root: zarr.Group,
+    name: str,
+    dimensions: tuple[str, ...],
+    **layout: Any,  # noqa: ANN401
+) -> "zarr.Array[Any]":
+    return root.create_array(
+        name,
+        **{"compressors": [Crc32cCodec()], **layout},
+        filters=None,
+        fill_value=0,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=dimensions,
+        config={"write_empty_chunks": True},  # so that an absent file is always damage, never "all zero"
+    )
+
+
+def write_array(
+    root: zarr.Group,
+    name: str,
+    data: NDArray[Any],
+    dimensions: tuple[str, ...],
+    **codecs: Any,  # noqa: ANN401
+) -> None:
+    chunk = tuple(max(length, 1) for length in data.shape)
+    array = create_array(root, name, dimensions, dtype=data.dtype, shape=data.shape, chunks=chunk, **codecs)
+    array[...] = data
+
+
+def plain_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    if HEADER in attributes:
+        raise ValueError(f"the attribute {HEADER!r} is the store's own; choose another name")
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(attributes), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"attributes must be plain JSON values: {error}; use None for an unknown number"
+        ) from error
+    return plain
+
+
+def read_metadata(path: Path) -> tuple[dict[str, Any], int]:
+    """The root ``zarr.json``, once found to be ours and unharmed, and when it was written, in ns."""
+    try:
+        with (path / "zarr.json").open("rb") as file:
+            modified_ns = os.fstat(file.fileno()).st_mtime_ns
+            metadata: dict[str, Any] = json.load(file)
+        header = metadata["attributes"][HEADER]
+        version, checksum = header["format_version"], header["crc32c"]
+    except OSError as error:
+        raise StoreError(
+            f"no patch store at {path} ({error.strerror}); run `e2e-abmilx cache` first"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"{path} is not a patch store, or its zarr.json is damaged; build it anew"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise StoreError(
+            f"{path} has format version {version} and this release reads {FORMAT_VERSION}; "
+            "build it anew or install the release that wrote it"
+        )
+    if checksum != _metadata_crc(metadata):
+        raise StoreError(
+            f"{path} has a zarr.json that was edited or damaged since it was written; build it anew"
+        )
+    return metadata, modified_ns
+
+
+def add_metadata_checksum(path: Path) -> None:
+    metadata = json.loads(path.read_bytes())
+    metadata["attributes"][HEADER]["crc32c"] = _metadata_crc(metadata)
+    path.write_text(json.dumps(metadata, indent=2), encoding="utf-8")
+
+
+def _metadata_crc(metadata: dict[str, Any]) -> str:
+    """crc32c of the metadata without the checksum's own entry, as compact JSON with sorted keys."""
+    header = {key: value for key, value in metadata["attributes"][HEADER].items() if key != "crc32c"}
+    bare = {**metadata, "attributes": {**metadata["attributes"], HEADER: header}}
+    return f"{crc32c(json.dumps(bare, sort_keys=True, separators=(',', ':')).encode()):08x}"
+
+
+def check_node(path: Path, expected: dict[str, Any]) -> None:
+    """Compare a group's or an array's own ``zarr.json`` with the copy in the root."""
+    try:
+        found = json.loads((path / "zarr.json").read_bytes())
+        same = {**found, "consolidated_metadata": None} == {**expected, "consolidated_metadata": None}
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"{path} has no readable zarr.json: {error}; build this store anew") from error
+    if not same:
+        raise StoreError(
+            f"{path} has a zarr.json that differs from the root's copy of it; build this store anew"
+        )
+
+
+def with_crc(data: bytes) -> bytes:
+    checksum: int = crc32c(data)
+    return data + checksum.to_bytes(CRC_BYTES, "little")
+
+
+def read_checked(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}; build this store anew") from error
+    if crc32c(data) != CRC_RESIDUE:
+        raise StoreError(f"{path} is damaged: its checksum does not match; build this store anew")
+    return data[:-CRC_BYTES]
+
+
+def problems_of(check: Callable[[], object]) -> Iterator[str]:
+    try:
+        check()
+    except StoreError as error:
+        yield str(error)

@@ -1,0 +1,1 @@
+"""The command line of training: LightningCLI, callbacks, loggers."""

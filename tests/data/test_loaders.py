@@ -1,0 +1,162 @@
+"""Loaders know how long they were waited for, keep to a share of the memory, and say what a full one needs."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from e2e_abmilx.cohort import Case
+from e2e_abmilx.data.bag import NOTHING, Bag, BagSource, collate
+from e2e_abmilx.data.loaders import BagLoader, Padded, WaitClock, plan_readers
+from e2e_abmilx.data.slide_bags import WholeSlides
+from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
+from e2e_abmilx.errors import InputError
+
+GIB = 2**30
+
+
+class _Bags(BagSource):
+    """Twelve bags, each of which takes some time, and one of which may take its reader with it."""
+
+    size_settings = "data.chunk_size"
+
+    def __init__(self, seconds: float = 0.0, deadly: int | None = None) -> None:
+        self.seconds, self.deadly = seconds, deadly
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Bag:
+        time.sleep(self.seconds)
+        if index == self.deadly:
+            os.kill(os.getpid(), signal.SIGBUS)
+        return NOTHING
+
+
+def _loader(bags: BagSource, workers: int = 0) -> BagLoader:
+    return BagLoader(bags, collate_fn=collate, num_workers=workers)
+
+
+def test_waiting_is_what_next_takes() -> None:
+    loader = _loader(_Bags(0.02))
+    for _ in loader:
+        time.sleep(0.01)  # whoever trains is not waiting now
+    passed = time.perf_counter() - loader.clock.started
+    assert 12 * 0.02 <= loader.clock.waited_s <= passed - 12 * 0.01
+
+
+def test_a_reader_ahead_is_not_waited_for() -> None:
+    loader = _loader(_Bags(0.005), workers=1)
+    batches = iter(loader)
+    next(batches)
+    before = loader.clock.waited_s
+    for _ in range(8):
+        time.sleep(0.1)
+        next(batches)
+    assert loader.clock.waited_s - before < 0.4  # half of the time, on a machine that is busy otherwise
+
+
+def test_each_pass_begins_anew() -> None:
+    loader = _loader(_Bags(0.01))
+    list(loader)
+    first = loader.clock
+    list(loader)
+    assert loader.clock is not first
+    assert loader.clock.started >= first.started + first.waited_s
+
+
+def test_a_clock_stands_still_between_batches() -> None:
+    clock = WaitClock()
+    clock.ask()
+    clock.receive()
+    before = clock.waited_s
+    time.sleep(0.02)
+    assert clock.waited_s == before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_full_shared_memory_is_named() -> None:
+    with pytest.raises(
+        InputError, match=r"bus error.*/dev/shm.*data.workers 1 put.*data\.workers or data\.chunk_size"
+    ):
+        list(_loader(Padded(_Bags(deadly=3)), workers=1))
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    class Broken(_Bags):
+        def __getitem__(self, index: int) -> Bag:
+            raise RuntimeError("the disk is gone")
+
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        list(_loader(Broken(), workers=1))
+
+
+@pytest.mark.parametrize("megabytes", [1, 20, 100, 403, 2000, 9000])
+@pytest.mark.parametrize("workers", [1, 6, 8, 16])
+@pytest.mark.parametrize("processes", [1, 2, 8])
+def test_what_is_on_its_way_is_bounded(megabytes: int, workers: int, processes: int) -> None:
+    readers = plan_readers(workers, megabytes * 10**6, processes=processes)
+    assert 1 <= readers.workers <= workers
+    assert 1 <= readers.ahead <= 2
+    on_their_way = readers.workers * readers.ahead * megabytes * 10**6
+    assert on_their_way <= 4 * GIB / processes or readers == (1, 1)
+
+
+def test_readers_that_fit_are_left_alone() -> None:
+    assert plan_readers(8, 10**6) == (8, 2)
+    assert plan_readers(0, 10**9) == (0, 2)
+    assert plan_readers(6, 0) == (6, 2)
+
+
+def test_sizes_of_slides(cohort: Path, stores: Path) -> None:
+    data = SlideDataModule(
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, chunk_size=7, workers=0
+    )
+    data.setup("fit")
+    patch = 64 * 64 * 3
+    assert data.random_bags("train").largest_bytes == 8 * patch  # type: ignore[attr-defined]
+    bags, _ = data.whole_bags("val")
+    assert (
+        Padded(bags).largest_bytes
+        == 7 * patch
+        == max(bag.patches.numel() for bag in map(bags.__getitem__, range(5)))
+    )
+    empty = WholeSlides([], [], stores, chunk_size=7)
+    assert empty.largest_bytes == 0
+
+
+def test_sizes_of_features(tmp_path: Path) -> None:
+    (tmp_path / "features").mkdir()
+    for name, patches in {"a": 5, "b": 9, "c": 4, "d": 3}.items():
+        torch.save(torch.randn(patches, 6), tmp_path / f"features/{name}.pt")
+    rows = ["case,slide,label,split", "p,a,0,train", "p,b,0,train", "q,c,1,val", "r,d,1,test"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    for most, expected in ((None, 14), (7, 7)):
+        data = FeatureDataModule(tmp_path / "features", tmp_path / "labels.csv", workers=0, max_patches=most)
+        data.setup("fit")
+        assert data.random_bags("train").largest_bytes == expected * 6 * 4  # type: ignore[attr-defined]
+        assert data.whole_bags("all")[0].largest_bytes == 9 * 6 * 4  # type: ignore[attr-defined]
+
+
+def test_large_parts_have_fewer_readers(cohort: Path, stores: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = SlideDataModule(
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=10**6, workers=8
+    )
+    data.setup("fit")
+    with caplog.at_level("INFO", logger="e2e_abmilx"):
+        loader = data.train_dataloader()
+    assert (loader.num_workers, loader.prefetch_factor) == (1, 1)
+    assert "1 of 8 readers: a batch has up to 12288 MB" in caplog.text
+
+
+def test_an_empty_bag_is_refused() -> None:
+    from e2e_abmilx.data.bag import BagError, Target, make_bag
+
+    nothing = torch.zeros(0, dtype=torch.int64)
+    bag = make_bag(Case("p", ("a",)), Target(0), torch.zeros(0, 6), nothing, torch.zeros(0, 2), last=True)
+    with pytest.raises(BagError, match="the bag of case p holds no patch"):
+        collate([bag])
+    assert collate([NOTHING]).cases == ()  # what fills up a process's share

@@ -1,0 +1,269 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from e2e_abmilx.augment import Normalize
+from e2e_abmilx.data.bag import Bag
+from e2e_abmilx.encoders import FrozenEncoder, Precomputed, ResNetEncoder, TimmEncoder, encode_in_chunks
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.heads import ABMILX
+from e2e_abmilx.tasks import ClassificationTask
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "features"), [("resnet18", 2_782_784, 256), ("resnet50", 8_543_296, 1024)]
+)
+def test_sizes_are_the_papers(name: str, parameters: int, features: int) -> None:
+    encoder = ResNetEncoder(name, pretrained=False)
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == parameters
+    assert encoder.num_features == features
+    assert encoder(torch.rand(2, 3, 64, 64)).shape == (2, features)
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    source = ResNetEncoder(pretrained=False)
+    torch.save({**source.model.state_dict(), "fc.weight": torch.zeros(1)}, tmp_path / "weights.pt")
+    loaded = ResNetEncoder(weights=tmp_path / "weights.pt")
+    for key, value in source.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[key])
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    state = ResNetEncoder(pretrained=False).model.state_dict()
+    state.pop("conv1.weight")
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"1 of 90 tensors are missing.*conv1\.weight"):
+        ResNetEncoder(weights=tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="no such file"):
+        ResNetEncoder(weights=tmp_path / "absent.pt")
+
+
+def test_unreachable_hub_names_three_cures(tmp_path: Path) -> None:
+    code = "from e2e_abmilx import ResNetEncoder; ResNetEncoder('resnet18.tv_in1k', pretrained=True)"
+    offline = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": str(tmp_path),
+    }  # read when the hub is imported
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=offline, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0
+    assert re.search(r"InputError: .*pretrained: false.*weights: FILE.*hub's cache", result.stderr)
+
+
+def _run(
+    name: str, chunk_size: int, *, checkpoint: bool
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Features, parameter gradients and buffers of one training step."""
+    torch.manual_seed(0)
+    encoder = ResNetEncoder(name, pretrained=False).train()
+    patches = torch.rand(10, 3, 32, 32)
+    features = encode_in_chunks(encoder, patches, chunk_size, checkpoint=checkpoint)
+    (features * torch.linspace(0, 1, features.numel()).view_as(features)).sum().backward()
+    gradients = {
+        name: parameter.grad for name, parameter in encoder.named_parameters() if parameter.grad is not None
+    }
+    return features, gradients, dict(encoder.named_buffers())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("chunk_size", [3, 5, 10])
+def test_recomputing_changes_neither_gradients_nor_batchnorm(name: str, chunk_size: int) -> None:
+    features, gradients, buffers = _run(name, chunk_size, checkpoint=False)
+    other_features, other_gradients, other_buffers = _run(name, chunk_size, checkpoint=True)
+    torch.testing.assert_close(other_features, features)
+    assert len(gradients) == len(other_gradients) > 40
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(other_gradients[key], gradient, rtol=1e-6, atol=1e-6)
+    for key, buffer in buffers.items():
+        torch.testing.assert_close(other_buffers[key], buffer, rtol=1e-6, atol=1e-6)
+
+
+class _ByChunk(nn.Module):
+    """The slow reference: all patches pass the encoder at once, and only BatchNorm goes through them by chunk."""
+
+    def __init__(self, norm: nn.Module, chunk_size: int) -> None:
+        super().__init__()
+        self.norm, self.chunk_size = norm, chunk_size
+
+    def forward(self, maps: Tensor) -> Tensor:
+        chunks = maps.tensor_split(-(-len(maps) // self.chunk_size))
+        return torch.cat([self.norm(chunk) for chunk in chunks])
+
+
+def _norms_by_chunk(module: nn.Module, chunk_size: int) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, _ByChunk(child, chunk_size))
+        else:
+            _norms_by_chunk(child, chunk_size)
+
+
+def _batch(seed: int, lengths: list[int]) -> Bag:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    patches = torch.randint(0, 256, (*mask.shape, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    zeros, label = torch.zeros(mask.shape, dtype=torch.long), torch.arange(len(lengths)) % 2
+    coords = torch.stack([zeros, zeros], dim=-1)
+    return Bag(patches, mask, zeros, coords, label, label.float(), label, ("a", "b")[: len(lengths)], True)
+
+
+def _two_accumulated_steps(
+    name: str, dtype: torch.dtype, chunk_size: int, *, chunked: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    torch.manual_seed(0)
+    task = ClassificationTask(
+        ResNetEncoder(name, pretrained=False),
+        lambda width, outputs: ABMILX(width, outputs, hidden_features=32, num_heads=4, dropout=0.0),
+        2,
+        encoder_chunk=chunk_size if chunked else 1000,
+        recompute=chunked,
+    )
+    task.to(dtype).train()
+    if not chunked:
+        _norms_by_chunk(task.encoder, chunk_size)
+    for seed in (1, 2):
+        bag = _batch(seed, [5, 9])
+        task.bag_loss(task(bag).logits, bag).backward()
+    gradients = {key: value.grad for key, value in task.named_parameters() if value.grad is not None}
+    named = [*gradients.items()], [*task.named_buffers()]
+    return tuple({key.replace(".norm.", "."): value for key, value in pairs} for pairs in named)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk_size", "dtype", "tolerance"),
+    [  # chunks of 14 real patches that do not divide them, do, and take all
+        *((name, size, torch.float64, 1e-13) for name in ("resnet18", "resnet50") for size in (4, 7, 14)),
+        # convolutions of 4 patches are rounded otherwise than those of 14: 3e-6 of the largest gradient
+        *((name, 4, torch.float32, 5e-6) for name in ("resnet18", "resnet50")),
+    ],
+)
+def test_chunks_with_recomputing_equal_one_pass(
+    name: str, chunk_size: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    gradients, buffers = _two_accumulated_steps(name, dtype, chunk_size, chunked=True)
+    expected_gradients, expected_buffers = _two_accumulated_steps(name, dtype, chunk_size, chunked=False)
+    assert gradients.keys() == expected_gradients.keys()
+    assert len(gradients) > 50
+    for key, gradient in gradients.items():
+        largest = max(float(expected_gradients[key].abs().max()), 1.0)
+        torch.testing.assert_close(
+            gradient, expected_gradients[key], rtol=0, atol=tolerance * largest, msg=key
+        )
+    assert buffers.keys() == expected_buffers.keys()
+    for key, buffer in buffers.items():
+        torch.testing.assert_close(buffer, expected_buffers[key], rtol=tolerance, atol=tolerance, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("patches", "chunk_size", "sizes"), [(65, 64, [33, 32]), (14, 4, [4, 4, 3, 3]), (3, 8, [3])]
+)
+def test_chunks_are_of_equal_size(patches: int, chunk_size: int, sizes: list[int]) -> None:
+    seen: list[int] = []
+
+    def encoder(chunk: Tensor) -> Tensor:
+        seen.append(len(chunk))
+        return chunk.mean((2, 3))
+
+    assert len(encode_in_chunks(encoder, torch.rand(patches, 3, 2, 2), chunk_size)) == patches
+    assert seen == sizes
+
+
+def test_no_patch_is_normalised_by_itself() -> None:
+    """A remainder of one patch used to be: its features then had nothing to do with the others'."""
+    torch.manual_seed(0)
+    encoder = ResNetEncoder(pretrained=False).train()
+    patches = torch.rand(65, 3, 32, 32)
+    with torch.no_grad():
+        together, chunked = encoder(patches), encode_in_chunks(encoder, patches, 64)
+    apart = (chunked - together).norm(dim=1) / together.norm(dim=1)
+    assert apart.max() < 3 * apart.median()  # no patch stands out; a lone one did, by 48 %
+
+
+def test_any_timm_model_is_an_encoder() -> None:
+    encoder = TimmEncoder("test_vit", pretrained=False)
+    assert encoder(torch.rand(2, 3, 160, 160)).shape == (2, encoder.num_features)
+
+
+def test_frozen_norms_neither_learn_statistics_nor_depend_on_the_batch() -> None:
+    torch.manual_seed(0)
+    encoder = ResNetEncoder(pretrained=False, frozen_norms=True)
+    assert encoder.train().model.training
+    patches = torch.rand(6, 3, 32, 32)
+    before = {key: value.clone() for key, value in encoder.named_buffers()}
+    features = encoder(patches)
+    torch.testing.assert_close(features[:2], encoder(patches[:2]), rtol=1e-5, atol=1e-5)
+    features.sum().backward()
+    assert encoder.model.bn1.weight.grad is not None
+    for key, value in encoder.named_buffers():
+        assert torch.equal(value, before[key])
+
+
+def test_a_frozen_encoder_stays_as_it_is() -> None:
+    inner = ResNetEncoder(pretrained=False)
+    task = ClassificationTask(
+        FrozenEncoder(inner),
+        lambda width, outputs: ABMILX(width, outputs, hidden_features=32, num_heads=4),
+        2,
+    ).train()
+    before = {key: value.clone() for key, value in inner.state_dict().items()}
+    bag = _batch(1, [5, 9])
+    task.bag_loss(task(bag).logits, bag).backward()
+    (group,) = task._parameter_groups()
+    assert {id(parameter) for parameter in group["params"]} == {id(value) for value in task.head.parameters()}
+    for key, value in inner.state_dict().items():
+        assert torch.equal(value, before[key])
+    assert task.encoder.mean == inner.mean
+
+
+def test_chunks_change_nothing_in_evaluation() -> None:
+    encoder = ResNetEncoder(pretrained=False).eval()
+    patches = torch.rand(7, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encode_in_chunks(encoder, patches, 3), encoder(patches), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_any_function_is_an_encoder() -> None:
+    assert encode_in_chunks(lambda x: x.mean((2, 3)), torch.rand(5, 3, 4, 4), 2).shape == (5, 3)
+    assert isinstance(Precomputed(8), nn.Module)
+    features = torch.rand(4, 8)
+    assert torch.equal(Precomputed(8)(features), features)
+    with pytest.raises(ValueError, match="chunk_size is 0"):
+        encode_in_chunks(lambda x: x, features, 0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("prefix", ["encoder.model.", "module.encoder.model.", "model."])
+def test_authors_weights_see_bgr(name: str, prefix: str) -> None:
+    torch.manual_seed(0)
+    authors = ResNetEncoder(name, pretrained=False).eval()
+    state: dict[str, object] = {f"{prefix}{key}": value for key, value in authors.model.state_dict().items()}
+    head = (
+        {"mil.proj.weight": torch.zeros(1), "module.mil.proj.weight": torch.zeros(1)}
+        if "encoder" in prefix
+        else {}
+    )
+    rgb = torch.randint(0, 256, (2, 3, 32, 32))
+    as_they_see_it = Normalize(authors.mean, authors.std)(rgb.flip(1))  # BGR pixels, RGB means
+    for checkpoint in ({**state, **head}, {"model": {**state, **head}, "epoch": 3}):
+        ours = ResNetEncoder.from_reference(checkpoint, channel_order="bgr").eval()
+        with torch.no_grad():
+            found = ours(Normalize(ours.mean, ours.std)(rgb))
+            torch.testing.assert_close(found, authors(as_they_see_it), rtol=1e-5, atol=1e-5)
+    plain = ResNetEncoder.from_reference(state, channel_order="rgb")
+    assert torch.equal(plain.model.conv1.weight, authors.model.conv1.weight)
+    assert plain.mean == authors.mean
+
+
+def test_other_reference_weights_are_refused() -> None:
+    with pytest.raises(InputError, match="the reference weights do not fit"):
+        ResNetEncoder.from_reference({"encoder.model.conv1.weight": torch.zeros(1)}, channel_order="rgb")
