@@ -94,7 +94,7 @@ def main() -> int:
     missed = []
     for name, (make, library) in ROWS.items():
         library(torch.from_numpy(resamples[0]))  # what is loaded or compiled at first does not count
-        ours = seconds_of(lambda make=make: bootstrap(make(), cases, draws=DRAWS))
+        ours = seconds_of(lambda make=make: bootstrap(make(), cases, n_resamples=DRAWS))
         theirs = seconds_of(lambda library=library: [library(torch.from_numpy(rows)) for rows in resamples])
         theirs *= DRAWS / LIBRARY_DRAWS
         print(f"{name:20}{ours:9.2f}{theirs:9.2f}{theirs / ours:7.1f}", flush=True)

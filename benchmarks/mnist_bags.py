@@ -211,9 +211,9 @@ def main() -> int:
                     for seed in range(options.seeds)
                 ]
             seconds = (time.perf_counter() - started) / options.seeds
-            mean, sd = np.mean(aucs), np.std(aucs, ddof=1)
+            mean, std = np.mean(aucs), np.std(aucs, ddof=1)
             each = "  ".join(f"{auc:.3f}" for auc in aucs)
-            print(f"{bags:4}  {head:8}{f'{mean:.3f} ± {sd:.3f}':16}{seconds:<15.0f}{each}", flush=True)
+            print(f"{bags:4}  {head:8}{f'{mean:.3f} ± {std:.3f}':16}{seconds:<15.0f}{each}", flush=True)
             if bags == TARGET_BAGS and mean < TARGET_AUC:
                 missed.append(f"{head} {mean:.3f} < {TARGET_AUC}")
     print("missed: " + "; ".join(missed) if missed else "all targets met")

@@ -28,7 +28,7 @@ def test_demo_runs_for_a_step(tmp_path: Path) -> None:
         "--data.folder": tmp_path / "demo",
         "--data.num_slides": 24,
         "--data.side": 512,
-        "--data.workers": 0,
+        "--data.num_workers": 0,
     }
     short = {"--trainer.fast_dev_run": 1, "--trainer.default_root_dir": tmp_path / "run"}
     options = [str(word) for pair in {**small, **short}.items() for word in pair]

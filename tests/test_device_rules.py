@@ -116,7 +116,7 @@ def _run(task: BagTask, data: SlideDataModule, folder: Path, precision: str) -> 
 
 
 def _task(kind: type[BagTask], head: Callable[[int, int], BagHead], outputs: int, **how: Any) -> BagTask:
-    crops = {"augment": RandomCrops(48, max_shift=0.1), "encoder_chunk": 5, **how}  # patches have 64 px
+    crops = {"augment": RandomCrops(48, max_shift=0.1), "train_chunk_size": 5, **how}  # patches have 64 px
     return kind(TimmEncoder("test_resnet", pretrained=False), head, outputs, **crops)
 
 
@@ -125,10 +125,10 @@ def _data(stores: Path, labels: Path, **how: Any) -> SlideDataModule:
         "columns": {"label": "lesion"},
         "patches_per_bag": 6,
         "batch_size": 2,
-        "chunk_size": 40,
+        "eval_chunk_size": 40,
         **how,
     }
-    return SlideDataModule(stores, labels, workers=0, **settings)
+    return SlideDataModule(stores, labels, num_workers=0, **settings)
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
@@ -138,7 +138,7 @@ def test_every_head(head: type[BagHead], stores: Path, labels: Path, tmp_path: P
 
 SURVIVAL = {"target": "survival", "columns": {"time": "months", "event": "dead"}}
 KINDS: dict[str, tuple[type[BagTask], int, dict[str, Any], dict[str, Any]]] = {
-    "classes": (_Classification, 2, {"augment": GroupedCrops(48), "recompute": True}, {}),
+    "classes": (_Classification, 2, {"augment": GroupedCrops(48), "gradient_checkpointing": True}, {}),
     "survival": (_Survival, 4, {}, SURVIVAL),
     "cox": (_Cox, 1, {}, {**SURVIVAL, "time_bins": 1}),
     "labels": (_MultiLabel, 2, {}, {"target": "multi_label", "classes": ["lesion", "odd"], "columns": {}}),

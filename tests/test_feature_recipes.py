@@ -24,7 +24,12 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recipe]:
 
 
 _PATIENT = {
-    "PatientStopping": {"monitor": "val/accuracy_macro", "mode": "max", "patience": 20, "min_delta": -1e-6}
+    "DeferredEarlyStopping": {
+        "monitor": "val/balanced_accuracy",
+        "mode": "max",
+        "patience": 20,
+        "min_delta": -1e-6,
+    }
 }
 
 #: By the authors' names, how a recipe has it and what the three should have.
@@ -34,7 +39,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "max_epoch": (lambda r: r.trainer.min_epochs and r.trainer.min_epochs - 2, (100, None, None)),
     "patient, mm": (
         lambda r: {
-            name: {key: value for key, value in how.items() if key in _PATIENT["PatientStopping"]}
+            name: {key: value for key, value in how.items() if key in _PATIENT["DeferredEarlyStopping"]}
             for name, how in r.callbacks().items()
         },
         (_PATIENT, {}, {}),
@@ -69,10 +74,10 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "seed": (lambda r: (r.config.seed_everything, r.data.seed), ((2021, 2021),) * 3),
     "amp": (lambda r: r.config.trainer.precision, ("32-true",) * 3),
     "sync_bn": (lambda r: r.config.trainer.sync_batchnorm, (False,) * 3),
-    "num_workers": (lambda r: r.data.workers, (6,) * 3),
+    "num_workers": (lambda r: r.data.num_workers, (6,) * 3),
     "best_metric_index": (
         lambda r: (r.config.checkpoint.monitor, r.config.checkpoint.mode),
-        (("val/accuracy_macro", "max"), ("val/auc", "max"), ("val/c_index", "max")),
+        (("val/balanced_accuracy", "max"), ("val/auc", "max"), ("val/c_index", "max")),
     ),
     "selection on test cases": (lambda r: r.data.select_on_test, (False,) * 3),
     "encoder": (lambda r: type(r.task.encoder), (Precomputed,) * 3),
@@ -159,7 +164,7 @@ def test_a_recipe_trains(cohort: Path, tmp_path: Path, name: str, own: list[str]
         "model.encoder.num_features": 16,
         "data.features": tmp_path / "features",
         "data.labels": cohort / "labels.csv",
-        "data.workers": 0,
+        "data.num_workers": 0,
         "trainer.accelerator": "cpu",
         "trainer.min_epochs": 1,
         "trainer.max_epochs": 2,

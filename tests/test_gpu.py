@@ -100,14 +100,16 @@ def test_chunks_equal_the_cpus(dtype: torch.dtype, checkpoint: bool, device: tor
     torch.backends.cudnn.allow_tf32 = False
     patches = torch.rand(10, 3, 64, 64)
     states = []
-    for where, kind, recompute in (
+    for where, kind, gradient_checkpointing in (
         (torch.device("cpu"), torch.float64, False),
         (device, torch.float32, checkpoint),
     ):
         torch.manual_seed(0)
         encoder = ResNetEncoder("resnet18", pretrained=False).to(where, kind).train()
         with _autocast(where, torch.float32 if kind == torch.float64 else dtype):
-            features = encode_in_chunks(encoder, patches.to(where, kind), 4, checkpoint=recompute)
+            features = encode_in_chunks(
+                encoder, patches.to(where, kind), 4, checkpoint=gradient_checkpointing
+            )
         features.double().square().mean().backward()
         gradient = torch.cat(
             [one.grad.flatten().double().cpu() for one in encoder.parameters() if one.grad is not None]
@@ -179,7 +181,7 @@ def _task(**how: Any) -> ClassificationTask:
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 def test_a_training_step_waits_for_nothing(padded: bool, cuda: torch.device) -> None:
-    task = _task(encoder_chunk=8, recompute=True).to(cuda).train()
+    task = _task(train_chunk_size=8, gradient_checkpointing=True).to(cuda).train()
     mask = torch.arange(12) < torch.tensor([[12], [7 if padded else 12]])
     bag = Bag(
         patches=torch.randint(0, 256, (2, 12, 3, 64, 64), dtype=torch.uint8), mask=mask, scale=torch.zeros(2, 12),
@@ -230,7 +232,12 @@ def test_a_fit_waits_for_nothing(stores: Path, cohort: Path, tmp_path: Path, cud
         callbacks=[DataWait(), watch],
     )  # fmt: skip
     data = SlideDataModule(
-        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, batch_size=2, workers=1
+        stores,
+        cohort / "labels.csv",
+        columns={"label": "lesion"},
+        patches_per_bag=8,
+        batch_size=2,
+        num_workers=1,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -329,7 +336,12 @@ def _fit(
     stores: Path, cohort: Path, folder: Path, epochs: int, checkpoint: Path | None = None
 ) -> ClassificationTask:
     data = SlideDataModule(
-        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, batch_size=2, workers=1
+        stores,
+        cohort / "labels.csv",
+        columns={"label": "lesion"},
+        patches_per_bag=8,
+        batch_size=2,
+        num_workers=1,
     )
     trainer = Trainer(
         default_root_dir=folder, max_epochs=epochs, devices=1, logger=False, enable_progress_bar=False,
@@ -360,9 +372,20 @@ def test_the_command_line_fits_tests_and_predicts(
     monkeypatch.chdir(tmp_path)
     small = [
         "--trainer.precision", precision, "--data.num_slides", "24", "--data.side", "512", "--model.augment.size", "48",
-        "--data.workers", "2",
+        "--data.num_workers", "2",
     ]  # fmt: skip
-    main(["fit", "--config", config, *small, "--trainer.max_epochs", "2", "--model.recompute", "true"])
+    main(
+        [
+            "fit",
+            "--config",
+            config,
+            *small,
+            "--trainer.max_epochs",
+            "2",
+            "--model.gradient_checkpointing",
+            "true",
+        ]
+    )
     run = tmp_path / "runs/demo"
     for verb in ("test", "predict"):
         main(

@@ -35,7 +35,7 @@ def config(cohort: Path, stores: Path, tmp_path: Path) -> Path:
             "class_path": "SlideDataModule",
             "init_args": {
                 "cache": str(stores), "labels": str(cohort / "labels.csv"), "columns": {"label": "lesion"},
-                "patches_per_bag": 4, "batch_size": 4, "workers": 0,
+                "patches_per_bag": 4, "batch_size": 4, "num_workers": 0,
             },
         },
         "trainer": {

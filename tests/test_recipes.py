@@ -57,7 +57,7 @@ def _max_epoch(recipe: Recipe) -> int | None:
 
 
 def _ratio(recipe: Recipe) -> int:
-    return round(1 / recipe.data.coarse_share)
+    return round(1 / recipe.data.coarse_fraction)
 
 
 def _transform(recipe: Recipe) -> tuple[bool, float]:
@@ -80,7 +80,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "num_epoch": (lambda r: r.trainer.max_epochs, (200, 200, 75, 125, 30)),
     "max_epoch": (_max_epoch, (120, None, 50, None, 20)),
     "patient": (
-        lambda r: r.callbacks().get("PatientStopping", {}).get("patience"),
+        lambda r: r.callbacks().get("DeferredEarlyStopping", {}).get("patience"),
         (20, None, 10, None, 10),
     ),
     "opt": (lambda r: type(r.optimizer()).__name__, ("Adam", "AdamW", "AdamW", "AdamW", "AdamW")),
@@ -93,9 +93,9 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "processes": (lambda r: r.trainer.world_size, (2,) * 5),
     "same_psize": (lambda r: r.data.patches_per_bag, (128, 128, 512, 128, 768)),
     "mul_scale_ratio": (_ratio, (4, 4, 4, 3, 10)),
-    "pad_enc_bs": (lambda r: r.data.short_bags, ("duplicate",) * 5),
-    "p_batch_size": (lambda r: r.task.encoder_chunk, (2048, 2048, 512, 512, 2048)),
-    "p_batch_size_v": (lambda r: r.data.chunk_size, (2048,) * 5),
+    "pad_enc_bs": (lambda r: r.data.padding, ("duplicate",) * 5),
+    "p_batch_size": (lambda r: r.task.train_chunk_size, (2048, 2048, 512, 512, 2048)),
+    "p_batch_size_v": (lambda r: r.data.eval_chunk_size, (2048,) * 5),
     "evaluated scales": (lambda r: r.data.eval_scales, ("finest",) * 5),
     "img_transform": (_transform, (_STRONG, _STRONG, _WEAK, _WEAK_STRONG, _WEAK)),
     "crop_scale": (lambda r: _crops(r).min_area, (0.08, 0.08, 0.25, 0.08, 0.08)),
@@ -126,10 +126,10 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     ),
     "amp": (lambda r: r.config.trainer.precision, ("16-mixed",) * 5),
     "sync_bn": (lambda r: r.config.trainer.sync_batchnorm, (True,) * 5),
-    "num_workers": (lambda r: r.data.workers, (8, 8, 6, 6, 6)),
+    "num_workers": (lambda r: r.data.num_workers, (8, 8, 6, 6, 6)),
     "best_metric_index": (
         lambda r: (r.config.checkpoint.monitor, r.config.checkpoint.mode),
-        (("val/accuracy_macro", "max"),) * 2 + (("val/auc", "max"),) * 2 + (("val/c_index", "max"),),
+        (("val/balanced_accuracy", "max"),) * 2 + (("val/auc", "max"),) * 2 + (("val/c_index", "max"),),
     ),
     "selection on test cases": (lambda r: r.data.select_on_test, (False,) * 5),
 }
@@ -144,7 +144,7 @@ def test_values(recipes: dict[str, Recipe], key: str) -> None:
 
 def test_stopping_watches_what_the_checkpoint_is_chosen_by(recipes: dict[str, Recipe]) -> None:
     for name, recipe in recipes.items():
-        stopping, checkpoint = recipe.callbacks().get("PatientStopping"), recipe.config.checkpoint
+        stopping, checkpoint = recipe.callbacks().get("DeferredEarlyStopping"), recipe.config.checkpoint
         if stopping is not None:
             assert (stopping["monitor"], stopping["mode"]) == (checkpoint.monitor, checkpoint.mode), name
         known = {*recipe.task.val_metrics.keys()}
@@ -247,7 +247,7 @@ def test_a_recipe_trains(cohort: Path, stores: Path, tmp_path: Path, name: str, 
         "data.cache": stores,
         "data.labels": cohort / "labels.csv",
         "data.patches_per_bag": 8,
-        "data.workers": 0,
+        "data.num_workers": 0,
         "trainer.accelerator": "cpu",
         "trainer.devices": 1,
         "trainer.precision": "32-true",

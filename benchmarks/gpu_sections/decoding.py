@@ -106,7 +106,7 @@ class _Decoding:
             self.labels.parent,
             self.labels,
             patches_per_bag=self.sizes.batch.patches,
-            workers=workers,
+            num_workers=workers,
             decode_on_device=on_device,
         )
         data.setup("fit")

@@ -58,8 +58,8 @@ def _write(scratch: Path, patches: int, side: int) -> list[Cohort]:
         "\n".join(["slide,case,label,split", *(f"{name},c0,0,test" for name in names)]), encoding="utf-8"
     )
     return [
-        Cohort(SlideDataModule(one, chunk_size=CHUNK), patches),
-        Cohort(SlideDataModule(four, labels, chunk_size=CHUNK, classes=["0", "1"]), SLIDES * patches),
+        Cohort(SlideDataModule(one, eval_chunk_size=CHUNK), patches),
+        Cohort(SlideDataModule(four, labels, eval_chunk_size=CHUNK, classes=["0", "1"]), SLIDES * patches),
     ]
 
 

@@ -38,7 +38,9 @@ TINY_BATCHES = (Batch("resnet18", 2, 4, 32, 48), Batch("resnet50", 2, 2, 32, 48)
 _HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-def make_task(batch: Batch, *, encoder_chunk: int = 512, recompute: bool = False) -> ClassificationTask:
+def make_task(
+    batch: Batch, *, train_chunk_size: int = 512, gradient_checkpointing: bool = False
+) -> ClassificationTask:
     """ResNet and ABMILX with random weights, as in the recipes."""
     torch.manual_seed(0)
     return ClassificationTask(
@@ -46,8 +48,8 @@ def make_task(batch: Batch, *, encoder_chunk: int = 512, recompute: bool = False
         lambda width, outputs: ABMILX(width, outputs, hidden_features=256, num_heads=8),
         2,
         augment=RandomCrops(batch.side),
-        encoder_chunk=encoder_chunk,
-        recompute=recompute,
+        train_chunk_size=train_chunk_size,
+        gradient_checkpointing=gradient_checkpointing,
     )
 
 
@@ -78,7 +80,7 @@ class BareStep:
     def __call__(self) -> None:
         """Make one step."""
         with autocast(self.device, self.precision):
-            features = encode_in_chunks(self.task.encoder, self.pixels, self.task.encoder_chunk)
+            features = encode_in_chunks(self.task.encoder, self.pixels, self.task.train_chunk_size)
             logits = self.task.head(features.unflatten(0, (self.batch.bags, self.batch.patches)))
         loss = self.task.loss(logits.float(), self.label)
         self.optimizer.zero_grad()

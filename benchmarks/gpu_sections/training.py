@@ -16,7 +16,7 @@ from gpu_sections.stores import write_cohort
 LOOP_TARGET = 0.9  # of the bare step
 R18_TARGET = 12_000  # patches/s on an H100: the paper's BRCA recipe in 42 minutes
 MEMORY_TARGET = 1 / 3  # of what is needed without recomputing
-RECOMPUTE_CHUNK = 128  # patches whose activations are kept: the recipe's 512 are all of a ResNet-50's batch
+CHECKPOINT_CHUNK = 128  # patches whose activations are kept: the recipe's 512 are all of a ResNet-50's batch
 
 
 class Steps(NamedTuple):
@@ -24,7 +24,7 @@ class Steps(NamedTuple):
 
     loop: int  # readers have 14 or 30 batches ready when it begins
     bare: int
-    recompute: int
+    gradient_checkpointing: int
     warm_up: int
 
 
@@ -53,8 +53,8 @@ def run(settings: Settings, rows: Rows) -> None:
             with rows.guard(f"{batch.encoder}, {precision}"):
                 comparison.loop_beside_bare(batch)
         for batch in batches:
-            with rows.guard(f"{batch.encoder}, {precision}, recompute"):
-                comparison.recompute(batch)
+            with rows.guard(f"{batch.encoder}, {precision}, gradient_checkpointing"):
+                comparison.gradient_checkpointing(batch)
 
 
 class _Comparison:
@@ -77,14 +77,14 @@ class _Comparison:
         if batch.encoder == "resnet18":
             self._target(f"{name}, patches/s", batch.size / loop.seconds, at_least=R18_TARGET)
 
-    def recompute(self, batch: Batch) -> None:
+    def gradient_checkpointing(self, batch: Batch) -> None:
         """The loop with activations computed again, and its share of the memory."""
-        loop = self._fit(batch, self.steps.recompute, recompute=True)
-        self._add_loop(batch, f"loop, recompute, chunks of {RECOMPUTE_CHUNK}", loop, None)
+        loop = self._fit(batch, self.steps.gradient_checkpointing, gradient_checkpointing=True)
+        self._add_loop(batch, f"loop, gradient_checkpointing, chunks of {CHECKPOINT_CHUNK}", loop, None)
         kept = self._kept.get(batch)
         if kept and kept.peak_gb and loop.peak_gb:
             share = loop.peak_gb / kept.peak_gb
-            name = f"{batch.encoder}, {self.precision}, memory with / without recompute"
+            name = f"{batch.encoder}, {self.precision}, memory with / without gradient_checkpointing"
             self._target(name, share, at_most=MEMORY_TARGET)
 
     def _bare(self, batch: Batch) -> tuple[float, float | None]:
@@ -94,11 +94,11 @@ class _Comparison:
             each = seconds(step, self.device, times=self.steps.bare, warm_up=self.steps.warm_up)
         return each, peak.gb
 
-    def _fit(self, batch: Batch, steps: int, *, recompute: bool = False) -> Loop:
+    def _fit(self, batch: Batch, steps: int, *, gradient_checkpointing: bool = False) -> Loop:
         _empty(self.device)
-        chunk = {"encoder_chunk": RECOMPUTE_CHUNK} if recompute else {}
+        chunk = {"train_chunk_size": CHECKPOINT_CHUNK} if gradient_checkpointing else {}
         return fit(
-            make_task(batch, recompute=recompute, **chunk),
+            make_task(batch, gradient_checkpointing=gradient_checkpointing, **chunk),
             self.labels,
             batch,
             device=self.device.type,

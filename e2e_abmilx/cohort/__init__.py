@@ -11,9 +11,9 @@ from e2e_abmilx.cohort.splits import (
     SPLITS,
     Stratum,
     assign_folds,
-    carve_validation,
     check_splits,
     group_by_site,
+    hold_out_validation,
 )
 from e2e_abmilx.cohort.time_bins import time_bins, time_edges
 
@@ -25,11 +25,11 @@ __all__ = [
     "Stratum",
     "Target",
     "assign_folds",
-    "carve_validation",
     "check_splits",
     "encode_labels",
     "encode_multi_labels",
     "group_by_site",
+    "hold_out_validation",
     "match_slides",
     "read_cohort",
     "read_splits",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.split_files import read_splits
-from e2e_abmilx.cohort.splits import Stratum, assign_folds, carve_validation, check_splits, group_by_site
+from e2e_abmilx.cohort.splits import Stratum, assign_folds, check_splits, group_by_site, hold_out_validation
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class SplitPlan(NamedTuple):
         fold: Which fold to test on: of ``file``, of the table's own, or of made ones.
         folds: Number of folds, where ``fold`` is given and ``file`` is not.
         by_site: Never part the cases of a site of TCGA.
-        val_share: Share of the training cases that validate, where no split says which do; None for none.
+        val_fraction: Share of the training cases that validate, where no split says which do; None for none.
         seed: Of made folds.
         stratify_by: What made splits have equal shares of.
     """
@@ -32,7 +32,7 @@ class SplitPlan(NamedTuple):
     fold: int | None
     folds: int
     by_site: bool
-    val_share: float | None
+    val_fraction: float | None
     seed: int
     stratify_by: Stratum
 
@@ -60,10 +60,10 @@ class SplitPlan(NamedTuple):
             return [case._replace(split=split) for case in settled]
         check_splits(settled, needed=())
         splits = {case.split for case in settled}
-        if self.val_share is not None and "train" in splits and "val" not in splits:
-            logger.info("no validation cases are given: %g of the training cases validate", self.val_share)
-            settled = carve_validation(
-                settled, share=self.val_share, seed=self.seed, stratify_by=self.stratify_by
+        if self.val_fraction is not None and "train" in splits and "val" not in splits:
+            logger.info("no validation cases are given: %g of the training cases validate", self.val_fraction)
+            settled = hold_out_validation(
+                settled, share=self.val_fraction, seed=self.seed, stratify_by=self.stratify_by
             )
         return settled
 

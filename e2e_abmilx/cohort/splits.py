@@ -91,7 +91,7 @@ def _take_fold(cases: Sequence[Case], own: Sequence[str], fold: int, folds: int)
     return [case._replace(split=splits.get(case.split, "train")) for case in cases]
 
 
-def carve_validation(
+def hold_out_validation(
     cases: Sequence[Case],
     *,
     share: float = 0.125,

@@ -66,7 +66,7 @@ class Bag(NamedTuple):
     real: Tensor | None = None
 
     @property
-    def padding(self) -> Tensor | None:
+    def head_mask(self) -> Tensor | None:
         """The mask, for a head; None where no patch is padding, as far as that is known without asking a device."""
         return None if self.real is not None and self.real.numel() == self.mask.numel() else self.mask
 

@@ -50,8 +50,8 @@ class BagLoader(DataLoader[Bag]):
         """What to do when a reader found no room for a batch."""
         smaller = self.dataset.size_settings if isinstance(self.dataset, BagSource) else ""
         return (
-            f"a reader was killed by a bus error, which is how a full {_SHARED_MEMORY} shows ({_room()}); data.workers"
-            f" {self.num_workers} put up to {self.prefetch_factor} batches each into it: lower data.workers"
+            f"a reader was killed by a bus error, which is how a full {_SHARED_MEMORY} shows ({_room()}); data.num_workers"
+            f" {self.num_workers} put up to {self.prefetch_factor} batches each into it: lower data.num_workers"
             f"{' or ' + smaller if smaller else ''}, or give a container more of it (docker run --shm-size 16g)"
         )
 

@@ -19,7 +19,7 @@ from e2e_abmilx.store import PatchStore
 class RandomBags(BagSource):
     """Random multi-scale bags, Eq. 2 of arXiv:2506.02408.
 
-    Of ``patches_per_bag`` = s, ⌊s · coarse_share⌋ are drawn from the coarser scales and the rest from the finest,
+    Of ``patches_per_bag`` = s, ⌊s · coarse_fraction⌋ are drawn from the coarser scales and the rest from the finest,
     uniformly and without replacement over all slides of a case.
 
     Args:
@@ -27,9 +27,9 @@ class RandomBags(BagSource):
         targets: Their targets, in the same order.
         cache: Folder of the patch stores.
         patches_per_bag: s.
-        coarse_share: Share of coarse patches, the paper's 1/r.
+        coarse_fraction: Share of coarse patches, the paper's 1/r.
         seed: Of every draw.
-        short_bags: What becomes of a case with fewer patches: ``"mask"`` gives what it has, and padding is neither
+        padding: What becomes of a case with fewer patches: ``"mask"`` gives what it has, and padding is neither
             encoded nor attended; ``"duplicate"`` repeats random ones up to s, as the authors do.
         encoded: Leave patches JPEG-coded, for a device that decodes them.
     """
@@ -43,18 +43,18 @@ class RandomBags(BagSource):
         cache: Path,
         *,
         patches_per_bag: int,
-        coarse_share: float,
+        coarse_fraction: float,
         seed: int,
-        short_bags: Literal["mask", "duplicate"] = "mask",
+        padding: Literal["mask", "duplicate"] = "mask",
         encoded: bool = False,
     ) -> None:
         self.cases = cases
         self.targets = targets
         self.cache = cache
         self.patches_per_bag = patches_per_bag
-        self.coarse_share = coarse_share
+        self.coarse_fraction = coarse_fraction
         self.seed = seed
-        self.short_bags = short_bags
+        self.padding = padding
         self.encoded = encoded
 
     def __len__(self) -> int:
@@ -86,13 +86,13 @@ class RandomBags(BagSource):
 
     def _choose(self, rng: np.random.Generator, available: int, wanted: int) -> np.ndarray:
         chosen: np.ndarray = rng.permutation(available)[:wanted]
-        if self.short_bags == "duplicate" and 0 < available < wanted:
+        if self.padding == "duplicate" and 0 < available < wanted:
             return np.concatenate([chosen, rng.integers(available, size=wanted - available)])
         return chosen
 
     def _counts(self, scales: int) -> list[int]:
         """Patches of each scale, finest first."""
-        coarse = int(self.patches_per_bag * self.coarse_share) if scales > 1 else 0
+        coarse = int(self.patches_per_bag * self.coarse_fraction) if scales > 1 else 0
         each = [coarse // (scales - 1) + (k < coarse % (scales - 1)) for k in range(scales - 1)]
         return [self.patches_per_bag - coarse, *each]
 
@@ -109,7 +109,7 @@ class WholeSlides(BagSource):
         encoded: Leave patches JPEG-coded, for a device that decodes them.
     """
 
-    size_settings = "data.chunk_size"
+    size_settings = "data.eval_chunk_size"
 
     def __init__(
         self,

@@ -58,14 +58,16 @@ class BagDataModule(LightningDataModule):
         fold: Which fold to test on: of ``splits``, of the table's column of folds, or of ``folds`` made ones.
         folds: Number of folds, where ``fold`` is given and ``splits`` is not.
         by_site: Never part the cases of a site of TCGA, which their barcodes tell.
-        val_share: Share of the training cases that validate, where no split says which do.
+        val_fraction: Share of the training cases that validate, where no split says which do.
         skip_missing: Go on without the cases whose slides are missing, instead of stopping.
         select_on_test: Validate on the validation and test cases together, and test on the same: the authors'
             protocol, whose figures are too good. Only for comparisons with theirs.
         balanced: Draw all classes equally often in training; not for several labels a case.
         batch_size: B, bags in a training batch of each process.
-        workers: Processes that read bags; by default what suits this machine.
-        seed: Of draws, order and folds.
+        num_workers: Processes that read bags; by default what suits this machine.
+        split_seed: Seed of made folds and of the validation cases that are held out; apart from ``seed``, so that weights
+            and splits can vary independently.
+        seed: Seed of draws and order.
     """
 
     def __init__(
@@ -82,12 +84,13 @@ class BagDataModule(LightningDataModule):
         fold: int | None = None,
         folds: int = 5,
         by_site: bool = False,
-        val_share: float = 0.125,
+        val_fraction: float = 0.125,
         skip_missing: bool = False,
         select_on_test: bool = False,
         balanced: bool = False,
         batch_size: int = 1,
-        workers: int | None = None,
+        num_workers: int | None = None,
+        split_seed: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -99,9 +102,10 @@ class BagDataModule(LightningDataModule):
         self.labels, self.columns, self.slide_table = labels, columns, slide_table
         self.target, self.class_names, self.time_bins, self.bins = target, names, time_bins, bins
         self.splits, self.fold, self.folds, self.by_site = splits, fold, folds, by_site
-        self.val_share, self.skip_missing = val_share, skip_missing
+        self.val_fraction, self.skip_missing = val_fraction, skip_missing
         self.select_on_test, self.balanced = select_on_test, balanced
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.split_seed, self.seed = split_seed, seed
         self.cases: dict[str, list[Case]] = {}
         self.targets: dict[str, list[Target]] = {}
         #: The classes in order, or ``("0", …)`` for the time bins of a survival model; known after ``setup``.
@@ -246,7 +250,7 @@ class BagDataModule(LightningDataModule):
     def _reading(self, bags: Dataset[Bag], batch_size: int) -> dict[str, Any]:
         """How loaders read."""
         processes = self.trainer.num_devices if self.trainer else 1
-        wanted = recommended_workers(processes) if self.workers is None else self.workers
+        wanted = recommended_workers(processes) if self.num_workers is None else self.num_workers
         batch_bytes = bags.largest_bytes * batch_size if isinstance(bags, BagSource) else 0
         workers, ahead = plan_readers(wanted, batch_bytes, processes=processes)
         if workers < wanted:
@@ -299,8 +303,8 @@ class BagDataModule(LightningDataModule):
             fold=self.fold,
             folds=self.folds,
             by_site=self.by_site,
-            val_share=None if self.select_on_test else self.val_share,
-            seed=self.seed,
+            val_fraction=None if self.select_on_test else self.val_fraction,
+            seed=self.split_seed,
             stratify_by=_STRATA[self.target],
         )
         return plan.settle(cases, stage)

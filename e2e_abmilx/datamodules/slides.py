@@ -29,11 +29,11 @@ class SlideDataModule(BagDataModule):
         patch_size: Side of a patch to cache, pixels.
         assume_mpp: Level-0 µm per pixel of slides that state none.
         patches_per_bag: s, patches of a training bag.
-        coarse_share: 1/r, share of them drawn from the coarser scales.
-        short_bags: What becomes of a case with fewer patches: ``"mask"`` gives what it has, ``"duplicate"``
+        coarse_fraction: 1/r, share of them drawn from the coarser scales.
+        padding: What becomes of a case with fewer patches: ``"mask"`` gives what it has, ``"duplicate"``
             repeats random ones, as the authors do.
         eval_scales: What evaluation sees: the ``"finest"`` scale, as in the paper, or ``"all"``.
-        chunk_size: Patches encoded at once in evaluation.
+        eval_chunk_size: Patches encoded at once in evaluation.
         decode_on_device: Send JPEG streams to a CUDA device, which decodes them by nvJPEG through torchcodec (the extra
             ``gpu``), where reading keeps it waiting. Other devices have them decoded by the CPU, in one process.
         **cohort: Everything else of :class:`BagDataModule`.
@@ -49,25 +49,25 @@ class SlideDataModule(BagDataModule):
         patch_size: int = 256,
         assume_mpp: float | None = None,
         patches_per_bag: int = 512,
-        coarse_share: float = 0.25,
-        short_bags: Literal["mask", "duplicate"] = "mask",
+        coarse_fraction: float = 0.25,
+        padding: Literal["mask", "duplicate"] = "mask",
         eval_scales: Literal["finest", "all"] = "finest",
-        chunk_size: int = 256,
+        eval_chunk_size: int = 256,
         decode_on_device: bool = False,
         **cohort: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(labels, **cohort)
-        for name, value in {"patches_per_bag": patches_per_bag, "chunk_size": chunk_size}.items():
+        for name, value in {"patches_per_bag": patches_per_bag, "eval_chunk_size": eval_chunk_size}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it counts patches and must be at least 1")
-        if not 0 <= coarse_share < 1:
+        if not 0 <= coarse_fraction < 1:
             raise ValueError(
-                f"coarse_share is {coarse_share}; it is a share of the bag and must lie in [0, 1)"
+                f"coarse_fraction is {coarse_fraction}; it is a share of the bag and must lie in [0, 1)"
             )
         self.cache, self.slides = Path(cache), slides
         self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
-        self.patches_per_bag, self.coarse_share, self.short_bags = patches_per_bag, coarse_share, short_bags
-        self.eval_scales, self.chunk_size = eval_scales, chunk_size
+        self.patches_per_bag, self.coarse_fraction, self.padding = patches_per_bag, coarse_fraction, padding
+        self.eval_scales, self.eval_chunk_size = eval_scales, eval_chunk_size
         self.decode_on_device = decode_on_device
 
     def prepare_data(self) -> None:
@@ -79,7 +79,7 @@ class SlideDataModule(BagDataModule):
                 mpp=self.mpp,
                 patch_size=self.patch_size,
                 assume_mpp=self.assume_mpp,
-                workers=(os.cpu_count() or 1) if self.workers is None else max(1, self.workers),
+                workers=(os.cpu_count() or 1) if self.num_workers is None else max(1, self.num_workers),
             )
 
     def available(self) -> tuple[Path, list[str]]:
@@ -104,9 +104,9 @@ class SlideDataModule(BagDataModule):
             self.targets[split],
             self.cache,
             patches_per_bag=self.patches_per_bag,
-            coarse_share=self.coarse_share,
+            coarse_fraction=self.coarse_fraction,
             seed=self.seed,
-            short_bags=self.short_bags,
+            padding=self.padding,
             encoded=self.decode_on_device,
         )
 
@@ -116,7 +116,7 @@ class SlideDataModule(BagDataModule):
             self.cases[split],
             self.targets[split],
             self.cache,
-            chunk_size=self.chunk_size,
+            chunk_size=self.eval_chunk_size,
             scales=self.eval_scales,
             encoded=self.decode_on_device,
         )

@@ -19,10 +19,10 @@ class SyntheticDataModule(SlideDataModule):
         target: As in :class:`SlideDataModule`.
         patch_size: Side of a patch, pixels.
         patches_per_bag: Patches of a training bag.
-        coarse_share: Share of them drawn from the coarser scale.
+        coarse_fraction: Share of them drawn from the coarser scale.
         batch_size: Bags in a training batch.
-        chunk_size: Patches encoded at once in evaluation.
-        workers: Processes.
+        eval_chunk_size: Patches encoded at once in evaluation.
+        num_workers: Processes.
         seed: Of draws and order; the slides are the same for every seed.
     """
 
@@ -36,10 +36,10 @@ class SyntheticDataModule(SlideDataModule):
         target: Literal["label", "survival"] = "label",
         patch_size: int = 128,
         patches_per_bag: int = 64,
-        coarse_share: float = 0.25,
+        coarse_fraction: float = 0.25,
         batch_size: int = 4,
-        chunk_size: int = 256,
-        workers: int | None = None,
+        eval_chunk_size: int = 256,
+        num_workers: int | None = None,
         seed: int = 0,
     ) -> None:
         folder = Path(folder)
@@ -51,10 +51,10 @@ class SyntheticDataModule(SlideDataModule):
             target=target,
             patch_size=patch_size,
             patches_per_bag=patches_per_bag,
-            coarse_share=coarse_share,
+            coarse_fraction=coarse_fraction,
             batch_size=batch_size,
-            chunk_size=chunk_size,
-            workers=workers,
+            eval_chunk_size=eval_chunk_size,
+            num_workers=num_workers,
             seed=seed,
         )
         self.folder, self.num_slides, self.side = folder, num_slides, side

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint as recompute
+from torch.utils.checkpoint import checkpoint as checkpoint_activations
 
 
 def encode_in_chunks(
@@ -77,7 +77,7 @@ def encode_chunks(
         return nullcontext(), _running_statistics_kept(norms)
 
     return torch.cat(
-        [recompute(encoder, chunk, use_reentrant=False, context_fn=contexts) for chunk in chunks]
+        [checkpoint_activations(encoder, chunk, use_reentrant=False, context_fn=contexts) for chunk in chunks]
     )
 
 

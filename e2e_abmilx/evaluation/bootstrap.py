@@ -18,19 +18,19 @@ class Estimate(NamedTuple):
     Attributes:
         point: The measure of all rows as they are.
         mean: Mean over the resamples.
-        sd: Standard deviation over the resamples, with n - 1.
+        std: Standard deviation over the resamples, with n - 1.
         low: Lower end of the 95 % percentile interval.
         high: Upper end of the 95 % percentile interval.
-        draws: Number of resamples.
+        n_resamples: Number of resamples.
         undefined: How many of them are left out, because the measure is not defined there.
     """
 
     point: float
     mean: float
-    sd: float
+    std: float
     low: float
     high: float
-    draws: int
+    n_resamples: int
     undefined: int
 
 
@@ -47,24 +47,26 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def bootstrap(estimator: Estimator, cases: Sequence[str], *, draws: int = 1000, seed: int = 0) -> Estimate:
+def bootstrap(
+    estimator: Estimator, cases: Sequence[str], *, n_resamples: int = 1000, seed: int = 0
+) -> Estimate:
     """Resample cases with replacement; all rows of a case stay together.
 
     Args:
         estimator: A measure of the n rows.
         cases: Case of each row, shape ``(n,)``.
-        draws: Number of resamples.
+        n_resamples: Number of resamples.
         seed: The same seed and cases give the same resamples, whatever the order of the rows.
 
     Raises:
         InputError: If the estimator has another number of rows.
     """
     _check_rows(cases, estimator)
-    return _summarise(estimator, resamples(cases, draws=draws, seed=seed))[0]
+    return _summarise(estimator, resamples(cases, n_resamples=n_resamples, seed=seed))[0]
 
 
 def paired_bootstrap(
-    first: Estimator, second: Estimator, cases: Sequence[str], *, draws: int = 1000, seed: int = 0
+    first: Estimator, second: Estimator, cases: Sequence[str], *, n_resamples: int = 1000, seed: int = 0
 ) -> Difference:
     """Compare two sets of predictions of the same cases, resampled together.
 
@@ -72,7 +74,7 @@ def paired_bootstrap(
         first: A measure of the n rows.
         second: The same measure of other predictions of these rows, in the same order.
         cases: Case of each row, shape ``(n,)``.
-        draws: Number of resamples.
+        n_resamples: Number of resamples.
         seed: As for :func:`bootstrap`.
 
     Raises:
@@ -80,7 +82,7 @@ def paired_bootstrap(
     """
     _check_rows(cases, first, second)
     estimate, values = _summarise(
-        lambda weight: first(weight) - second(weight), resamples(cases, draws=draws, seed=seed)
+        lambda weight: first(weight) - second(weight), resamples(cases, n_resamples=n_resamples, seed=seed)
     )
     if not len(values):
         return Difference(estimate, np.nan)
@@ -88,18 +90,18 @@ def paired_bootstrap(
     return Difference(estimate, min(1.0, 2 * float(rarer + 1) / (len(values) + 1)))
 
 
-def resamples(cases: Sequence[str], *, draws: int, seed: int) -> Iterator[Weight]:
+def resamples(cases: Sequence[str], *, n_resamples: int, seed: int) -> Iterator[Weight]:
     """Yield all ones for the rows as they are, then how often each row was drawn, shape ``(n,)`` each.
 
     Args:
         cases: Case of each row, shape ``(n,)``.
-        draws: Number of resamples.
+        n_resamples: Number of resamples.
         seed: Of the random numbers.
     """
     names, case_of_row = np.unique(np.asarray(cases, dtype=str), return_inverse=True)
     generator = np.random.default_rng(seed)
     yield np.ones(len(case_of_row), dtype=np.int64)
-    for _ in range(draws):
+    for _ in range(n_resamples):
         drawn = generator.integers(len(names), size=len(names))
         yield np.bincount(drawn, minlength=len(names))[case_of_row]
 
@@ -122,6 +124,6 @@ def _summarise(
     undefined = len(drawn) - len(values)
     if len(values) < 2:
         return Estimate(point, np.nan, np.nan, np.nan, np.nan, len(drawn), undefined), values
-    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    mean, std = float(values.mean()), float(values.std(ddof=1))
     low, high = map(float, np.quantile(values, INTERVAL))
-    return Estimate(point, mean, sd, low, high, len(drawn), undefined), values
+    return Estimate(point, mean, std, low, high, len(drawn), undefined), values

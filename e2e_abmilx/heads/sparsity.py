@@ -11,18 +11,18 @@ class AttentionSparsity(NamedTuple):
     r"""Three measures of how few patches an attention :math:`p` looks at; shape ``(B, H)``, one a head.
 
     Attributes:
-        effective_patches: :math:`1 / \sum_n p_n^2`, from 1 (one patch) to n (all n real patches alike). It is
+        effective_number_of_patches: :math:`1 / \sum_n p_n^2`, from 1 (one patch) to n (all n real patches alike). It is
             Kish's effective sample size: the weighted mean of the features is as noisy as a plain mean of so many
             patches, and the gradient reaches the encoder through about so many. The exponential of the entropy,
             the other usual choice, would also count long tails of weights too small to matter there.
-        share_holding_95: the fewest patches that together hold 95 % of the attention, as a share of n, in (0, 1].
+        fraction_holding_95: the fewest patches that together hold 95 % of the attention, as a share of n, in (0, 1].
         max_n: :math:`n \max_n p_n`, how far the largest weight exceeds that of plain averaging: 1 when all patches
             count alike, n when one takes all. The paper's MAX-N (Table 5) is this over patches known to be noise;
             without patch labels all patches are looked at.
     """
 
-    effective_patches: Tensor
-    share_holding_95: Tensor
+    effective_number_of_patches: Tensor
+    fraction_holding_95: Tensor
     max_n: Tensor
 
     def mean_over_heads(self) -> Self:
@@ -45,7 +45,7 @@ def attention_sparsity(attention: Tensor, mask: Tensor | None = None) -> Attenti
     # The patch that reaches 95 % counts too, hence those still below it and one more.
     holding_95 = (held < 0.95 - _ROUNDING).sum(dim=-1) + 1
     return AttentionSparsity(
-        effective_patches=1 / attention.square().sum(dim=-1),
-        share_holding_95=holding_95 / num_patches,
+        effective_number_of_patches=1 / attention.square().sum(dim=-1),
+        fraction_holding_95=holding_95 / num_patches,
         max_n=attention.amax(dim=-1) * num_patches,
     )

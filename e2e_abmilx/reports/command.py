@@ -18,7 +18,7 @@ def report(
     out: Path | None = None,
     html: bool = False,
 ) -> str:
-    """Tell what runs say: each one's measures, their mean ± sd, those of all test cases, with 95 % intervals.
+    """Tell what runs say: each one's measures, their mean ± std, those of all test cases, with 95 % intervals.
 
     ``report.csv`` and ``report.json`` hold the same numbers, and more.
 

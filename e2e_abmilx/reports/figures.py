@@ -35,7 +35,7 @@ from e2e_abmilx.reports.tables import run_names
 from e2e_abmilx.runs.read import Run
 
 _LOSSES = {"training": "train/loss_epoch", "validation": "val/loss"}
-_SPARSITY = ("train/share_holding_95", "val/share_holding_95")
+_SPARSITY = ("train/fraction_holding_95", "val/fraction_holding_95")
 
 
 class Drawing(NamedTuple):

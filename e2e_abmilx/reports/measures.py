@@ -158,7 +158,7 @@ MULTI_LABEL = {
         "share of all known labels that a probability of 0.5 or more tells rightly (micro)",
         lambda table: Share(_right(table).sum(axis=1), _known(table).sum(axis=1)),
     ),
-    "accuracy_macro": Measure(
+    "balanced_accuracy": Measure(
         "macro acc.",
         "that share of each class, mean over the classes",
         lambda table: _mean_over_classes(_shares(table), table),
@@ -181,7 +181,7 @@ CLASSIFICATION = {
         "share of cases whose most probable class is theirs (micro)",
         lambda table: Accuracy(_predicted(table), labels_of(table)),
     ),
-    "accuracy_macro": Measure(
+    "balanced_accuracy": Measure(
         "macro acc.",
         "balanced accuracy: mean of the classes' recalls",
         lambda table: BalancedAccuracy(_predicted(table), labels_of(table)),
@@ -194,7 +194,7 @@ CLASSIFICATION = {
         "Cohen's κ, agreement beyond chance",
         lambda table: CohenKappa(_predicted(table), labels_of(table)),
     ),
-    "kappa_quadratic": Measure(
+    "qwk": Measure(
         "quadr. κ",
         "Cohen's κ with errors weighed by their squared distance, for ordered classes",
         lambda table: QuadraticKappa(_predicted(table), labels_of(table)),

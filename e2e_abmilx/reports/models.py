@@ -31,7 +31,7 @@ class Model(NamedTuple):
         encoder_parameters: Trained or not; NaN where the runs did not record it.
         head_parameters: Likewise.
         fit_minutes: Mean over the runs; NaN where they did not record it.
-        share_holding_95: The fewest patches that hold 95 % of the attention of a test case, as a share of its
+        fraction_holding_95: The fewest patches that hold 95 % of the attention of a test case, as a share of its
             patches; mean over cases, heads and runs.
     """
 
@@ -42,7 +42,7 @@ class Model(NamedTuple):
     encoder_parameters: float
     head_parameters: float
     fit_minutes: float
-    share_holding_95: float
+    fraction_holding_95: float
 
 
 class ModelTable(NamedTuple):
@@ -103,13 +103,13 @@ def markdown(table: ModelTable) -> str:
     """Return the table as Markdown, with what its columns mean below it."""
     title = table.measure.title
     head = [
-        "model", "runs", f"{title}, mean ± SD", "95 % interval", "− first (95 % interval)", "p",
+        "model", "runs", f"{title}, mean ± std", "95 % interval", "− first (95 % interval)", "p",
         "parameters, encoder + head", "fit, min", "share holding 95 %",
     ]  # fmt: skip
     rows = [head, ["---"] + ["--:"] * (len(head) - 1), *map(_cells, table.models)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     meaning = (
-        f"{title}: {table.measure.definition}; taken in each run, then averaged. SD: over runs. Intervals and p:"
+        f"{title}: {table.measure.definition}; taken in each run, then averaged. std: over runs. Intervals and p:"
         f" {table.cases} cases resampled, paired by case. Share holding 95 %: the fewest patches of a test case that"
         " hold 95 % of the attention, as a share of all."
     )
@@ -122,8 +122,8 @@ def write_models(table: ModelTable, path: Path) -> None:
     with open(partial, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(
-            ["model", "runs", "mean", "sd", "low", "high", "difference", "difference_low", "difference_high", "p_value",
-             "encoder_parameters", "head_parameters", "fit_minutes", "share_holding_95"]
+            ["model", "runs", "mean", "std", "low", "high", "difference", "difference_low", "difference_high", "p_value",
+             "encoder_parameters", "head_parameters", "fit_minutes", "fraction_holding_95"]
         )  # fmt: skip
         for one in table.models:
             change = one.difference
@@ -135,7 +135,7 @@ def write_models(table: ModelTable, path: Path) -> None:
             numbers = [
                 one.spread.runs,
                 one.spread.mean,
-                one.spread.sd,
+                one.spread.std,
                 one.estimate.low,
                 one.estimate.high,
                 *against,
@@ -157,7 +157,7 @@ def _facts(runs: Sequence[Run]) -> list[float]:
         [record.encoder_parameters for record in records],
         [record.head_parameters for record in records],
         [record.fit_seconds / 60 for record in records],
-        [float(metrics.get("test/share_holding_95", "nan")) for metrics in tested],
+        [float(metrics.get("test/fraction_holding_95", "nan")) for metrics in tested],
     ]
     return [float(np.mean(column)) for column in columns]
 
@@ -170,13 +170,13 @@ def _cells(model: Model) -> list[str]:
     return [
         model.name,
         str(model.spread.runs),
-        f"{decimals(model.spread.mean)} ± {decimals(model.spread.sd)}",
+        f"{decimals(model.spread.mean)} ± {decimals(model.spread.std)}",
         f"{decimals(model.estimate.low)} to {decimals(model.estimate.high)}",
         change,
         p_value,
         f"{_millions(model.encoder_parameters)} + {_millions(model.head_parameters)}",
         "–" if np.isnan(model.fit_minutes) else f"{model.fit_minutes:.1f}",
-        decimals(model.share_holding_95),
+        decimals(model.fraction_holding_95),
     ]
 
 

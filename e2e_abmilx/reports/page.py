@@ -82,7 +82,7 @@ def _tiles(summary: Summary, measures: Mapping[str, Measure]) -> Markup:
             large, small = decimals(value.point), f"95 %: {decimals(value.low)} to {decimals(value.high)}"
         else:
             spread = summary.spread[name]
-            large, small = decimals(spread.mean), f"± {decimals(spread.sd)}, SD over {spread.runs} runs"
+            large, small = decimals(spread.mean), f"± {decimals(spread.std)}, std over {spread.runs} runs"
         tiles.append(element("li", measures[name].title, element("b", large), element("small", small)))
     return element("ul", *tiles, class_="tiles")
 
@@ -102,7 +102,7 @@ def _measures(report: Report) -> Markup:
 def _summary_table(name: str, summary: Summary, measures: Mapping[str, Measure]) -> Markup:
     names = run_names(summary.runs) if len(summary.runs) > 1 else []
     pooled = ["pooled" if names else "tested cases"] if summary.pooled else []
-    head = ["measure", *pooled, *(["mean ± SD"] if names else []), *names]
+    head = ["measure", *pooled, *(["mean ± std"] if names else []), *names]
     rows = []
     for key, measure in measures.items():
         row: list[object] = [measure.title]
@@ -110,7 +110,7 @@ def _summary_table(name: str, summary: Summary, measures: Mapping[str, Measure])
             row.append(_with_interval(summary.pooled[key]))
         if names:
             spread = summary.spread[key]
-            row += [f"{decimals(spread.mean)} ± {decimals(spread.sd)}"]
+            row += [f"{decimals(spread.mean)} ± {decimals(spread.std)}"]
             row += [_with_interval(values[key]) for values in summary.per_run]
         rows.append(row)
     folder = f"{name}: " * bool(name) + str(_from_here(common_folder(summary.runs)))

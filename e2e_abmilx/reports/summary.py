@@ -18,12 +18,12 @@ class Spread(NamedTuple):
 
     Attributes:
         mean: Over the runs where it is defined; NaN if it is in none.
-        sd: Standard deviation over them, with n - 1; NaN of fewer than two.
+        std: Standard deviation over them, with n - 1; NaN of fewer than two.
         runs: Number of them.
     """
 
     mean: float
-    sd: float
+    std: float
     runs: int
 
 
@@ -104,5 +104,5 @@ def spread_of(values: Sequence[float]) -> Spread:
     """Return mean and standard deviation of a measure over runs, where it is defined."""
     defined = np.array(values)[~np.isnan(values)]
     mean = float(defined.mean()) if len(defined) else np.nan
-    sd = float(defined.std(ddof=1)) if len(defined) > 1 else np.nan
-    return Spread(mean, sd, len(defined))
+    std = float(defined.std(ddof=1)) if len(defined) > 1 else np.nan
+    return Spread(mean, std, len(defined))

@@ -41,7 +41,7 @@ def text(report: Report) -> str:
 
 
 def write_csv(report: Report, path: Path) -> None:
-    """Write a row a number: ``set, row, measure, cases, value, sd, low, high, p_value``.
+    """Write a row a number: ``set, row, measure, cases, value, std, low, high, p_value``.
 
     ``row`` is the folder of a run, ``mean`` (with the standard deviation over runs), ``pooled`` or ``difference``;
     other standard deviations and the 95 % intervals are the bootstrap's. Empty: not defined.
@@ -49,7 +49,7 @@ def write_csv(report: Report, path: Path) -> None:
     partial = path.with_suffix(".partial")
     with open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["set", "row", "measure", "cases", "value", "sd", "low", "high", "p_value"])
+        table.writerow(["set", "row", "measure", "cases", "value", "std", "low", "high", "p_value"])
         for row in _rows(report):
             table.writerow(map(_plain, row))
     partial.replace(path)
@@ -79,7 +79,7 @@ def _summary_table(summary: Summary, measures: Mapping[str, Measure]) -> str:
         rows.append([name, str(size), *_shown(values.values(), lambda one: one.point)])
     if len(names) > 1:
         rows.append(["mean", "", *_shown(summary.spread.values(), lambda one: one.mean)])
-        rows.append(["± sd", "", *_shown(summary.spread.values(), lambda one: one.sd)])
+        rows.append(["± std", "", *_shown(summary.spread.values(), lambda one: one.std)])
     if summary.pooled:
         pooled = summary.pooled.values()
         if len(names) > 1:
@@ -103,14 +103,14 @@ def _comparison_table(report: Report, comparison: Comparison) -> str:
 
 def explanations(report: Report) -> Iterator[str]:
     """Say how means, pools and intervals are meant."""
-    draws = next(iter(report.summary.per_run[0].values())).draws
+    n_resamples = next(iter(report.summary.per_run[0].values())).n_resamples
     if max(len(summary.runs) for summary in (report.summary, report.against) if summary) > 1:
-        yield "mean ± sd: over runs, with n - 1"
+        yield "mean ± std: over runs, with n - 1"
         yield (
             "pooled: all test cases, each predicted by the run that tested it; AUC and C-index thus rank scores"
             " of different models"
         )
-    yield f"95 %: percentiles of {draws} bootstrap resamples of cases"
+    yield f"95 %: percentiles of {n_resamples} bootstrap resamples of cases"
     if report.comparison:
         yield "p: two-sided, of no difference, by the paired bootstrap; not corrected for the number of measures"
 
@@ -130,7 +130,7 @@ def _rows(report: Report) -> Iterator[list[Any]]:
         for name, one in report.comparison.compared.items():
             change = one.difference.estimate
             yield [
-                "runs - against", "difference", name, report.comparison.cases, change.point, change.sd, change.low,
+                "runs - against", "difference", name, report.comparison.cases, change.point, change.std, change.low,
                 change.high, one.difference.p_value,
             ]  # fmt: skip
 
@@ -139,14 +139,14 @@ def _summary_rows(summary: Summary) -> Iterator[list[Any]]:
     for run, values in zip(summary.runs, summary.per_run, strict=True):
         yield from _estimate_rows(str(run.folder), len(run.predictions), values)
     for name, spread in summary.spread.items():
-        yield ["mean", name, None, spread.mean, spread.sd, None, None, None]
+        yield ["mean", name, None, spread.mean, spread.std, None, None, None]
     if summary.pooled:
         yield from _estimate_rows("pooled", sum(len(run.predictions) for run in summary.runs), summary.pooled)
 
 
 def _estimate_rows(row: str, cases: int, values: Mapping[str, Estimate]) -> Iterator[list[Any]]:
     for name, one in values.items():
-        yield [row, name, cases, one.point, one.sd, one.low, one.high, None]
+        yield [row, name, cases, one.point, one.std, one.low, one.high, None]
 
 
 def _summary_content(summary: Summary) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from e2e_abmilx.runs.read import is_finished, read_settings
 logger = logging.getLogger(__name__)
 
 #: Settings that differ between folds, or without changing what a run learns.
-_FREE = ("data.fold", "data.workers", "trainer.default_root_dir", "trainer.enable_progress_bar", "ckpt_path")
+_FREE = ("data.fold", "data.num_workers", "trainer.default_root_dir", "trainer.enable_progress_bar", "ckpt_path")
 
 
 class Fit(NamedTuple):

@@ -16,9 +16,6 @@ from e2e_abmilx.errors import InputError
 FORMAT_VERSION = 1
 
 
-PATCHES_PER_SHARD = 4096  # about 100 MB, so that a large slide is a dozen files
-
-
 HEADER = "e2e_abmilx"  # the one root attribute that is ours; the others are the builder's
 
 

@@ -8,7 +8,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from e2e_abmilx.store.format import ABSENT, CRC_BYTES, PATCHES_PER_SHARD, with_crc
+from e2e_abmilx.store.format import ABSENT, CRC_BYTES, with_crc
+
+PATCHES_PER_SHARD = 4096  # about 100 MB, so that a large slide is a dozen files
 
 
 class ScaleWriter:

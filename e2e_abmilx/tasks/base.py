@@ -46,8 +46,8 @@ class BagTask(CaseTask):
         loss: What the task's own loss module is replaced by.
         optimizer: Called with the parameters.
         schedule: Called with the optimizer and the number of its steps in the whole run.
-        encoder_chunk: Patches that pass the encoder at once in training; BatchNorm sees each chunk alone.
-        recompute: Compute activations again in the backward pass instead of keeping them: less memory, the
+        train_chunk_size: Patches that pass the encoder at once in training; BatchNorm sees each chunk alone.
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory, the
             same gradients.
         decay_norms: Whether the optimizer's weight decay takes in norms and biases, as the authors' does.
     """
@@ -67,8 +67,8 @@ class BagTask(CaseTask):
             params, lr=1.0e-4, weight_decay=1.0e-2
         ),
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
-        encoder_chunk: int = 512,
-        recompute: bool = False,
+        train_chunk_size: int = 512,
+        gradient_checkpointing: bool = False,
         decay_norms: bool = True,
     ) -> None:
         super().__init__()
@@ -83,7 +83,11 @@ class BagTask(CaseTask):
         )
         self.loss = loss or self.configure_loss()
         self.optimizer, self.schedule = optimizer, schedule
-        self.encoder_chunk, self.recompute, self.decay_norms = encoder_chunk, recompute, decay_norms
+        self.train_chunk_size, self.gradient_checkpointing, self.decay_norms = (
+            train_chunk_size,
+            gradient_checkpointing,
+            decay_norms,
+        )
         self.prepare_evaluation()
         self.train_means = nn.ModuleDict(
             # no NaN comes this far, and to look for one would keep the device waiting
@@ -103,7 +107,7 @@ class BagTask(CaseTask):
 
     def forward(self, bag: Bag) -> HeadOutput:
         """Encode and pool whole bags."""
-        return self.head.attend(self.encode(bag), bag.padding)
+        return self.head.attend(self.encode(bag), bag.head_mask)
 
     def encode(self, bag: Bag) -> Tensor:
         """Encode the real patches of a batch.
@@ -117,11 +121,11 @@ class BagTask(CaseTask):
             return features
         pixels = bag.patches.flatten(0, 1)
         # padding is left out by positions: a mask would make the device count first, and everything wait for that
-        real = None if bag.padding is None else bag.positions()
+        real = None if bag.head_mask is None else bag.positions()
         encoded = encode_chunks(
             nn.Sequential(self.normalize, self.encoder),
             self._cut(self.augment(pixels if real is None else pixels[real])),
-            checkpoint=self.recompute and self.training,
+            checkpoint=self.gradient_checkpointing and self.training,
         )
         if real is not None:
             encoded = encoded.new_zeros(len(pixels), encoded.shape[-1]).index_copy(0, real, encoded)
@@ -134,7 +138,7 @@ class BagTask(CaseTask):
         """
         if not self.training:
             return [pixels]  # the loader cut them
-        chunks = count_chunks(len(pixels), self.encoder_chunk)
+        chunks = count_chunks(len(pixels), self.train_chunk_size)
         if any(isinstance(layer, nn.SyncBatchNorm) for layer in self.modules()):
             count = torch.tensor(chunks, device=self.device)
             chunks = int(self.trainer.strategy.reduce(count, reduce_op="max"))
@@ -171,7 +175,7 @@ class BagTask(CaseTask):
         self.log("train/loss_step", loss, prog_bar=True, batch_size=len(bag.cases))
         means = {"loss": loss.detach()}
         if self._is_logged(batch_idx):
-            means |= mean_sparsity(attention_sparsity(output.attention.detach(), bag.padding))
+            means |= mean_sparsity(attention_sparsity(output.attention.detach(), bag.head_mask))
         self._log_means(means)
         return loss
 

@@ -47,10 +47,10 @@ class ClassificationTask(BagTask):
             {
                 "auc": ClassAUC(),
                 "accuracy": MulticlassAccuracy(classes, average="micro"),
-                "accuracy_macro": BalancedAccuracy(classes),
+                "balanced_accuracy": BalancedAccuracy(classes),
                 "f1": MulticlassF1Score(classes, average="macro"),
                 "kappa": MulticlassCohenKappa(classes),
-                "kappa_quadratic": MulticlassCohenKappa(classes, weights="quadratic"),
+                "qwk": MulticlassCohenKappa(classes, weights="quadratic"),
                 "ece": MulticlassCalibrationError(classes, n_bins=15),
             },
             compute_groups=False,  # metrics of a group copy all cases so far at each one that is logged

@@ -31,7 +31,7 @@ def coverage_of_classes(targets: Sequence[Target], classes: Sequence[str]) -> Co
     if len(absent) == len(classes) - 1:
         (only,) = set(classes) - set(absent)
         cases = f"all {len(labels)} cases are" if len(labels) > 1 else "its only case is"
-        return Coverage(dict.fromkeys(("auc", "kappa", "kappa_quadratic"), f"{cases} of class {only}"))
+        return Coverage(dict.fromkeys(("auc", "kappa", "qwk"), f"{cases} of class {only}"))
     return Coverage(
         notes=(f"no case of class {', '.join(absent)}: AUC and balanced accuracy are means over the others",)
     )
@@ -49,7 +49,7 @@ def coverage_of_labels(targets: Sequence[Target], classes: Sequence[str]) -> Cov
     ]
     if len(one_sided) == len(classes):
         reason = "no class has both positive and negative cases"
-        return Coverage(dict.fromkeys(("auc", "average_precision", "accuracy_macro", "f1"), reason))
+        return Coverage(dict.fromkeys(("auc", "average_precision", "balanced_accuracy", "f1"), reason))
     if one_sided:
         return Coverage(
             notes=(

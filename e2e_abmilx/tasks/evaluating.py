@@ -208,7 +208,7 @@ class CaseTask(LightningModule):
         if not self._whole_cases and not trial:
             raise InputError(
                 f"no case was evaluated as a whole: trainer.{limit} is {getattr(self.trainer, limit)}, and a slide comes in"
-                " several parts; raise it or leave it out, or make parts larger (data.chunk_size)"
+                " several parts; raise it or leave it out, or make parts larger (data.eval_chunk_size)"
             )
 
     def _gather(self, bag: Bag) -> tuple[Bag, HeadOutput] | None:

@@ -44,7 +44,7 @@ class MultiLabelTask(BagTask):
                 "auc": MeanOverClasses(binary_auroc),
                 "average_precision": MeanOverClasses(binary_average_precision),
                 "accuracy": MultilabelAccuracy(self.num_outputs, average="micro", ignore_index=-1),
-                "accuracy_macro": MeanOverClasses(binary_accuracy),
+                "balanced_accuracy": MeanOverClasses(binary_accuracy),
                 "f1": MeanOverClasses(binary_f1_score),
             },
             compute_groups=False,  # metrics of a group copy all cases so far at each one that is logged

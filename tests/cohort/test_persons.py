@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e_abmilx.cohort import Case, CohortError, assign_folds, carve_validation, check_splits, group_by_site
+from e2e_abmilx.cohort import (
+    Case,
+    CohortError,
+    assign_folds,
+    check_splits,
+    group_by_site,
+    hold_out_validation,
+)
 from e2e_abmilx.cohort.cases import read_cohort
 from e2e_abmilx.cohort.persons import Identity, group_persons
 
@@ -55,7 +62,7 @@ def test_patients_decide_beside_cases(tmp_path: Path, header: str, caplog: pytes
         assert f"cases that share {header.split(',')[1]!r} stay in one split (12 groups)" in caplog.text
     for fold in range(4):
         assert not _in_two_splits(assign_folds(cases, fold=fold, folds=4, seed=fold))
-    assert not _in_two_splits(carve_validation([c._replace(split="train") for c in cases], seed=0))
+    assert not _in_two_splits(hold_out_validation([c._replace(split="train") for c in cases], seed=0))
 
 
 def test_patients_alone_are_cases(tmp_path: Path) -> None:

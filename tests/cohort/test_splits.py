@@ -11,7 +11,7 @@ from e2e_abmilx.cohort.cases import read_cohort
 from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import CohortError
 from e2e_abmilx.cohort.split_files import read_splits, write_splits
-from e2e_abmilx.cohort.splits import SPLITS, assign_folds, carve_validation, check_splits, group_by_site
+from e2e_abmilx.cohort.splits import SPLITS, assign_folds, check_splits, group_by_site, hold_out_validation
 
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("xyz")), min_size=8, max_size=80)
 
@@ -89,7 +89,7 @@ def test_splits_depend_on_seed_and_cases_not_on_their_order(
     shuffled = shuffler.sample(cases, len(cases))
     for make in (
         lambda these: assign_folds(these, fold=1, folds=3, seed=7),
-        lambda these: carve_validation(these, seed=7),
+        lambda these: hold_out_validation(these, seed=7),
     ):
         assert _parts(make(cases)) == _parts(make(shuffled))
 
@@ -104,7 +104,7 @@ def test_large_groups_are_dealt_first(seed: int) -> None:
 def test_another_seed_makes_other_splits() -> None:
     cases = _single(["x", "y"] * 20, split="train")
     assert len({str(_parts(assign_folds(cases, fold=0, folds=5, seed=seed))) for seed in range(10)}) == 10
-    assert len({str(_parts(carve_validation(cases, seed=seed))) for seed in range(10)}) == 10
+    assert len({str(_parts(hold_out_validation(cases, seed=seed))) for seed in range(10)}) == 10
 
 
 def test_folds_may_be_stratified_by_event() -> None:
@@ -300,7 +300,7 @@ def test_splits_and_folds_in_one_table(tmp_path: Path, caplog: pytest.LogCapture
 @given(st.lists(st.sampled_from("xyz"), min_size=8, max_size=90), st.sampled_from([0.125, 0.2, 0.5]))
 def test_validation_has_its_share_of_each_class(labels: list[str], share: float) -> None:
     cases = _single(labels, split="train")
-    carved = _counts(carve_validation(cases, share=share, seed=0), "val")
+    carved = _counts(hold_out_validation(cases, share=share, seed=0), "val")
     assert carved.total() >= 1
     for label, count in Counter(labels).items():
         assert abs(carved[label] - share * count) <= 1
@@ -313,16 +313,16 @@ def test_validation_takes_whole_groups_from_training_only(rows: list[tuple[int, 
     test = [case._replace(id=f"t{case.id}", group=f"t{case.group}") for case in _grouped(rows[half:], "test")]
     if len({case.group for case in train}) < 2:
         with pytest.raises(CohortError, match="1 groups of cases cannot make 2 parts"):
-            carve_validation(train + test, seed=seed)
+            hold_out_validation(train + test, seed=seed)
         return
-    carved = carve_validation(train + test, seed=seed)
+    carved = hold_out_validation(train + test, seed=seed)
     check_splits(carved, needed=SPLITS)
     assert carved[half:] == test
 
 
 def test_validation_of_the_authors_survival_split(shared: Path) -> None:
     cases = read_cohort(shared / "data/labels/authors/survival_tcga_brca_3fold/fold_0.csv")
-    carved = carve_validation(cases, seed=0, stratify_by="event")
+    carved = hold_out_validation(cases, seed=0, stratify_by="event")
     assert Counter(case.split for case in carved) == {"train": 587, "val": 84, "test": 336}
     events = {split: sum(case.event for case in carved if case.split == split) for split in SPLITS}
     assert events["val"] == round((events["train"] + events["val"]) / 8)
@@ -331,7 +331,7 @@ def test_validation_of_the_authors_survival_split(shared: Path) -> None:
 @pytest.mark.parametrize("share", [0, 1, -0.1, 12.5])
 def test_impossible_shares_are_refused(share: float) -> None:
     with pytest.raises(CohortError, match=f"the validation share is {share}"):
-        carve_validation(_single(["x"] * 9, "train"), share=share, seed=0)
+        hold_out_validation(_single(["x"] * 9, "train"), share=share, seed=0)
 
 
 # Files of splits -------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ GIB = 2**30
 class _Bags(BagSource):
     """Twelve bags, each of which takes some time, and one of which may take its reader with it."""
 
-    size_settings = "data.chunk_size"
+    size_settings = "data.eval_chunk_size"
 
     def __init__(self, seconds: float = 0.0, deadly: int | None = None) -> None:
         self.seconds, self.deadly = seconds, deadly
@@ -80,7 +80,8 @@ def test_a_clock_stands_still_between_batches() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_a_full_shared_memory_is_named() -> None:
     with pytest.raises(
-        InputError, match=r"bus error.*/dev/shm.*data.workers 1 put.*data\.workers or data\.chunk_size"
+        InputError,
+        match=r"bus error.*/dev/shm.*data.num_workers 1 put.*data\.num_workers or data\.eval_chunk_size",
     ):
         list(_loader(Padded(_Bags(deadly=3)), workers=1))
 
@@ -113,7 +114,12 @@ def test_readers_that_fit_are_left_alone() -> None:
 
 def test_sizes_of_slides(cohort: Path, stores: Path) -> None:
     data = SlideDataModule(
-        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, chunk_size=7, workers=0
+        stores,
+        cohort / "labels.csv",
+        columns={"label": "lesion"},
+        patches_per_bag=8,
+        eval_chunk_size=7,
+        num_workers=0,
     )
     data.setup("fit")
     patch = 64 * 64 * 3
@@ -135,7 +141,9 @@ def test_sizes_of_features(tmp_path: Path) -> None:
     rows = ["case,slide,label,split", "p,a,0,train", "p,b,0,train", "q,c,1,val", "r,d,1,test"]
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     for most, expected in ((None, 14), (7, 7)):
-        data = FeatureDataModule(tmp_path / "features", tmp_path / "labels.csv", workers=0, max_patches=most)
+        data = FeatureDataModule(
+            tmp_path / "features", tmp_path / "labels.csv", num_workers=0, max_patches=most
+        )
         data.setup("fit")
         assert data.random_bags("train").largest_bytes == expected * 6 * 4  # type: ignore[attr-defined]
         assert data.whole_bags("all")[0].largest_bytes == 9 * 6 * 4  # type: ignore[attr-defined]
@@ -143,7 +151,7 @@ def test_sizes_of_features(tmp_path: Path) -> None:
 
 def test_large_parts_have_fewer_readers(cohort: Path, stores: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = SlideDataModule(
-        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=10**6, workers=8
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=10**6, num_workers=8
     )
     data.setup("fit")
     with caplog.at_level("INFO", logger="e2e_abmilx"):

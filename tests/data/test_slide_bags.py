@@ -33,7 +33,7 @@ def _flat(slide: str, scale: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 def _bags(cache: Path, s: int, share: float, seed: int = 0) -> RandomBags:
     cases = [Case("one", ("a",), "0"), Case("two", ("a", "b"), "1"), Case("three", ("c",), "0")]
     targets = [Target(0), Target(1), Target(0)]
-    return RandomBags(cases, targets, cache, patches_per_bag=s, coarse_share=share, seed=seed)
+    return RandomBags(cases, targets, cache, patches_per_bag=s, coarse_fraction=share, seed=seed)
 
 
 @given(st.integers(1, 40), st.floats(0, 0.9), st.integers(0, 5), st.integers(0, 2))
@@ -60,7 +60,7 @@ def test_a_draw_depends_on_seed_epoch_and_case_only(cache: Path) -> None:
     assert not torch.equal(bags[Draw(0, 0)].coords, bags[Draw(1, 0)].coords)
     assert not torch.equal(bags[Draw(0, 0)].coords, _bags(cache, 8, 0.25, seed=1)[Draw(0, 0)].coords)
     reordered = RandomBags(
-        bags.cases[::-1], bags.targets[::-1], cache, patches_per_bag=8, coarse_share=0.25, seed=0
+        bags.cases[::-1], bags.targets[::-1], cache, patches_per_bag=8, coarse_fraction=0.25, seed=0
     )
     assert torch.equal(bags[Draw(3, 0)].coords, reordered[Draw(3, 2)].coords)
 
@@ -116,7 +116,7 @@ def test_all_scales_are_evaluated_where_asked(cache: Path) -> None:
 
 def test_short_bags_can_repeat_patches(cache: Path) -> None:
     bags = _bags(cache, 16, 0.25)
-    bags.short_bags = "duplicate"
+    bags.padding = "duplicate"
     bag = bags[Draw(0, 0)]  # 20 fine and 6 coarse patches: nothing to repeat
     assert len({tuple(row) for row in bag.coords.tolist()}) == 16
     bag = bags[Draw(0, 2)]  # 3 fine ones, none coarse

@@ -21,7 +21,13 @@ def _ready(data: SlideDataModule, stage: str = "fit") -> SlideDataModule:
 
 
 def _data(cohort: Path, stores: Path, **how: object) -> SlideDataModule:
-    settings = {"columns": {"label": "lesion"}, "patches_per_bag": 8, "batch_size": 2, "workers": 0, **how}
+    settings = {
+        "columns": {"label": "lesion"},
+        "patches_per_bag": 8,
+        "batch_size": 2,
+        "num_workers": 0,
+        **how,
+    }
     return SlideDataModule(stores, cohort / "labels.csv", **settings)  # type: ignore[arg-type]
 
 
@@ -40,7 +46,7 @@ def test_bags_of_every_split(cohort: Path, stores: Path) -> None:
 def test_workers_change_nothing(cohort: Path, stores: Path) -> None:
     batches = []
     for workers in (0, 2):
-        loader = _ready(_data(cohort, stores, workers=workers)).train_dataloader()
+        loader = _ready(_data(cohort, stores, num_workers=workers)).train_dataloader()
         loader.sampler.set_epoch(3)
         batches.append(list(loader))
     for one, other in zip(*batches, strict=True):
@@ -70,7 +76,7 @@ def test_made_folds(cohort: Path, stores: Path) -> None:
 def test_mismatches_stop_or_are_left_out(cohort: Path, stores: Path, tmp_path: Path) -> None:
     text = (cohort / "labels.csv").read_text().replace("slide-003", "slide-O03")
     (tmp_path / "labels.csv").write_text(text)
-    how = {"columns": {"label": "lesion"}, "workers": 0}
+    how = {"columns": {"label": "lesion"}, "num_workers": 0}
     with pytest.raises(CohortError) as refusal:
         _ready(SlideDataModule(stores, tmp_path / "labels.csv", **how))  # type: ignore[arg-type]
     assert "no slide 'slide-O03'" in str(refusal.value)
@@ -81,7 +87,7 @@ def test_mismatches_stop_or_are_left_out(cohort: Path, stores: Path, tmp_path: P
 
 
 def test_without_labels_every_store_can_be_predicted(stores: Path) -> None:
-    data = _ready(SlideDataModule(stores, workers=0), "predict")
+    data = _ready(SlideDataModule(stores, num_workers=0), "predict")
     assert {name for bag in data.predict_dataloader() for name in bag.cases} == {
         f"slide-{k:03d}" for k in range(24)
     }
@@ -98,8 +104,8 @@ def test_bad_input_is_refused(cohort: Path, stores: Path, tmp_path: Path) -> Non
         _ready(SlideDataModule(stores, table, columns={"label": "lesion"}))
     with pytest.raises(ValueError, match="patches_per_bag is 0"):
         _data(cohort, stores, patches_per_bag=0)
-    with pytest.raises(ValueError, match="coarse_share is 1"):
-        _data(cohort, stores, coarse_share=1.0)
+    with pytest.raises(ValueError, match="coarse_fraction is 1"):
+        _data(cohort, stores, coarse_fraction=1.0)
 
 
 def test_the_tables_own_test_split_outlives_folds(cohort: Path, stores: Path) -> None:
@@ -111,7 +117,7 @@ def test_a_column_of_folds_is_used(cohort: Path, stores: Path, tmp_path: Path) -
     table = pd.read_csv(cohort / "labels.csv").drop(columns="split")
     table["fold"] = table.index % 4
     table.to_csv(tmp_path / "labels.csv", index=False)
-    how = {"columns": {"label": "lesion"}, "workers": 0, "folds": 4}
+    how = {"columns": {"label": "lesion"}, "num_workers": 0, "folds": 4}
     for fold in range(4):
         data = _ready(SlideDataModule(stores, tmp_path / "labels.csv", fold=fold, **how))  # type: ignore[arg-type]
         assert {case.id for case in data.cases["test"]} == set(table["case"][table["fold"] == fold])
@@ -125,14 +131,14 @@ def test_a_column_of_folds_is_used(cohort: Path, stores: Path, tmp_path: Path) -
 def test_a_table_without_splits_is_evaluated_whole(cohort: Path, stores: Path, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     pd.read_csv(cohort / "labels.csv").drop(columns="split").to_csv(table, index=False)
-    data = SlideDataModule(stores, table, columns={"label": "lesion"}, workers=0)
+    data = SlideDataModule(stores, table, columns={"label": "lesion"}, num_workers=0)
     for stage, loader in (("validate", "val"), ("test", "test"), ("predict", "predict")):
         _ready(data, stage)  # one data module after another, as of one trainer
         assert len({name for bag in getattr(data, f"{loader}_dataloader")() for name in bag.cases}) == 24
     with pytest.raises(CohortError, match=r"split '' is not one of train, val, test"):
         _ready(data, "fit")
     made = _ready(
-        SlideDataModule(stores, table, columns={"label": "lesion"}, workers=0, fold=0, folds=3), "test"
+        SlideDataModule(stores, table, columns={"label": "lesion"}, num_workers=0, fold=0, folds=3), "test"
     )
     assert 4 <= len(made.cases["test"]) <= 12
 
@@ -151,7 +157,7 @@ def test_one_patient_in_two_splits_is_refused_at_every_stage(
     for stage in ("fit", "validate", "test", "predict"):
         with pytest.raises(CohortError, match="is in two splits: case"):
             _ready(
-                SlideDataModule(stores, tmp_path / "labels.csv", columns={"label": "lesion"}, workers=0),
+                SlideDataModule(stores, tmp_path / "labels.csv", columns={"label": "lesion"}, num_workers=0),
                 stage,
             )
 
@@ -162,7 +168,7 @@ def test_survival_columns_of_a_classification_table_are_not_touched(
     table = pd.read_csv(cohort / "labels.csv")
     table["time"], table["event"] = "10:31", "scanned"
     table.to_csv(tmp_path / "labels.csv", index=False)
-    how = {"columns": {"label": "lesion"}, "workers": 0}
+    how = {"columns": {"label": "lesion"}, "num_workers": 0}
     data = _ready(SlideDataModule(stores, tmp_path / "labels.csv", **how))  # type: ignore[arg-type]
     assert data.classes == ("0", "1")
     with pytest.raises(CohortError, match="event 'scanned' is neither"):
@@ -178,7 +184,9 @@ def test_classes_that_yaml_took_for_something_else(cohort: Path, stores: Path) -
 def test_validation_is_carved_from_training(cohort: Path, stores: Path, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text((cohort / "labels.csv").read_text().replace(",val,", ",train,"))
-    data = _ready(SlideDataModule(stores, table, columns={"label": "lesion"}, val_share=0.25, workers=0))
+    data = _ready(
+        SlideDataModule(stores, table, columns={"label": "lesion"}, val_fraction=0.25, num_workers=0)
+    )
     names = {split: {case.id for case in data.cases[split]} for split in ("train", "val", "test")}
     assert len(names["val"]) == pytest.approx(0.25 * len(names["train"] | names["val"]), abs=1)
     assert not names["train"] & names["val"]
@@ -203,7 +211,7 @@ def test_selecting_on_test_is_possible_and_loud(
 def test_streams_are_decoded_on_their_way(cohort: Path, stores: Path) -> None:
     batches = []
     for on_device in (False, True):
-        data = _ready(_data(cohort, stores, decode_on_device=on_device, workers=1))
+        data = _ready(_data(cohort, stores, decode_on_device=on_device, num_workers=1))
         loader = data.train_dataloader()
         batches.append([data.transfer_batch_to_device(bag, torch.device("cpu"), 0) for bag in loader])
     for one, other in zip(*batches, strict=True):
@@ -221,11 +229,13 @@ def test_balanced_draws(cohort: Path, stores: Path) -> None:
 def test_empty_bag_is_named(tmp_path: Path) -> None:
     write_store(tmp_path / "s.zarr", {0.5: (np.zeros((0, 8, 8, 3), np.uint8), None)})
     with pytest.raises(BagError, match="case s would be an empty bag"):
-        _ready(SlideDataModule(tmp_path, workers=0), "predict")
+        _ready(SlideDataModule(tmp_path, num_workers=0), "predict")
 
 
 def test_synthetic_data_draw_and_cache_themselves(tmp_path: Path) -> None:
-    data = SyntheticDataModule(tmp_path, num_slides=24, side=512, patch_size=64, patches_per_bag=8, workers=0)
+    data = SyntheticDataModule(
+        tmp_path, num_slides=24, side=512, patch_size=64, patches_per_bag=8, num_workers=0
+    )
     _ready(data)
     assert data.classes == ("0", "1")
     assert len(list((tmp_path / "cache").glob("*.zarr"))) == 24
@@ -241,7 +251,7 @@ def _write_features(folder: Path, names: list[str], width: int = 5) -> None:
 
 def _feature_data(folder: Path, rows: list[str], **how: object) -> FeatureDataModule:
     (folder / "labels.csv").write_text("\n".join(["case,slide,label,split", *rows]))
-    return FeatureDataModule(folder / "features", folder / "labels.csv", workers=0, **how)  # type: ignore[arg-type]
+    return FeatureDataModule(folder / "features", folder / "labels.csv", num_workers=0, **how)  # type: ignore[arg-type]
 
 
 def test_feature_bags(tmp_path: Path) -> None:
@@ -290,7 +300,7 @@ def test_feature_workers_change_nothing(tmp_path: Path) -> None:
         data = _feature_data(
             tmp_path, ["p,a,0,train", "p,b,0,train", "q,c,1,train", "r,d,1,val"], max_patches=3
         )
-        data.workers = workers
+        data.num_workers = workers
         data.setup("fit")
         loader = data.train_dataloader()
         loader.sampler.set_epoch(3)
@@ -314,15 +324,15 @@ def test_the_slides_resolutions_place_stamps_tiles(cohort: Path, tmp_path: Path)
     table = tmp_path / "slides.csv"
     paths = [cohort / f"slides/{name}.tiff" for name in names]
     table.write_text(f"slide,mpp\n{paths[0]},\n{paths[1]},0.3\n")
-    data = FeatureDataModule(tmp_path / "features", slides=table, workers=0)
+    data = FeatureDataModule(tmp_path / "features", slides=table, num_workers=0)
     data.setup("predict")
     for bag in data.predict_dataloader():
         assert bag.coords[0].tolist() == corners.tolist()
-    data = FeatureDataModule(tmp_path / "features", assume_mpp=0.3, workers=0)
+    data = FeatureDataModule(tmp_path / "features", assume_mpp=0.3, num_workers=0)
     data.setup("predict")
     first, second = [bag.coords[0].tolist() for bag in data.predict_dataloader()]
     assert second == corners.tolist() != first
-    data = FeatureDataModule(tmp_path / "features", workers=0)
+    data = FeatureDataModule(tmp_path / "features", num_workers=0)
     data.setup("predict")
     for bag in data.predict_dataloader():
         assert bag.coords.tolist() == [[[-1, -1]] * 3]
@@ -341,10 +351,10 @@ def test_bad_features_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_patches is 0; it counts patches"):
         FeatureDataModule(tmp_path / "features", max_patches=0)
     with pytest.raises(FeatureError, match=r"absent holds no \.h5 or \.pt file"):
-        FeatureDataModule(tmp_path / "absent", workers=0).setup("predict")
+        FeatureDataModule(tmp_path / "absent", num_workers=0).setup("predict")
     torch.save(torch.randn(0, 5), tmp_path / "features/b.pt")
     with pytest.raises(FeatureError, match=r"b\.pt holds no patch"):
-        FeatureDataModule(tmp_path / "features", workers=0).setup("predict")
+        FeatureDataModule(tmp_path / "features", num_workers=0).setup("predict")
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (1, 0, 5)])
@@ -368,7 +378,7 @@ def test_slides_without_a_patch_are_missing_ones(
     ]
     assert [message.split("/")[-1][:4] for message in said] == ["b.pt", "z.pt"]
     assert sum(len(list(loader)) for loader in (data.train_dataloader(), data.val_dataloader())) == 2
-    all_slides = FeatureDataModule(tmp_path / "features", workers=0, skip_missing=True)
+    all_slides = FeatureDataModule(tmp_path / "features", num_workers=0, skip_missing=True)
     all_slides.setup("predict")
     assert [case.id for case in all_slides.cases["all"]] == ["a", "c", "d", "e"]
 
@@ -384,7 +394,7 @@ def _multi_label_table(folder: Path, cohort: Path) -> Path:
 def test_several_labels_a_case(cohort: Path, stores: Path, tmp_path: Path) -> None:
     how = {"target": "multi_label", "classes": ["severe", "lesion"], "patches_per_bag": 4, "batch_size": 2}
     table = _multi_label_table(tmp_path, cohort)
-    data = _ready(SlideDataModule(stores, table, workers=0, **how))  # type: ignore[arg-type]
+    data = _ready(SlideDataModule(stores, table, num_workers=0, **how))  # type: ignore[arg-type]
     assert data.classes == ("severe", "lesion")
     rows = pd.read_csv(table).set_index("case")[["severe", "lesion"]].fillna(-1).astype(int)
     for batch in data.train_dataloader():
@@ -392,7 +402,9 @@ def test_several_labels_a_case(cohort: Path, stores: Path, tmp_path: Path) -> No
     for bag in data.test_dataloader():
         assert bag.label.tolist() == rows.loc[list(bag.cases)].to_numpy().tolist()
     folds = [
-        _ready(SlideDataModule(stores, table, workers=0, fold=fold, folds=3, columns={"split": None}, **how))  # type: ignore[arg-type]
+        _ready(
+            SlideDataModule(stores, table, num_workers=0, fold=fold, folds=3, columns={"split": None}, **how)
+        )  # type: ignore[arg-type]
         for fold in range(3)
     ]
     severe = [sum(case.labels[0] == 1 for case in one.cases["test"]) for one in folds]

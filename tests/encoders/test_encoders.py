@@ -123,8 +123,8 @@ def _two_accumulated_steps(
         ResNetEncoder(name, pretrained=False),
         lambda width, outputs: ABMILX(width, outputs, hidden_features=32, num_heads=4, dropout=0.0),
         2,
-        encoder_chunk=chunk_size if chunked else 1000,
-        recompute=chunked,
+        train_chunk_size=chunk_size if chunked else 1000,
+        gradient_checkpointing=chunked,
     )
     task.to(dtype).train()
     if not chunked:

@@ -27,9 +27,9 @@ from e2e_abmilx.evaluation.estimators import (
 SEED = 7784414403328510413  # of the authors' resamples of fold 0
 
 
-def _authors_resamples(size: int, draws: int) -> Iterator[NDArray[np.int64]]:
+def _authors_resamples(size: int, n_resamples: int) -> Iterator[NDArray[np.int64]]:
     generator = torch.Generator().manual_seed(SEED)
-    for _ in range(draws):
+    for _ in range(n_resamples):
         yield torch.multinomial(torch.ones(size), size, replacement=True, generator=generator).numpy()
 
 
@@ -71,49 +71,49 @@ def _cases(size: int) -> list[str]:
 
 
 def test_mean_of_normal_numbers() -> None:
-    """The bootstrap of a mean is known: sd / √n, and the interval ± 1.96 of it."""
+    """The bootstrap of a mean is known: std / √n, and the interval ± 1.96 of it."""
     value = np.random.default_rng(0).normal(5, 2, 400)
-    found = bootstrap(Mean(value, among=np.ones(400)), _cases(400), draws=4000)
+    found = bootstrap(Mean(value, among=np.ones(400)), _cases(400), n_resamples=4000)
     error = value.std() / math.sqrt(400)
     assert found.point == pytest.approx(value.mean())
     assert found.mean == pytest.approx(value.mean(), abs=0.01)
-    assert found.sd == pytest.approx(error, rel=0.05)
+    assert found.std == pytest.approx(error, rel=0.05)
     assert found.low == pytest.approx(value.mean() - 1.96 * error, abs=0.02)
     assert found.high == pytest.approx(value.mean() + 1.96 * error, abs=0.02)
-    assert (found.draws, found.undefined) == (4000, 0)
+    assert (found.n_resamples, found.undefined) == (4000, 0)
 
 
 def test_summary_is_of_the_defined_resamples() -> None:
     """Few cases, so that many resamples hold a single class."""
     probability, label = [0.2, 0.6, 0.4, 0.9], [0, 0, 1, 1]
     estimator = Auroc(probability, label)
-    found = bootstrap(estimator, _cases(4), draws=300, seed=3)
-    values = [estimator(weight) for weight in resamples(_cases(4), draws=300, seed=3)][1:]
+    found = bootstrap(estimator, _cases(4), n_resamples=300, seed=3)
+    values = [estimator(weight) for weight in resamples(_cases(4), n_resamples=300, seed=3)][1:]
     defined = [value for value in values if not math.isnan(value)]
     assert found.undefined == len(values) - len(defined) > 0
     assert found.point == 0.75
     assert found.mean == pytest.approx(statistics.mean(defined))
-    assert found.sd == pytest.approx(statistics.stdev(defined))
+    assert found.std == pytest.approx(statistics.stdev(defined))
     assert [found.low, found.high] == pytest.approx(np.quantile(defined, [0.025, 0.975]).tolist())
 
 
 def test_never_defined() -> None:
-    found = bootstrap(Auroc([0.1, 0.2], [1, 1]), _cases(2), draws=10)
-    assert found.undefined == found.draws == 10
+    found = bootstrap(Auroc([0.1, 0.2], [1, 1]), _cases(2), n_resamples=10)
+    assert found.undefined == found.n_resamples == 10
     assert all(math.isnan(value) for value in found[:5])
-    assert math.isnan(paired_bootstrap(*[Auroc([0.1, 0.2], [1, 1])] * 2, _cases(2), draws=10).p_value)
+    assert math.isnan(paired_bootstrap(*[Auroc([0.1, 0.2], [1, 1])] * 2, _cases(2), n_resamples=10).p_value)
 
 
 def test_no_comparable_pair_is_left_out() -> None:
-    found = bootstrap(Concordance([1, 2, 3], [3, 2, 1], [0, 0, 1]), _cases(3), draws=200)
+    found = bootstrap(Concordance([1, 2, 3], [3, 2, 1], [0, 0, 1]), _cases(3), n_resamples=200)
     assert found.point == 1
     assert 0 < found.undefined < 200
-    assert (found.mean, found.sd) == (1, 0)
+    assert (found.mean, found.std) == (1, 0)
 
 
 def test_rows_of_a_case_stay_together() -> None:
     cases = ["b", "a", "b", "c", "a", "b"]
-    for weight in resamples(cases, draws=50, seed=0):
+    for weight in resamples(cases, n_resamples=50, seed=0):
         assert weight[0] == weight[2] == weight[5]
         assert weight[1] == weight[4]
         assert weight[0] + weight[1] + weight[3] == 3
@@ -138,8 +138,8 @@ def test_seed_decides_and_row_order_does_not() -> None:
 def test_weights_and_drawn_rows_agree() -> None:
     generator = np.random.default_rng(0)
     guess, label = generator.integers(0, 3, (2, 80))
-    by_weight = bootstrap(Accuracy(guess, label), _cases(80), draws=50)
-    by_rows = bootstrap(Resampled(lambda g, y: (g == y).mean(), guess, label), _cases(80), draws=50)
+    by_weight = bootstrap(Accuracy(guess, label), _cases(80), n_resamples=50)
+    by_rows = bootstrap(Resampled(lambda g, y: (g == y).mean(), guess, label), _cases(80), n_resamples=50)
     assert by_rows == pytest.approx(by_weight)
 
 
@@ -156,7 +156,7 @@ def test_paired_difference() -> None:
     assert clear.estimate.low > 0
     assert clear.p_value == pytest.approx(2 / 1001)
     # the same noise in both: paired resamples see a difference far smaller than either interval
-    assert unclear.estimate.sd < bootstrap(poor, _cases(300)).sd / 5
+    assert unclear.estimate.std < bootstrap(poor, _cases(300)).std / 5
     reverse = paired_bootstrap(poor, good, _cases(300))
     assert reverse.p_value == clear.p_value
     assert reverse.estimate.high == pytest.approx(-clear.estimate.low)
@@ -175,7 +175,9 @@ def test_p_values_of_equal_models_are_uniform() -> None:
     for _ in range(200):
         first, second = generator.normal(size=(2, 60))
         once = np.ones(60)
-        found = paired_bootstrap(Mean(first, among=once), Mean(second, among=once), _cases(60), draws=200)
+        found = paired_bootstrap(
+            Mean(first, among=once), Mean(second, among=once), _cases(60), n_resamples=200
+        )
         small += found.p_value < 0.1
     assert 8 <= small <= 36
 

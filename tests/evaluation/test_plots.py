@@ -74,16 +74,16 @@ def _curves(axes: Axes) -> list[NDArray[np.float64]]:
 
 def test_roc_is_torchmetrics_curve_with_the_area_of_the_bootstrap() -> None:
     rows = _rows()
-    axes = plot_roc(*rows, name="ABMILX", draws=_DRAWS)
+    axes = plot_roc(*rows, name="ABMILX", n_resamples=_DRAWS)
     false_share, true_share, _ = binary_roc(torch.tensor(rows.probability), torch.tensor(rows.label))
     (curve,) = _curves(axes)
     np.testing.assert_allclose(curve, np.stack([false_share, true_share], 1), atol=1e-6)
-    area = bootstrap(Auroc(rows.probability, rows.label), rows.cases, draws=_DRAWS)
+    area = bootstrap(Auroc(rows.probability, rows.label), rows.cases, n_resamples=_DRAWS)
     assert _legend(axes) == [f"ABMILX AUC {area.point:.3f} ({area.low:.3f}–{area.high:.3f})"]
 
 
 def test_band_of_the_roc_holds_most_of_the_curve() -> None:
-    axes = plot_roc(*_rows(200), draws=200)
+    axes = plot_roc(*_rows(200), n_resamples=200)
     (band,) = axes.collections
     corners = band.get_paths()[0].vertices
     lows, highs = (
@@ -98,8 +98,8 @@ def test_band_of_the_roc_holds_most_of_the_curve() -> None:
 
 
 def test_curves_on_one_axes_differ_in_colour_and_dashes() -> None:
-    axes = plot_roc(*_rows(), name="a", draws=2)
-    again = plot_roc(*_rows(gap=0.3), name="b", draws=2, axes=axes)
+    axes = plot_roc(*_rows(), name="a", n_resamples=2)
+    again = plot_roc(*_rows(gap=0.3), name="b", n_resamples=2, axes=axes)
     assert again is axes
     lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
     assert len(lines) == 2
@@ -109,14 +109,14 @@ def test_curves_on_one_axes_differ_in_colour_and_dashes() -> None:
 
 
 def test_resamples_of_one_class_leave_a_curve_without_a_crash() -> None:
-    axes = plot_roc([0.2, 0.9], [0, 1], ["a", "b"], draws=20)
+    axes = plot_roc([0.2, 0.9], [0, 1], ["a", "b"], n_resamples=20)
     assert len(_curves(axes)) == 1
     assert _legend(axes)[0].startswith("AUC 1.000")
 
 
 def test_precision_recall_has_the_average_precision_of_torchmetrics() -> None:
     rows = _rows()
-    axes = plot_precision_recall(*rows, draws=_DRAWS)
+    axes = plot_precision_recall(*rows, n_resamples=_DRAWS)
     expected = binary_average_precision(torch.tensor(rows.probability), torch.tensor(rows.label))
     (label,) = _legend(axes)
     assert label.startswith(f"AP {float(expected):.3f} (")
@@ -203,7 +203,7 @@ def test_kaplan_meier_of_an_empty_group() -> None:
 def metrics(tmp_path: Path) -> pd.DataFrame:
     """As a run writes it: training and validation on rows of their own."""
     (tmp_path / "metrics.csv").write_text(
-        "epoch,step,train/loss_epoch,train/share_holding_95,val/loss,val/share_holding_95\n"
+        "epoch,step,train/loss_epoch,train/fraction_holding_95,val/loss,val/fraction_holding_95\n"
         "0,9,,,0.9,0.8\n0,9,0.8,0.7,,\n1,19,,,0.7,0.6\n1,19,0.5,0.4,,\n"
     )
     return pd.read_csv(tmp_path / "metrics.csv")
@@ -255,7 +255,7 @@ def test_legends_and_the_p_value_lie_on_nothing() -> None:
     time = np.arange(1.0, 61)
     groups = compare_risk_groups(rows.probability, time, np.ones(60), Threshold(0.5, "val"))
     for axes in (
-        plot_roc(*rows, draws=20),
+        plot_roc(*rows, n_resamples=20),
         plot_reliability(reliability_curve(rows.probability, rows.label)),
         plot_kaplan_meier(groups),
     ):
@@ -275,7 +275,7 @@ def test_all_text_can_be_read_in_a_column_of_a_journal(metrics: pd.DataFrame) ->
     rows = _rows()
     groups = compare_risk_groups(rows.probability, np.arange(60.0), rows.label, Threshold(0.5, "val"))
     figures = [
-        plot_roc(*rows, draws=2), plot_precision_recall(*rows, draws=2),
+        plot_roc(*rows, n_resamples=2), plot_precision_recall(*rows, n_resamples=2),
         plot_confusion_matrix(rows.label, rows.label, ["normal", "tumour"]),
         plot_reliability(reliability_curve(rows.probability, rows.label)), plot_attention_sparsity(metrics),
         plot_kaplan_meier(groups),
@@ -309,8 +309,8 @@ def test_names_are_drawn_as_they_are(metrics: pd.DataFrame, name: str, tmp_path:
     estimate = Estimate(0.8, 0.8, 0.1, 0.7, 0.9, 9, 0)
     reliability = reliability_curve(rows.probability, rows.label)
     drawn = [
-        plot_roc(*rows, name=name, draws=_DRAWS),
-        plot_precision_recall(*rows, name=name, draws=_DRAWS),
+        plot_roc(*rows, name=name, n_resamples=_DRAWS),
+        plot_precision_recall(*rows, name=name, n_resamples=_DRAWS),
         plot_confusion_matrix(rows.label, rows.label, ["other", name]),
         plot_reliability(reliability, name=name),
         plot_learning_curves(metrics, {name: "train/loss_epoch"}, measure=name),

@@ -11,8 +11,8 @@ from e2e_abmilx.heads import ABMILX, attention_sparsity
 
 def test_even_attention() -> None:
     sparsity = attention_sparsity(torch.full((2, 3, 20), 1 / 20))
-    torch.testing.assert_close(sparsity.effective_patches, torch.full((2, 3), 20.0))
-    torch.testing.assert_close(sparsity.share_holding_95, torch.full((2, 3), 19 / 20))
+    torch.testing.assert_close(sparsity.effective_number_of_patches, torch.full((2, 3), 20.0))
+    torch.testing.assert_close(sparsity.fraction_holding_95, torch.full((2, 3), 19 / 20))
     torch.testing.assert_close(sparsity.max_n, torch.ones(2, 3))
 
 
@@ -24,8 +24,8 @@ def test_all_attention_on_one_patch() -> None:
 
 def test_known_weights() -> None:
     sparsity = attention_sparsity(torch.tensor([[[0.5, 0.3, 0.16, 0.04]]]))
-    assert sparsity.effective_patches.item() == pytest.approx(1 / (0.25 + 0.09 + 0.0256 + 0.0016))
-    assert sparsity.share_holding_95.item() == pytest.approx(3 / 4)
+    assert sparsity.effective_number_of_patches.item() == pytest.approx(1 / (0.25 + 0.09 + 0.0256 + 0.0016))
+    assert sparsity.fraction_holding_95.item() == pytest.approx(3 / 4)
     assert sparsity.max_n.item() == pytest.approx(2)
 
 

@@ -39,10 +39,10 @@ def test_classification_is_torchmetrics(classes: list[str]) -> None:
         {
             "auc": float(multiclass_auroc(probability, label, k)),
             "accuracy": float(multiclass_accuracy(probability, label, k, average="micro")),
-            "accuracy_macro": float(multiclass_accuracy(probability, label, k, average="macro")),
+            "balanced_accuracy": float(multiclass_accuracy(probability, label, k, average="macro")),
             "f1": float(multiclass_f1_score(probability, label, k, average="macro")),
             "kappa": float(multiclass_cohen_kappa(probability, label, k)),
-            "kappa_quadratic": float(multiclass_cohen_kappa(probability, label, k, weights="quadratic")),
+            "qwk": float(multiclass_cohen_kappa(probability, label, k, weights="quadratic")),
             "ece": float(multiclass_calibration_error(probability, label, k, n_bins=15)),
         },
         abs=1e-6,
@@ -92,7 +92,7 @@ def test_several_labels_are_torchmetrics_class_by_class() -> None:
         {
             "auc": np.mean(aucs),
             "accuracy": float(multilabel_accuracy(probability, label, 3, average="micro", ignore_index=-1)),
-            "accuracy_macro": np.mean([float(binary_accuracy(*one)) for one in known]),
+            "balanced_accuracy": np.mean([float(binary_accuracy(*one)) for one in known]),
             "f1": np.mean([float(binary_f1_score(*one)) for one in known]),
             **dict(zip(["auc_ER", "auc_PR", "auc_HER2"], aucs, strict=True)),
         },
@@ -119,12 +119,17 @@ def test_several_labels_of_which_one_is_unknown_or_one_sided_are_averaged_over_t
     alone = _values(table[["label_ER", "probability_ER"]])
     assert np.isnan(values["auc_PR"])
     for name, metric in MultiLabelTask(Precomputed(3), ABMIL, 2).configure_metrics().items():
-        if name in ("auc", "accuracy_macro", "f1"):
+        if name in ("auc", "balanced_accuracy", "f1"):
             assert values[name] == alone[name]
             labels = torch.from_numpy(table[["label_ER", "label_PR"]].fillna(-1).to_numpy()).long()
             metric.update(torch.from_numpy(table[["probability_ER", "probability_PR"]].to_numpy()), labels)
             assert float(metric.compute()) == pytest.approx(values[name], abs=1e-6)
     nothing = _values(table.assign(label_ER=1.0))
-    assert all(np.isnan(nothing[name]) for name in ("auc", "accuracy_macro", "f1"))
+    assert all(np.isnan(nothing[name]) for name in ("auc", "balanced_accuracy", "f1"))
     assert 0 < values["accuracy"] < 1
-    assert set(_values(table[["label_ER", "probability_ER"]])) == {"auc", "accuracy", "accuracy_macro", "f1"}
+    assert set(_values(table[["label_ER", "probability_ER"]])) == {
+        "auc",
+        "accuracy",
+        "balanced_accuracy",
+        "f1",
+    }

@@ -22,7 +22,7 @@ def _folds(folder: Path, table: pd.DataFrame) -> list[Run]:
 def _record(run: Run, *, encoder: int, head: int, seconds: float, holding: float) -> None:
     content = {"parameters": {"encoder": encoder, "head": head}, "fit": {"seconds": seconds, "ended": "then"}}
     (run.folder / "run.yaml").write_text(yaml.safe_dump(content))
-    (run.folder / "metrics.csv").write_text(f"epoch,test/auc,test/share_holding_95\n1,0.5,{holding}\n")
+    (run.folder / "metrics.csv").write_text(f"epoch,test/auc,test/fraction_holding_95\n1,0.5,{holding}\n")
 
 
 def _slow_mean(weight: np.ndarray, tables: list[pd.DataFrame]) -> float:
@@ -77,7 +77,7 @@ def test_survival_is_measured_by_the_c_index(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", survived(CASES, seed=0))
     table = compare_models({"only": [run]})
     assert table.measure.title == "C-index"
-    assert math.isnan(table.models[0].spread.sd)
+    assert math.isnan(table.models[0].spread.std)
 
 
 def test_the_table_says_what_runs_recorded(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ _METRICS = pd.DataFrame(
         "step": [3, 3, 7, 7],
         "train/loss_epoch": [0.9, None, 0.5, None],
         "val/loss": [None, 0.8, None, 0.6],
-        "train/share_holding_95": [0.9, None, 0.7, None],
-        "val/share_holding_95": [None, 0.9, None, 0.8],
+        "train/fraction_holding_95": [0.9, None, 0.7, None],
+        "val/fraction_holding_95": [None, 0.9, None, 0.8],
         "test/threshold": [None, None, None, 0.4],
     }
 )

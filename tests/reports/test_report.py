@@ -56,17 +56,17 @@ def test_text_csv_and_json_say_the_same(tmp_path: Path, capsys: pytest.CaptureFi
         spread = made.summary.spread[name]
         assert content["runs"]["spread"][name] == spread._asdict()
         row = rows["runs", "mean", name]
-        assert (float(row["value"]), float(row["sd"])) == spread[:2]
+        assert (float(row["value"]), float(row["std"])) == spread[:2]
         pooled = made.summary.pooled[name]  # type: ignore[index]
         assert content["runs"]["pooled"][name] == pooled._asdict()
         row = rows["runs", "pooled", name]
-        assert [float(row[key]) for key in ("value", "sd", "low", "high")] == [
-            pooled.point, pooled.sd, pooled.low, pooled.high,
+        assert [float(row[key]) for key in ("value", "std", "low", "high")] == [
+            pooled.point, pooled.std, pooled.low, pooled.high,
         ]  # fmt: skip
         one = made.comparison.compared[name]  # type: ignore[union-attr]
         assert content["comparison"]["compared"][name]["difference"]["p_value"] == one.difference.p_value
         assert float(rows["runs - against", "difference", name]["p_value"]) == one.difference.p_value
-        for value in (spread.mean, spread.sd, pooled.point, pooled.low, pooled.high, one.difference.p_value):
+        for value in (spread.mean, spread.std, pooled.point, pooled.low, pooled.high, one.difference.p_value):
             assert f"{value:.3f}" in text
         assert f"{made.measures[name].title}: {made.measures[name].definition}" in text
 
@@ -171,7 +171,7 @@ def test_several_labels_a_case(tmp_path: Path, capsys: pytest.CaptureFixture[str
     main(["report", "--runs", str(one.folder), "--against", str(two.folder), "--html", "true"])
     text = capsys.readouterr().out
     made = make_report([one], [two])
-    assert list(made.measures)[:4] == ["auc", "accuracy", "accuracy_macro", "f1"]
+    assert list(made.measures)[:4] == ["auc", "accuracy", "balanced_accuracy", "f1"]
     assert made.comparison is not None
     assert (
         made.comparison.compared["auc_HER2"].difference.estimate.low > 0

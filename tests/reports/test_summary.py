@@ -65,7 +65,7 @@ def test_seeds_of_one_fold_are_not_pooled(tmp_path: Path) -> None:
     summary = summarise(runs, measures_of(runs[0].predictions))
     assert summary.pooled is None
     assert "case case-000 is tested by" in summary.overlap
-    assert summary.spread["auc"].sd > 0
+    assert summary.spread["auc"].std > 0
 
 
 @pytest.mark.parametrize(("splits", "refused"), [(None, True), ("splits", False)])

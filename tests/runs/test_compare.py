@@ -27,7 +27,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory, cohort: Path, stores: Path
         "labels": str(cohort / "labels.csv"),
         "columns": {"label": "lesion"},
         "batch_size": 4,
-        "workers": 0,
+        "num_workers": 0,
     }
     content = {
         "end_to_end": (

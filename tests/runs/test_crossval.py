@@ -65,7 +65,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, cohort: Path, stores: Path)
             "class_path": "SlideDataModule",
             "init_args": {
                 "cache": str(stores), "labels": str(cohort / "labels.csv"), "columns": {"label": "lesion"},
-                "splits": str(folder / "splits"), "fold": 1, "patches_per_bag": 4, "batch_size": 4, "workers": 0,
+                "splits": str(folder / "splits"), "fold": 1, "patches_per_bag": 4, "batch_size": 4, "num_workers": 0,
             },
         },
         "trainer": {
@@ -166,7 +166,7 @@ def test_the_report_has_what_the_test_logged(config: Path, resumed: str) -> None
     for run in runs:
         with open(Path(run["folder"]) / "metrics.csv", newline="") as file:
             logged = list(csv.DictReader(file))[-1]
-        for name in ("auc", "accuracy", "accuracy_macro", "f1", "kappa_quadratic"):
+        for name in ("auc", "accuracy", "balanced_accuracy", "f1", "qwk"):
             assert run["measures"][name]["point"] == pytest.approx(float(logged[f"test/{name}"]), abs=1e-6)
 
 
@@ -199,7 +199,7 @@ def test_settings_that_do_not_fit_are_refused(
 
 
 def test_settings_that_change_no_result_may_differ(config: Path, resumed: str) -> None:
-    assert crossval(["--config", str(config), "--data.workers=1", "--data.fold=0"]) == resumed
+    assert crossval(["--config", str(config), "--data.num_workers=1", "--data.fold=0"]) == resumed
 
 
 def test_data_without_folds_are_refused() -> None:

@@ -30,7 +30,8 @@ from PIL import Image
 from zarr.codecs import Crc32cCodec
 
 from e2e_abmilx import store as store_module
-from e2e_abmilx.store import JpegCodec, PatchStore, StoreError
+from e2e_abmilx.store import JpegCodec, PatchStore, StoreError, scale_writer, shards
+from e2e_abmilx.store.codec import Subsampling
 from e2e_abmilx.store.writer import StoreWriter, leftovers, write_store
 
 P = 16
@@ -64,7 +65,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def write_whole(path: Path) -> Path:
     """Three scales, shards of seven patches, thumbnail and tissue."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "PATCHES_PER_SHARD", 7)
+        patch.setattr(scale_writer, "PATCHES_PER_SHARD", 7)
         with StoreWriter(path, MPP, patch_size=P, attributes=ATTRIBUTES) as writer:
             for scale, count in enumerate(COUNTS):
                 writer.write(textures(count, seed=scale), grid(count), scale)
@@ -157,13 +158,13 @@ class TestReading:
             shutil.rmtree(tmp_path / "a.zarr")
 
     def test_few_file_handles_stay_open(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store_module, "PATCHES_PER_SHARD", 1)
-        count = 2 * store_module.OPEN_SHARDS
+        monkeypatch.setattr(scale_writer, "PATCHES_PER_SHARD", 1)
+        count = 2 * shards.OPEN_SHARDS
         store = write_store(tmp_path / "a.zarr", {0.5: (np.repeat(textures(1), count, axis=0), None)})
-        store_module._open_shard.cache_clear()
+        shards._open_shard.cache_clear()
         before = len(os.listdir("/proc/self/fd"))
         store.read(range(count))
-        assert len(os.listdir("/proc/self/fd")) <= before + store_module.OPEN_SHARDS
+        assert len(os.listdir("/proc/self/fd")) <= before + shards.OPEN_SHARDS
 
 
 def answer(store: PatchStore, queue: "multiprocessing.Queue[int]") -> None:
@@ -273,7 +274,7 @@ class TestFormat:
         line = "imagecodecs_jpeg = e2e_abmilx.store:JpegCodec"
         (installed / "entry_points.txt").write_text(f"[zarr.codecs]\n{line}\n")
         program = "import sys, zarr; print(zarr.open_group(sys.argv[1], mode='r')['0/patches'][3].shape)"
-        here = str(Path(store_module.__file__).parents[1])
+        here = str(Path(store_module.__file__).parents[2])
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", program, path],
             check=False,
@@ -286,7 +287,7 @@ class TestFormat:
 
     def test_the_pixel_floor_needs_no_torch(self) -> None:
         program = "import sys, e2e_abmilx.store; sys.exit('torch' in sys.modules)"
-        here = Path(store_module.__file__).parents[1]
+        here = Path(store_module.__file__).parents[2]
         assert subprocess.run([sys.executable, "-c", program], cwd=here, check=False).returncode == 0
 
 
@@ -299,7 +300,7 @@ class TestWriting:
         folder = tmp_path_factory.mktemp("pieces") / path.name
         pieces = np.split(np.arange(COUNTS[0]), sorted(cuts))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(store_module, "PATCHES_PER_SHARD", 7)
+            patch.setattr(scale_writer, "PATCHES_PER_SHARD", 7)
             with StoreWriter(folder, MPP, patch_size=P, attributes=ATTRIBUTES, threads=threads) as writer:
                 writer.write_tissue(np.indices((20, 30)).sum(axis=0) % 7 > 2)
                 writer.write(textures(COUNTS[2], seed=2), grid(COUNTS[2]), 2)
@@ -351,7 +352,7 @@ class TestWriting:
 
     @pytest.mark.parametrize("count", [6, 7, 8, 14])
     def test_shard_borders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-        monkeypatch.setattr(store_module, "PATCHES_PER_SHARD", 7)
+        monkeypatch.setattr(scale_writer, "PATCHES_PER_SHARD", 7)
         store = write_store(tmp_path / "a.zarr", {0.5: (textures(count), grid(count))})
         assert (psnr(store.read(range(count)), textures(count)) > 30).all()
         assert (
@@ -388,7 +389,7 @@ class TestWriting:
         ("slide", "subsampling"), [("CMU-1-Small-Region.svs", "444"), ("gastrectomy.svs", "420")]
     )
     def test_the_defaults_keep_real_patches_above_30_db(
-        self, shared: Path, tmp_path: Path, slide: str, subsampling: store_module.Subsampling
+        self, shared: Path, tmp_path: Path, slide: str, subsampling: Subsampling
     ) -> None:
         with tiffslide.TiffSlide(shared / "data" / "slides" / slide) as reader:
             centre = tuple(side // 2 | 1 for side in reader.dimensions)
@@ -502,7 +503,7 @@ def write_under_a_limit(target: Path, queue: "multiprocessing.Queue[str]") -> No
 
 def read_carefully(path: Path) -> Iterator[tuple[int, int, np.ndarray]]:
     """Every patch of a harmed store that can be read, one by one, through fresh file handles."""
-    store_module._open_shard.cache_clear()
+    shards._open_shard.cache_clear()
     with suppress(StoreError):
         store = PatchStore(path)
         for scale in range(len(store.scales)):
@@ -512,7 +513,7 @@ def read_carefully(path: Path) -> Iterator[tuple[int, int, np.ndarray]]:
 
 
 def complaints(path: Path) -> list[str]:
-    store_module._open_shard.cache_clear()
+    shards._open_shard.cache_clear()
     try:
         return list(PatchStore(path).verify())
     except StoreError as error:
@@ -569,7 +570,7 @@ class TestDamage:
         try:
             (complaint,) = complaints(harmed)
             assert f"{harmed}, scale 0, patch 8 is damaged" in complaint
-            store_module._open_shard.cache_clear()
+            shards._open_shard.cache_clear()
             with pytest.raises(StoreError, match=r"scale 0, patch 8 .*; build this store anew"):
                 PatchStore(harmed).read([7, 8], threads=2)
             PatchStore(harmed).read([7, 9])
@@ -645,7 +646,7 @@ class TestOpening:
 
     def test_another_version(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as later:
-            later.setattr(store_module, "FORMAT_VERSION", 2)
+            later.setattr(store_module.format, "FORMAT_VERSION", 2)
             write_store(tmp_path / "a.zarr", {0.5: (textures(1), None)})
         with pytest.raises(StoreError, match="has format version 2 and this release reads 1"):
             PatchStore(tmp_path / "a.zarr")

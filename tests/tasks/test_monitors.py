@@ -9,7 +9,7 @@ from e2e_abmilx.heads import ABMIL
 from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, SurvivalTask
 
 TASKS = {
-    ClassificationTask: {"val/auc": "max", "val/ece": "min", "val/kappa_quadratic": "max", "val/accuracy_macro": "max"},
+    ClassificationTask: {"val/auc": "max", "val/ece": "min", "val/qwk": "max", "val/balanced_accuracy": "max"},
     MultiLabelTask: {"val/auc": "max", "val/f1": "max", "val/average_precision": "max", "val/accuracy": "max"},
     SurvivalTask: {"val/c_index": "max"},
 }  # fmt: skip
@@ -44,9 +44,9 @@ def test_a_tasks_own_mode_is_obeyed() -> None:
 
 def test_neither_way() -> None:
     monitors = _task(ClassificationTask).monitors()
-    assert monitors.mode_of("val/effective_patches", "max") == "max"
+    assert monitors.mode_of("val/effective_number_of_patches", "max") == "max"
     with pytest.raises(InputError, match="set mode to max or min"):
-        monitors.mode_of("val/effective_patches", None)
+        monitors.mode_of("val/effective_number_of_patches", None)
 
 
 def test_mistyped_names_are_found() -> None:

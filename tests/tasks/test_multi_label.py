@@ -53,7 +53,7 @@ def test_metrics_are_torchmetrics_where_all_classes_have_both() -> None:
         "auc": multilabel_auroc(probability, label, 3, ignore_index=-1),
         "average_precision": multilabel_average_precision(probability, label, 3, ignore_index=-1),
         "accuracy": multilabel_accuracy(probability, label, 3, average="micro", ignore_index=-1),
-        "accuracy_macro": multilabel_accuracy(probability, label, 3, average="macro", ignore_index=-1),
+        "balanced_accuracy": multilabel_accuracy(probability, label, 3, average="macro", ignore_index=-1),
         "f1": multilabel_f1_score(probability, label, 3, ignore_index=-1),
     }
     torch.testing.assert_close(_metrics(logits, label), expected)
@@ -111,7 +111,7 @@ def _table(folder: Path, cohort: Path) -> Path:
 def test_tasks_and_data_must_fit(
     task: type[BagTask], how: dict[str, object], message: str, cohort: Path, stores: Path, tmp_path: Path
 ) -> None:
-    data = SlideDataModule(stores, _table(tmp_path, cohort), workers=0, **how)  # type: ignore[arg-type]
+    data = SlideDataModule(stores, _table(tmp_path, cohort), num_workers=0, **how)  # type: ignore[arg-type]
     trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False, max_epochs=1)
     with pytest.raises(InputError, match=message):
         trainer.fit(task(Precomputed(3), MeanPool, 2), data)
@@ -134,7 +134,7 @@ def test_from_the_label_table_to_the_report(
             "class_path": "SlideDataModule",
             "init_args": {
                 "cache": str(stores), "labels": str(_table(tmp_path, cohort)), "target": "multi_label",
-                "classes": ["severe", "lesion"], "patches_per_bag": 8, "batch_size": 4, "workers": 0,
+                "classes": ["severe", "lesion"], "patches_per_bag": 8, "batch_size": 4, "num_workers": 0,
             },
         },
         "trainer": {
@@ -161,7 +161,7 @@ def test_from_the_label_table_to_the_report(
     ]  # fmt: skip
     (row,) = tested
     shown = [value.strip() for value in values if value.strip()][2:6]
-    for name, value in zip(["auc", "accuracy", "accuracy_macro"], shown, strict=False):
+    for name, value in zip(["auc", "accuracy", "balanced_accuracy"], shown, strict=False):
         assert float(value) == pytest.approx(float(row[f"test/{name}"]), abs=6e-4)
     assert "<h3>ROC</h3>" in (run / "report.html").read_text()
 

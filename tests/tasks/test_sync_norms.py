@@ -114,7 +114,7 @@ def test_a_trainer_that_synchronises_keeps_activations(cohort: Path, stores: Pat
         callbacks=[count],
     )
     data = SlideDataModule(
-        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=4, workers=0
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=4, num_workers=0
     )
     # PyTorch runs SyncBatchNorm on GPUs only: there training goes on, here it stops after the conversion
     with pytest.raises(ValueError, match="SyncBatchNorm layers only work with GPU modules"):

@@ -53,9 +53,11 @@ def test_padding_never_reaches_encoder_or_head() -> None:
     torch.testing.assert_close(task(bag).logits[1:], task(alone).logits)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_both_encoder_and_head_learn_from_the_label(recompute: bool) -> None:
-    task = ClassificationTask(_Mean(), _head, 2, encoder_chunk=4, recompute=recompute).train()
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_both_encoder_and_head_learn_from_the_label(gradient_checkpointing: bool) -> None:
+    task = ClassificationTask(
+        _Mean(), _head, 2, train_chunk_size=4, gradient_checkpointing=gradient_checkpointing
+    ).train()
     loss = task.bag_loss(task(_bag([6, 2])).logits, _bag([6, 2]))
     loss.backward()
     assert task.encoder.weight.grad.abs().sum() > 0
@@ -64,9 +66,11 @@ def test_both_encoder_and_head_learn_from_the_label(recompute: bool) -> None:
 
 def test_recomputing_gives_the_same_gradients() -> None:
     gradients = []
-    for recompute in (False, True):
+    for gradient_checkpointing in (False, True):
         torch.manual_seed(0)
-        task = ClassificationTask(_Mean(), _head, 2, encoder_chunk=3, recompute=recompute).train()
+        task = ClassificationTask(
+            _Mean(), _head, 2, train_chunk_size=3, gradient_checkpointing=gradient_checkpointing
+        ).train()
         task.bag_loss(task(_bag([6, 2])).logits, _bag([6, 2])).backward()
         gradients.append([parameter.grad for parameter in task.parameters() if parameter.grad is not None])
     for one, other in zip(*gradients, strict=True):
@@ -83,7 +87,13 @@ def test_survival_scores_are_risks() -> None:
 
 
 def _data(cohort: Path, stores: Path, **how: object) -> SlideDataModule:
-    settings = {"columns": {"label": "lesion"}, "patches_per_bag": 6, "batch_size": 3, "workers": 0, **how}
+    settings = {
+        "columns": {"label": "lesion"},
+        "patches_per_bag": 6,
+        "batch_size": 3,
+        "num_workers": 0,
+        **how,
+    }
     return SlideDataModule(stores, cohort / "labels.csv", **settings)  # type: ignore[arg-type]
 
 
@@ -99,7 +109,7 @@ def test_a_slide_in_parts_is_the_slide_at_once(cohort: Path, stores: Path, tmp_p
     task = ClassificationTask(_Mean(), _head, 2)
     results = []
     for chunk_size in (5, 1000):
-        data = _data(cohort, stores, chunk_size=chunk_size)
+        data = _data(cohort, stores, eval_chunk_size=chunk_size)
         predictions = _trainer(tmp_path).predict(task, data)
         results.append([prediction for prediction in predictions if prediction is not None])
     assert len(results[0]) == len(results[1]) == 24
@@ -120,12 +130,12 @@ def test_fit_and_test_run_on_real_stores(
     data, trainer = _data(cohort, stores, **how), _trainer(tmp_path)
     before = task.encoder.weight.detach().clone()
     trainer.fit(task, data)
-    assert 1 <= trainer.callback_metrics["train/effective_patches"] <= 6
+    assert 1 <= trainer.callback_metrics["train/effective_number_of_patches"] <= 6
     assert not torch.equal(before, task.encoder.weight)
     (result,) = trainer.test(task, data, verbose=False)
     assert 0 <= result[task.monitor.replace("val", "test")] <= 1
-    assert 1 <= result["test/effective_patches"] <= 200
-    assert 0 < result["test/share_holding_95"] <= 1
+    assert 1 <= result["test/effective_number_of_patches"] <= 200
+    assert 0 < result["test/fraction_holding_95"] <= 1
     assert result["test/max_n"] >= 1
 
 
@@ -147,7 +157,7 @@ def test_a_checkpoint_brings_its_class_names(cohort: Path, stores: Path, tmp_pat
 
 
 def _fit(task: BagTask, cohort: Path, stores: Path, folder: Path, **data: object) -> Trainer:
-    how = {"patches_per_bag": 8, "batch_size": 2, "workers": 0, **data}
+    how = {"patches_per_bag": 8, "batch_size": 2, "num_workers": 0, **data}
     trainer = Trainer(
         default_root_dir=folder,
         max_epochs=1,
@@ -208,7 +218,7 @@ def test_parts_that_a_limited_validation_left_do_not_reach_the_test(
     cohort: Path, stores: Path, tmp_path: Path
 ) -> None:
     task = ClassificationTask(_Mean(), _head, 2)
-    how = {"columns": {"label": "lesion"}, "chunk_size": 4, "workers": 0}
+    how = {"columns": {"label": "lesion"}, "eval_chunk_size": 4, "num_workers": 0}
     data = SlideDataModule(stores, cohort / "labels.csv", **how)  # type: ignore[arg-type]
     settings = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
     with pytest.raises(

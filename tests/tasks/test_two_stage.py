@@ -81,9 +81,9 @@ def test_every_head_is_here() -> None:
 @pytest.fixture(scope="module")
 def synthetic(cohort: Path, stores: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureDataModule:
     columns = {"label": "lesion"}
-    patches = SlideDataModule(stores, cohort / "labels.csv", columns=columns, workers=0)
+    patches = SlideDataModule(stores, cohort / "labels.csv", columns=columns, num_workers=0)
     features = _extract(patches, tmp_path_factory.mktemp("synthetic"))
-    return FeatureDataModule(features, cohort / "labels.csv", columns=columns, batch_size=2, workers=0)
+    return FeatureDataModule(features, cohort / "labels.csv", columns=columns, batch_size=2, num_workers=0)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -99,7 +99,7 @@ def ucsb(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureDataM
         images / "slides", folder / "cache", mpp=(0.4, 0.8), patch_size=128, assume_mpp=0.2, workers=2
     )
     how = {
-        "columns": {"slide": "image", "group": "tma"}, "classes": ["0", "1"], "fold": 0, "workers": 0,
+        "columns": {"slide": "image", "group": "tma"}, "classes": ["0", "1"], "fold": 0, "num_workers": 0,
     }  # fmt: skip
     features = _extract(SlideDataModule(folder / "cache", images / "labels.csv", **how), folder)
     return FeatureDataModule(features, images / "labels.csv", batch_size=4, **how)

@@ -42,7 +42,7 @@ def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size
                     "init_args": {"hidden_features": 16, "num_heads": 2, "dropout": 0.0},
                 },
                 "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.005}},
-                "encoder_chunk": 16,
+                "train_chunk_size": 16,
             },
         },
         "data": {
@@ -53,8 +53,8 @@ def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size
                 "columns": {"label": "lesion"},
                 "patches_per_bag": 8,
                 "batch_size": batch_size,
-                "chunk_size": 16,
-                "workers": 1,
+                "eval_chunk_size": 16,
+                "num_workers": 1,
             },
         },
         "trainer": {

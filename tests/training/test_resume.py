@@ -54,12 +54,17 @@ def _fit(
         lambda width, outputs: ABMILX(width, outputs, hidden_features=16, num_heads=2, dropout=0.25),
         2,
         augment=RandomCrops(32),
-        encoder_chunk=12,
-        recompute=True,
+        train_chunk_size=12,
+        gradient_checkpointing=True,
         schedule=lambda optimizer, steps: WarmupCosine(optimizer, steps, warmup=0.2),
     )
     data = SlideDataModule(
-        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, batch_size=4, workers=0
+        stores,
+        cohort / "labels.csv",
+        columns={"label": "lesion"},
+        patches_per_bag=8,
+        batch_size=4,
+        num_workers=0,
     )
     trainer = Trainer(
         default_root_dir=folder,
@@ -156,7 +161,7 @@ def test_a_run_that_has_ended_is_extended(cohort: Path, stores: Path, tmp_path: 
                 TimmEncoder("test_resnet", pretrained=False), ABMIL, 2, augment=RandomCrops(32)
             )
             data = SlideDataModule(
-                stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=4, batch_size=4, workers=0
+                stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=4, batch_size=4, num_workers=0
             )  # fmt: skip
             trainer = Trainer(
                 default_root_dir=tmp_path, max_epochs=end, accelerator="cpu", logger=False, enable_progress_bar=False,
@@ -198,8 +203,8 @@ def _command(folder: Path, cohort: Path, stores: Path) -> list[str]:
                 },
                 "head": {"class_path": "ABMILX", "init_args": {"hidden_features": 16, "num_heads": 2}},
                 "augment": {"class_path": "RandomCrops", "init_args": {"size": 32}},
-                "encoder_chunk": 12,
-                "recompute": True,
+                "train_chunk_size": 12,
+                "gradient_checkpointing": True,
                 "schedule": {"class_path": "WarmupCosine", "init_args": {"warmup": 0.2}},
             },
         },

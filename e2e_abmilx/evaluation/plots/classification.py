@@ -31,7 +31,7 @@ def plot_roc(
     cases: Sequence[str],
     *,
     name: str = "",
-    draws: int = 1000,
+    n_resamples: int = 1000,
     seed: int = 0,
     axes: Axes | None = None,
 ) -> Axes:
@@ -42,7 +42,7 @@ def plot_roc(
         label: 1 for a positive row, 0 for a negative one, shape ``(n,)``.
         cases: Case of each row, shape ``(n,)``.
         name: Of the curve, in the legend.
-        draws: Number of resamples.
+        n_resamples: Number of resamples.
         seed: Of the resamples.
         axes: Where to draw.
 
@@ -51,8 +51,8 @@ def plot_roc(
     """
     axes = axes or new_axes()
     pen, ranking = next_pen(axes), _Ranking(probability, label)
-    area = bootstrap(Auroc(probability, label), cases, draws=draws, seed=seed)
-    curves = (ranking.roc(weight) for weight in resamples(cases, draws=draws, seed=seed))
+    area = bootstrap(Auroc(probability, label), cases, n_resamples=n_resamples, seed=seed)
+    curves = (ranking.roc(weight) for weight in resamples(cases, n_resamples=n_resamples, seed=seed))
     false_share, true_share = next(curves)
     axes.plot(
         false_share, true_share, pen.dashes, color=pen.colour, linewidth=1.2, label=named(name, "AUC", area)
@@ -71,7 +71,7 @@ def plot_precision_recall(
     cases: Sequence[str],
     *,
     name: str = "",
-    draws: int = 1000,
+    n_resamples: int = 1000,
     seed: int = 0,
     axes: Axes | None = None,
 ) -> Axes:
@@ -84,7 +84,7 @@ def plot_precision_recall(
         label: 1 for a positive row, 0 for a negative one, shape ``(n,)``.
         cases: Case of each row, shape ``(n,)``.
         name: Of the curve, in the legend.
-        draws: Number of resamples.
+        n_resamples: Number of resamples.
         seed: Of the resamples.
         axes: Where to draw.
 
@@ -93,7 +93,7 @@ def plot_precision_recall(
     """
     axes = axes or new_axes()
     pen, ranking = next_pen(axes), _Ranking(probability, label)
-    estimate = bootstrap(_AveragePrecision(ranking), cases, draws=draws, seed=seed)
+    estimate = bootstrap(_AveragePrecision(ranking), cases, n_resamples=n_resamples, seed=seed)
     recall, precision = ranking.precision_recall(np.ones(ranking.rows, np.int64))
     axes.step(
         [0, *recall], [precision[0], *precision], pen.dashes, where="pre", color=pen.colour, linewidth=1.2,

@@ -50,7 +50,7 @@ def plot_attention_sparsity(metrics: pd.DataFrame, *, axes: Axes | None = None) 
     Raises:
         InputError: If the run did not log it.
     """
-    columns = {"training": "train/share_holding_95", "validation": "val/share_holding_95"}
+    columns = {"training": "train/fraction_holding_95", "validation": "val/fraction_holding_95"}
     measure = "share of patches that hold\n95 % of the attention"
     axes = plot_learning_curves(metrics, columns, measure=measure, axes=axes)
     axes.set_ylim(0, 1)

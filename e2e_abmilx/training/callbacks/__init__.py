@@ -2,7 +2,7 @@
 
 from e2e_abmilx.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.training.callbacks.data_wait import DataWait
-from e2e_abmilx.training.callbacks.early_stopping import PatientStopping
+from e2e_abmilx.training.callbacks.early_stopping import DeferredEarlyStopping
 from e2e_abmilx.training.callbacks.features import FeatureWriter
 from e2e_abmilx.training.callbacks.heatmap import AttentionHeatmap
 from e2e_abmilx.training.callbacks.memory_advice import MemoryAdvice
@@ -15,10 +15,10 @@ __all__ = [
     "AttentionHeatmap",
     "BestCheckpoint",
     "DataWait",
+    "DeferredEarlyStopping",
     "FeatureWriter",
     "LastCheckpoint",
     "MemoryAdvice",
-    "PatientStopping",
     "PredictionTable",
     "ProgressLines",
     "RunRecord",

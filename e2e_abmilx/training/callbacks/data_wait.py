@@ -55,8 +55,8 @@ class DataWait(Callback):
         if not isinstance(loader, BagLoader) or self._batches < _ENOUGH or self._share <= _TOO_MUCH:
             return
         logger.warning(
-            "epoch %d spent %.0f %% of its time waiting for patches, with data.workers %d on %d cores: raise"
-            " data.workers, put the cache on a faster disk, or let the device decode (data.decode_on_device: true)",
+            "epoch %d spent %.0f %% of its time waiting for patches, with data.num_workers %d on %d cores: raise"
+            " data.num_workers, put the cache on a faster disk, or let the device decode (data.decode_on_device: true)",
             trainer.current_epoch,
             100 * self._share,
             loader.num_workers,

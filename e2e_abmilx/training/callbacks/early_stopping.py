@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from e2e_abmilx.tasks import BagTask
 
 
-class PatientStopping(EarlyStopping):
+class DeferredEarlyStopping(EarlyStopping):
     """Lightning's ``EarlyStopping``, but a run that has recovered by ``trainer.min_epochs`` goes on.
 
     Lightning remembers that the patience was at an end once, and stops at ``min_epochs`` even where the metric has

@@ -28,16 +28,16 @@ def advice(task: BagTask, *, training: bool) -> str:
     """
     if not training:
         return (
-            "out of memory in evaluation, which holds one part of a slide at a time: lower data.chunk_size,"
+            "out of memory in evaluation, which holds one part of a slide at a time: lower data.eval_chunk_size,"
             " or take half the precision (trainer.precision: bf16-mixed)"
         )
-    if not task.recompute:
+    if not task.gradient_checkpointing:
         return (
-            "out of memory in training: set model.recompute to true (now false), which keeps no activations and changes"
-            f" no result, and then lower model.encoder_chunk (now {task.encoder_chunk} patches)"
+            "out of memory in training: set model.gradient_checkpointing to true (now false), which keeps no activations and changes"
+            f" no result, and then lower model.train_chunk_size (now {task.train_chunk_size} patches)"
         )
     return (
-        f"out of memory in training: lower model.encoder_chunk (now {task.encoder_chunk} patches, with model.recompute"
+        f"out of memory in training: lower model.train_chunk_size (now {task.train_chunk_size} patches, with model.gradient_checkpointing"
         " already true); if one chunk is small already, lower data.patches_per_bag or data.batch_size"
     )
 

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from scripted import Scripted
 from torch.utils.data import DataLoader
 
-from e2e_abmilx.training.callbacks.early_stopping import PatientStopping
+from e2e_abmilx.training.callbacks.early_stopping import DeferredEarlyStopping
 
 TIES_COUNT = -1e-6  # as improvements, in float32 too
 
@@ -40,7 +40,7 @@ def _fit(stopping: EarlyStopping, scores: list[float], *, min_epochs: int) -> li
 def test_against_the_authors_traces(shared: Path, name: str) -> None:
     """Theirs stops after an epoch numbered above ``stop_epoch``, from 0: after ``stop_epoch + 2`` at the earliest."""
     run = json.loads((shared / "reference/schedule_reference.json").read_text())["early_stopping"][name]
-    stopping = PatientStopping("val/auc", mode="max", patience=run["patience"], min_delta=TIES_COUNT)
+    stopping = DeferredEarlyStopping("val/auc", mode="max", patience=run["patience"], min_delta=TIES_COUNT)
     waited = _fit(stopping, run["scores"], min_epochs=run["stop_epoch"] + 2)
     epochs, _, counters, stops = zip(*run["trace"], strict=True)
     assert (len(epochs), list(counters)) == (len(waited), waited)
@@ -50,8 +50,8 @@ def test_against_the_authors_traces(shared: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("stopping", "epochs"),
     [
-        (EarlyStopping, 6),  # what is mended; should it end at 10 one day, PatientStopping can go
-        (PatientStopping, 10),
+        (EarlyStopping, 6),  # what is mended; should it end at 10 one day, DeferredEarlyStopping can go
+        (DeferredEarlyStopping, 10),
     ],
 )
 def test_a_recovered_run_goes_on(stopping: type[EarlyStopping], epochs: int) -> None:
@@ -61,4 +61,4 @@ def test_a_recovered_run_goes_on(stopping: type[EarlyStopping], epochs: int) -> 
 
 def test_patience_goes_on_over_the_first_epochs() -> None:
     scores = [0.9, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
-    assert len(_fit(PatientStopping("val/auc", mode="max", patience=4), scores, min_epochs=3)) == 5
+    assert len(_fit(DeferredEarlyStopping("val/auc", mode="max", patience=4), scores, min_epochs=3)) == 5

@@ -50,7 +50,7 @@ def _data(stores: Path, folder: Path, **how: object) -> SlideDataModule:
     folder.mkdir(exist_ok=True)
     rows = [f"{case},{slide},0,test" for case, slide in zip(["two", "two", "one"], SLIDES, strict=True)]
     (folder / "labels.csv").write_text("\n".join(["case,slide,label,split", *rows]))
-    settings = {"classes": ["0", "1"], "chunk_size": 7, "workers": 0, **how}
+    settings = {"classes": ["0", "1"], "eval_chunk_size": 7, "num_workers": 0, **how}
     return SlideDataModule(stores, folder / "labels.csv", **settings)  # type: ignore[arg-type]
 
 
@@ -94,7 +94,7 @@ def test_files_are_tridents(stores: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupted_run_goes_on(stores: Path, tmp_path: Path, workers: int) -> None:
-    how = {"workers": workers}
+    how = {"num_workers": workers}
     straight, first, second = _Means(), _Means(), _Means()
     _predict(_task(straight), _data(stores, tmp_path, **how), tmp_path / "straight")
     with pytest.raises(KeyError, match="the power is gone"):
@@ -154,11 +154,11 @@ def test_a_checkpoints_encoder_is_the_one_that_writes(stores: Path, tmp_path: Pa
 
 def test_features_train_a_head(cohort: Path, stores: Path, tmp_path: Path) -> None:
     """From slides to features and on to a two-stage task, every name found."""
-    data = SlideDataModule(stores, cohort / "labels.csv", columns={"label": "lesion"}, workers=0)
+    data = SlideDataModule(stores, cohort / "labels.csv", columns={"label": "lesion"}, num_workers=0)
     _predict(_task(_Means()), data, tmp_path)
     features = FeatureDataModule(
         tmp_path / "features", cohort / "labels.csv", columns={"label": "lesion"}, max_patches=8, batch_size=2,
-        workers=0,
+        num_workers=0,
     )  # fmt: skip
     trainer = Trainer(
         default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False, max_epochs=1,
@@ -200,7 +200,7 @@ def test_precision_is_stated_and_recorded(stores: Path, tmp_path: Path, stated: 
         [
             "predict", "--model", "ClassificationTask", "--model.num_outputs", "2", "--model.head", "ABMIL",
             "--model.encoder", "ResNetEncoder", "--model.encoder.pretrained", "false",
-            "--data", "SlideDataModule", "--data.cache", str(stores), "--data.workers", "0",
+            "--data", "SlideDataModule", "--data.cache", str(stores), "--data.num_workers", "0",
             "--trainer.callbacks+=FeatureWriter", "--trainer.default_root_dir", str(tmp_path),
             "--trainer.accelerator", "cpu", "--trainer.limit_predict_batches", "1", *options,
         ]
@@ -226,7 +226,7 @@ def test_a_folder_holds_one_precision(stores: Path, tmp_path: Path) -> None:
 def test_patches_of_unknown_place_have_features_without_one(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     write_store(tmp_path / "cache/s.zarr", {0.5: (rng.integers(0, 255, (3, 8, 8, 3), np.uint8), None)})
-    _predict(_task(_Means()), SlideDataModule(tmp_path / "cache", workers=0), tmp_path)
+    _predict(_task(_Means()), SlideDataModule(tmp_path / "cache", num_workers=0), tmp_path)
     with h5py.File(tmp_path / "features/s.h5") as file:
         assert sorted(file) == ["features"]
 
@@ -237,7 +237,7 @@ def test_other_bags_are_refused(stores: Path, tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     torch.save(torch.zeros(4, 12), tmp_path / "features/slide.pt")
     with pytest.raises(InputError, match="predict with a SlideDataModule"):
-        _predict(_task(Precomputed(12)), FeatureDataModule(tmp_path / "features", workers=0), tmp_path)  # type: ignore[arg-type]
+        _predict(_task(Precomputed(12)), FeatureDataModule(tmp_path / "features", num_workers=0), tmp_path)  # type: ignore[arg-type]
 
 
 def test_features_that_are_no_numbers_are_not_written(stores: Path, tmp_path: Path) -> None:

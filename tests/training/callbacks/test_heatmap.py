@@ -43,9 +43,9 @@ def _two_cases(cohort: Path, stores: Path, folder: Path, *, outputs: int = 2) ->
     table[["lesion", "time", "event", "split"]] = [["normal", 50.0, 1, "test"]] * 3
     table.to_csv(folder / "labels.csv", index=False)
     return SlideDataModule(
-        stores, folder / "labels.csv", columns={"label": "lesion"}, chunk_size=7,
+        stores, folder / "labels.csv", columns={"label": "lesion"}, eval_chunk_size=7,
         classes=["normal", "tumour", "other"][:outputs],
-        eval_scales="all", workers=0,
+        eval_scales="all", num_workers=0,
     )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_of_many_classes_the_most_probable_one_is_explained(
     torch.manual_seed(0)
     (tmp_path / "labels.csv").write_text("slide,label,split\nslide-002,c,test\n")
     task = task_class(_Mean(), ABMIL, 3)
-    data = SlideDataModule(stores, tmp_path / "labels.csv", classes=["a", "b", "c"], workers=0)
+    data = SlideDataModule(stores, tmp_path / "labels.csv", classes=["a", "b", "c"], num_workers=0)
     (prediction,) = _predict(_trainer(tmp_path, "contribution"), task, data)
     _, attention, _ = prediction.output
     most = int(prediction.output.logits.argmax())
@@ -148,14 +148,14 @@ def test_a_head_without_contributions_is_refused_before_any_slide_is_predicted(
 ) -> None:
     task = ClassificationTask(_Mean(), DSMIL, 2)
     with pytest.raises(ContributionError, match="DSMIL does not classify a mean of its patches"):
-        _trainer(tmp_path, "contribution").predict(task, SlideDataModule(stores, workers=0))
+        _trainer(tmp_path, "contribution").predict(task, SlideDataModule(stores, num_workers=0))
 
 
 def test_a_slide_that_cannot_be_drawn_is_refused_before_any_is_predicted(tmp_path: Path) -> None:
     write_store(tmp_path / "cache" / "own.zarr", {0.5: (np.zeros((2, 8, 8, 3), np.uint8), None)})
     task = ClassificationTask(_Mean(), ABMIL, 2)
     with pytest.raises(HeatmapError, match=r"own\.zarr does not know its slide_size"):
-        _trainer(tmp_path).predict(task, SlideDataModule(tmp_path / "cache", workers=0))
+        _trainer(tmp_path).predict(task, SlideDataModule(tmp_path / "cache", num_workers=0))
     assert not (tmp_path / "heatmaps").exists()
 
 
@@ -164,4 +164,4 @@ def test_features_without_places_are_refused(tmp_path: Path) -> None:
     torch.save(torch.zeros(4, 3), tmp_path / "features" / "slide.pt")
     task = ClassificationTask(Precomputed(3), ABMIL, 2)
     with pytest.raises(HeatmapError, match="FeatureBags does not say; predict with a SlideDataModule"):
-        _trainer(tmp_path).predict(task, FeatureDataModule(tmp_path / "features", workers=0))
+        _trainer(tmp_path).predict(task, FeatureDataModule(tmp_path / "features", num_workers=0))

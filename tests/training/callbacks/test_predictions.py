@@ -23,7 +23,7 @@ def test_one_row_a_case_as_the_table_spells_it(cohort: Path, stores: Path, tmp_p
     torch.manual_seed(0)
     task = ClassificationTask(_Mean(), MeanPool, 3)
     columns = {"label": "grade"}
-    data = SlideDataModule(stores, cohort / "labels.csv", columns=columns, chunk_size=7, workers=0)
+    data = SlideDataModule(stores, cohort / "labels.csv", columns=columns, eval_chunk_size=7, num_workers=0)
     trainer = Trainer(
         default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False,
         callbacks=[PredictionTable()],
@@ -54,7 +54,7 @@ def test_several_labels_a_case(cohort: Path, stores: Path, tmp_path: Path) -> No
     marks = ["severe", *("" if number % 2 else "1" for number in range(len(lines) - 1))]
     table = tmp_path / "labels.csv"
     table.write_text("\n".join(f"{line},{mark}" for line, mark in zip(lines, marks, strict=True)))
-    how = {"target": "multi_label", "classes": ["severe", "lesion"], "workers": 0}
+    how = {"target": "multi_label", "classes": ["severe", "lesion"], "num_workers": 0}
     data = SlideDataModule(stores, table, **how)  # type: ignore[arg-type]
     rows = _rows(tmp_path, MultiLabelTask(_Mean(), MeanPool, 2), data, "test")
     names = ["severe", "lesion"]
@@ -80,7 +80,7 @@ def test_several_labels_a_case(cohort: Path, stores: Path, tmp_path: Path) -> No
 def test_nothing_is_known_without_a_label_table(
     task: type[BagTask], known: list[str], stores: Path, tmp_path: Path
 ) -> None:
-    rows = _rows(tmp_path, task(_Mean(), MeanPool, 2), SlideDataModule(stores, workers=0), "predict")
+    rows = _rows(tmp_path, task(_Mean(), MeanPool, 2), SlideDataModule(stores, num_workers=0), "predict")
     assert len(rows) == 24
     assert list(rows[0])[1 : 1 + len(known)] == known
     assert not any(row[name] for row in rows for name in known)

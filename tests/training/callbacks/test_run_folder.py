@@ -43,7 +43,7 @@ def _write(folder: Path, *, split: str = "usual", classes: int = 2) -> Path:
         "data": {
             "class_path": "FeatureDataModule",
             "init_args": {
-                "features": str(folder / "features"), "labels": str(folder / "labels.csv"), "batch_size": 2, "workers": 0,
+                "features": str(folder / "features"), "labels": str(folder / "labels.csv"), "batch_size": 2, "num_workers": 0,
             },
         },
         "trainer": {
@@ -198,7 +198,7 @@ def test_an_auc_that_cannot_be_told_chooses_nothing(
     split: str, cases: str, tmp_path: Path, told: pytest.LogCaptureFixture
 ) -> None:
     _fit(_write(tmp_path, split=split), "--trainer.max_epochs", "6")
-    assert told.text.count(f"the val split has no auc, kappa, kappa_quadratic: {cases} of class") == 1
+    assert told.text.count(f"the val split has no auc, kappa, qwk: {cases} of class") == 1
     assert "TrainerFn" not in told.text
     assert "best.ckpt is chosen by the lowest val/loss" in told.text
     run = tmp_path / "run"
@@ -211,11 +211,11 @@ def test_an_auc_that_cannot_be_told_chooses_nothing(
 
 def test_stopping_by_an_auc_that_cannot_be_told_is_refused(tmp_path: Path) -> None:
     stop = [
-        "--trainer.callbacks+=e2e_abmilx.training.callbacks.early_stopping.PatientStopping",
+        "--trainer.callbacks+=e2e_abmilx.training.callbacks.early_stopping.DeferredEarlyStopping",
         "--trainer.callbacks.monitor=val/auc",
     ]
     with pytest.raises(
-        SystemExit, match=r"PatientStopping cannot stop by val/auc \(all 6 cases are of class 1\)"
+        SystemExit, match=r"DeferredEarlyStopping cannot stop by val/auc \(all 6 cases are of class 1\)"
     ):
         _fit(_write(tmp_path, split="one class"), *stop)
     _fit(_write(tmp_path), *stop)  # and without a mode it is the metric's own
@@ -322,7 +322,7 @@ def test_a_metric_that_turns_out_to_have_no_value_chooses_nothing(
 
 
 @pytest.mark.parametrize(
-    "kind", ["EarlyStopping", "e2e_abmilx.training.callbacks.early_stopping.PatientStopping"]
+    "kind", ["EarlyStopping", "e2e_abmilx.training.callbacks.early_stopping.DeferredEarlyStopping"]
 )
 def test_nobody_stops_by_what_has_no_value(kind: str, tmp_path: Path) -> None:
     stop = [

@@ -50,7 +50,7 @@ def data(tmp_path: Path) -> FeatureDataModule:
         torch.save(torch.randn(4, 6), tmp_path / f"features/s{number:02d}.pt")
         rows.append(f"s{number:02d},{number % 2},{('train', 'train', 'val', 'test')[number // 2 % 4]}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    return FeatureDataModule(tmp_path / "features", tmp_path / "labels.csv", workers=0)
+    return FeatureDataModule(tmp_path / "features", tmp_path / "labels.csv", num_workers=0)
 
 
 def _trainer(run: Path, *callbacks: Callback) -> Trainer:

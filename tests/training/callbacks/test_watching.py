@@ -29,7 +29,7 @@ def _data(folder: Path, *, cases: int = 30, spoilt: str = "") -> FeatureDataModu
         torch.save(features, folder / f"features/{name}.pt")
         lines.append(f"{name},{number % 2},{'val' if number < 4 else 'train'}")
     (folder / "labels.csv").write_text("\n".join(lines))
-    return FeatureDataModule(folder / "features", folder / "labels.csv", workers=0)
+    return FeatureDataModule(folder / "features", folder / "labels.csv", num_workers=0)
 
 
 def _task(encoder: nn.Module | None = None, **how: object) -> ClassificationTask:
@@ -78,7 +78,7 @@ class _Slow(FeatureDataModule):
 
 def test_waiting_for_data_is_measured_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = _data(tmp_path)
-    slow = _Slow(data.features, data.labels, workers=0)
+    slow = _Slow(data.features, data.labels, num_workers=0)
     with caplog.at_level(logging.WARNING, logger="e2e_abmilx"):
         trainer = _trainer(tmp_path, DataWait())
         trainer.fit(_task(), slow)
@@ -86,8 +86,8 @@ def test_waiting_for_data_is_measured_and_warned_of(tmp_path: Path, caplog: pyte
     loader = trainer.train_dataloader
     assert loader.clock.waited_s >= 26 * 0.1
     assert 0.1 < share < 1
-    assert "of its time waiting for patches, with data.workers 0" in caplog.text
-    assert "raise data.workers" in caplog.text
+    assert "of its time waiting for patches, with data.num_workers 0" in caplog.text
+    assert "raise data.num_workers" in caplog.text
 
 
 class _Spoilt(Callback):
@@ -128,7 +128,7 @@ class _SlowToEnd(Callback):
 def test_time_between_batches_is_not_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Waiting is what the loader was waited for, as a share of all of the time, and not of what a step takes the CPU."""
     trainer = _trainer(tmp_path, DataWait(), _SlowToEnd())
-    trainer.fit(_task(), _Slow(_data(tmp_path, cases=12).features, tmp_path / "labels.csv", workers=0))
+    trainer.fit(_task(), _Slow(_data(tmp_path, cases=12).features, tmp_path / "labels.csv", num_workers=0))
     share = float(trainer.callback_metrics["train/data_wait"])
     assert (
         0 < share < 0.6
@@ -155,17 +155,20 @@ class _Hungry(Precomputed):
         RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
 def test_memory_that_runs_out_names_two_settings(
-    error: Exception, recompute: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    error: Exception, gradient_checkpointing: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(type(error)):
         _trainer(tmp_path, MemoryAdvice()).fit(
-            _task(_Hungry(error), encoder_chunk=48, recompute=recompute), _data(tmp_path)
+            _task(_Hungry(error), train_chunk_size=48, gradient_checkpointing=gradient_checkpointing),
+            _data(tmp_path),
         )
-    assert "model.encoder_chunk (now 48 patches" in caplog.text
+    assert "model.train_chunk_size (now 48 patches" in caplog.text
     assert (
-        "model.recompute already true" if recompute else "model.recompute to true (now false)"
+        "model.gradient_checkpointing already true"
+        if gradient_checkpointing
+        else "model.gradient_checkpointing to true (now false)"
     ) in caplog.text
 
 
