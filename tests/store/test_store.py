@@ -646,7 +646,7 @@ class TestOpening:
 
     def test_another_version(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as later:
-            later.setattr(store_module.format, "FORMAT_VERSION", 2)
+            later.setattr(writer, "FORMAT_VERSION", 2)
             write_store(tmp_path / "a.zarr", {0.5: (textures(1), None)})
         with pytest.raises(StoreError, match="has format version 2 and this release reads 1"):
             PatchStore(tmp_path / "a.zarr")
