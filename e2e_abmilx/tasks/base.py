@@ -1,11 +1,13 @@
 """What tasks share in training: encode a bag, pool it, learn from it."""
 
+import io
 import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, Self
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
 from e2e_abmilx.tasks.evaluating import CaseTask, mean_sparsity
 from e2e_abmilx.tasks.loss_watch import LossWatch
+from e2e_abmilx.tasks.old_names import METRICS, update_hyperparameters
 from e2e_abmilx.tasks.sync_norms import use_timm_sync
 
 logger = logging.getLogger(__name__)
@@ -310,7 +313,26 @@ class BagTask(CaseTask):
         self.threshold = Threshold(**fitted) if fitted else None
         for name, state in checkpoint.get("train_means", {}).items():
             for key, value in state.items():
-                setattr(self.train_means[name], key, value)
+                setattr(self.train_means[METRICS.get(name, name)], key, value)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override] # Lightning's decorator hides the method's type
+        cls,
+        checkpoint_path: str | Path | IO[bytes],
+        **how: Any,  # noqa: ANN401
+    ) -> Self:
+        """Build a task from a checkpoint, as Lightning does; checkpoints of earlier names are read too.
+
+        Args:
+            checkpoint_path: The file.
+            **how: Lightning's other arguments, and arguments of the task that the file's are replaced by.
+        """
+        saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        saved["hyper_parameters"] = update_hyperparameters(saved.get("hyper_parameters", {}))
+        renamed = io.BytesIO()
+        torch.save(saved, renamed)
+        renamed.seek(0)
+        return super().load_from_checkpoint(renamed, **how)
 
     def _save_plain_hyperparameters(self) -> None:
         """Keep YAML's class paths, which rebuild the task, but not live modules, which a checkpoint cannot hold."""

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torchmetrics import MetricCollection
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.tasks.old_names import METRICS
 
 Mode = Literal["min", "max"]
 
@@ -55,7 +56,9 @@ class Monitors:
             InputError: There is no such metric, what is stated contradicts it, or nothing is known and nothing stated.
         """
         if self.is_complete and name not in self.modes:
-            near = difflib.get_close_matches(name, self.modes, n=1)
+            split, _, metric = name.rpartition("/")
+            new = f"{split}/{METRICS[metric]}" if metric in METRICS else name
+            near = difflib.get_close_matches(new, self.modes, n=1)
             meant = f" (is it {near[0]}?)" if near else ""
             raise InputError(
                 f"there is no metric {name!r}{meant}; choose and stop by one of {', '.join(sorted(self.modes))}"

@@ -5,8 +5,9 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -19,6 +20,7 @@ import e2e_abmilx.tasks.schedules  # noqa: F401 - with these imported a config n
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.tasks import BagTask
+from e2e_abmilx.tasks.old_names import update_hyperparameters
 from e2e_abmilx.training.callbacks import (
     BestCheckpoint,
     DataWait,
@@ -32,6 +34,7 @@ from e2e_abmilx.training.callbacks import (
 )
 from e2e_abmilx.training.callbacks.run_folder import RUN_FILES, RunFolder, find_checkpoint, folder_of
 from e2e_abmilx.training.loggers import RunLogger
+from e2e_abmilx.training.old_options import refuse_old_options
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +96,20 @@ class BagCLI(LightningCLI):
         verb = self.config.get("subcommand")
         if verb is not None:
             self._find_checkpoint(verb, self.config[verb])
+
+    def _parse_ckpt_path(self) -> None:
+        """Restore the model's settings from the checkpoint, those of earlier names too."""
+        verb = self.config.get("subcommand")
+        path = verb and self.config[verb].get("ckpt_path")
+        if not path or not Path(path).is_file():
+            return
+        saved = torch.load(path, map_location="cpu", weights_only=True).get("hyper_parameters", {})
+        settings = update_hyperparameters(saved)
+        settings.pop("_instantiator", None)
+        if "_class_path" in settings:
+            settings = {"class_path": settings.pop("_class_path"), "dict_kwargs": settings}
+        if settings:
+            self.config = self.parser.parse_object({verb: {"model": settings}}, self.config)
 
     def _find_checkpoint(self, verb: str, config: Any) -> None:  # noqa: ANN401 - jsonargparse's namespace
         """Settle which file the model comes from; only a fit, and features, begin without one."""
@@ -192,6 +209,7 @@ class BagArgumentParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **how: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **{"allow_abbrev": False, **how})
+        self._words: Sequence[str] = ()
 
     def parse_args(self, args: Any = None, *more: Any, **how: Any) -> Any:  # noqa: ANN401
         """Parse options.
@@ -199,11 +217,21 @@ class BagArgumentParser(LightningArgumentParser):
         jsonargparse hands an option of a class within a class on as a word, ``--weights=null`` as ``--weights=None``,
         which then is a text, or a file of that name.
         """
-        if (
-            not self.exit_on_error and args
-        ):  # parsers of classes do not exit; the user's own words are left alone
+        if self.exit_on_error:
+            self._words = sys.argv[1:] if args is None else args
+        elif args:  # parsers of classes do not exit; the user's own words are left alone
             args = [re.sub(r"^(--[^=]+)=None$", r"\1=null", word) for word in args]
         return super().parse_args(args, *more, **how)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with what is wrong.
+
+        Raises:
+            InputError: An option has a new name.
+        """
+        if self.exit_on_error:
+            refuse_old_options(self._words)
+        super().error(message, ex)
 
 
 def run(args: list[str] | None, *, epilog: str) -> Path | None:

@@ -30,7 +30,7 @@ from PIL import Image
 from zarr.codecs import Crc32cCodec
 
 from e2e_abmilx import store as store_module
-from e2e_abmilx.store import JpegCodec, PatchStore, StoreError, scale_writer, shards
+from e2e_abmilx.store import JpegCodec, PatchStore, StoreError, scale_writer, shards, writer
 from e2e_abmilx.store.codec import Subsampling
 from e2e_abmilx.store.writer import StoreWriter, leftovers, write_store
 
@@ -647,6 +647,7 @@ class TestOpening:
     def test_another_version(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as later:
             later.setattr(writer, "FORMAT_VERSION", 2)
+            later.setattr(store_module.format, "FORMAT_VERSION", 2)
             write_store(tmp_path / "a.zarr", {0.5: (textures(1), None)})
         with pytest.raises(StoreError, match="has format version 2 and this release reads 1"):
             PatchStore(tmp_path / "a.zarr")

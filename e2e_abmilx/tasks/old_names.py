@@ -1,0 +1,56 @@
+"""Names of release 0.1 before its rooms were laid out: what they are called now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Arguments of tasks.
+TASK_ARGUMENTS = {"encoder_chunk": "train_chunk_size", "recompute": "gradient_checkpointing"}
+
+#: Arguments of data modules.
+DATA_ARGUMENTS = {
+    "chunk_size": "eval_chunk_size",
+    "coarse_share": "coarse_fraction",
+    "short_bags": "padding",
+    "val_share": "val_fraction",
+    "workers": "num_workers",
+}
+
+#: Beginnings of class paths.
+CLASS_PATHS = {
+    "e2e_abmilx.callbacks.early_stopping.PatientStopping": "e2e_abmilx.training.callbacks.DeferredEarlyStopping",
+    "e2e_abmilx.callbacks.PatientStopping": "e2e_abmilx.training.callbacks.DeferredEarlyStopping",
+    "e2e_abmilx.callbacks.": "e2e_abmilx.training.callbacks.",
+    "e2e_abmilx.loggers.": "e2e_abmilx.training.loggers.",
+    "e2e_abmilx.schedules.": "e2e_abmilx.tasks.schedules.",
+    "PatientStopping": "DeferredEarlyStopping",
+}
+
+#: Metrics, without their split.
+METRICS = {
+    "accuracy_macro": "balanced_accuracy",
+    "effective_patches": "effective_number_of_patches",
+    "kappa_quadratic": "qwk",
+    "share_holding_95": "fraction_holding_95",
+}
+
+
+def new_class_path(path: str) -> str:
+    """Return a class path under its new name; any other path as it is."""
+    for old, new in CLASS_PATHS.items():
+        if path.startswith(old):
+            return new + path[len(old) :]
+    return path
+
+
+def update_hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a task, as an earlier checkpoint holds them, under their new names."""
+    return {TASK_ARGUMENTS.get(name, name): _update_class_paths(value) for name, value in settings.items()}
+
+
+def _update_class_paths(value: Any) -> Any:  # noqa: ANN401 - whatever a checkpoint holds
+    if isinstance(value, Mapping):
+        return {
+            name: new_class_path(inner) if name == "class_path" else _update_class_paths(inner)
+            for name, inner in value.items()
+        }
+    return value

@@ -1,0 +1,75 @@
+"""Options under names of earlier releases: refused, with the names that they have now."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.tasks.old_names import DATA_ARGUMENTS, TASK_ARGUMENTS, new_class_path
+
+_OPTIONS = {
+    **{f"model.{old}": f"model.{new}" for old, new in TASK_ARGUMENTS.items()},
+    **{f"data.{old}": f"data.{new}" for old, new in DATA_ARGUMENTS.items()},
+}
+_GROUPS = ("model", "data")  # which may be given as files of their own
+_LEFT_OUT = ("init_args", "dict_kwargs", "fit", "validate", "test", "predict")  # of a dotted name
+
+
+def refuse_old_options(words: Sequence[str]) -> None:
+    """Refuse options and class paths under earlier names, on the command line and in its config files.
+
+    Raises:
+        InputError: There are some; the message names them as they are called now.
+    """
+    found = dict.fromkeys(
+        f"{old} is now {new}" for name, value in _settings(words) for old, new in _renamed(name, value)
+    )
+    if found:
+        raise InputError(
+            f"options have new names: {', '.join(found)}; rename them in the config or the command"
+        )
+
+
+def _renamed(name: str, value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a value of a config
+    if name in _OPTIONS:
+        yield name, _OPTIONS[name]
+    if isinstance(value, str) and new_class_path(value) != value:
+        yield value, new_class_path(value)
+
+
+def _settings(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of all options, those of config files included."""
+    for number, word in enumerate(words):
+        if not word.startswith("--"):
+            continue
+        name, equals, text = word.removeprefix("--").partition("=")
+        value = text if equals else next(iter(words[number + 1 : number + 2]), "")
+        yield _plain(name), value
+        group = name if name in _GROUPS else ""
+        if name == "config" or (group and Path(value).is_file()):
+            yield from _flatten(_read(Path(value)), group)
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None  # the parser of options says what is wrong
+
+
+def _flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _flatten(inner, name)
+    else:
+        yield _plain(name), value
+
+
+def _plain(name: str) -> str:
+    """A dotted name without the parts that may be left out."""
+    return ".".join(part for part in name.rstrip("+").split(".") if part not in _LEFT_OUT)
