@@ -25,6 +25,7 @@ from e2e_abmilx.cache.overview import draw_overview, draw_sheet
 from e2e_abmilx.cache.tiling import Tiling, check, parse_scales
 from e2e_abmilx.cache.workers import run_jobs
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.locks import hold, is_held
 from e2e_abmilx.io.progress import show_progress, track
 from e2e_abmilx.slides.slide_files import find_slides
@@ -241,9 +242,8 @@ def _draw_sheet(out: Path) -> None:
             (path.stem, path) for path in sorted((out / OVERVIEWS).glob("*.png")) if _is_done(path, out)
         ]
         if pictures:
-            partial = out / ".overview.png.partial"
-            draw_sheet(pictures).save(partial, format="png")
-            partial.replace(out / "overview.png")
+            with atomic_write(out / "overview.png") as partial:
+                draw_sheet(pictures).save(partial, format="png")
 
 
 def _is_done(picture: Path, out: Path) -> bool:

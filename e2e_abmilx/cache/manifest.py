@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.locks import hold
 
 MANIFEST = "manifest.csv"
@@ -67,12 +68,10 @@ def update_manifest(folder: Path, rows: Iterable[CachedSlide]) -> None:
     path = folder / MANIFEST
     with hold(folder / ".manifest.lock", wait=True):
         merged = {**read_manifest(folder), **{row.slide: row for row in rows}}
-        partial = path.with_name(f".{MANIFEST}.partial")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
+        with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(CachedSlide._fields)
             table.writerows(merged[slide] for slide in sorted(merged))
-        partial.replace(path)
 
 
 def _parse(row: dict[str, str]) -> CachedSlide:

@@ -11,6 +11,7 @@ import pandas as pd
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import Difference, Estimate, bootstrap, paired_bootstrap
 from e2e_abmilx.evaluation.estimators import MeanOver
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.reports.comparison import refuse_other_truth
 from e2e_abmilx.reports.measures import Measure, measures_of
@@ -118,8 +119,7 @@ def markdown(table: ModelTable) -> str:
 
 def write_models(table: ModelTable, path: Path) -> None:
     """Write a CSV with a row a model; empty: not known."""
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(
             ["model", "runs", "mean", "std", "low", "high", "difference", "difference_low", "difference_high", "p_value",
@@ -141,7 +141,6 @@ def write_models(table: ModelTable, path: Path) -> None:
                 *against,
             ]
             rows.writerow([one.name, *map(_known, [*numbers, *one[4:]])])
-    partial.replace(path)
 
 
 def _mean_over_runs(runs: Sequence[Run], measure: Measure, cases: pd.Index) -> MeanOver:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from e2e_abmilx import __version__
 from e2e_abmilx.evaluation.bootstrap import Estimate
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
 from e2e_abmilx.reports.figures import Drawing, draw_figures, named_summaries
 from e2e_abmilx.reports.markup import Markup, drawing, element, escape, join, photograph, table
@@ -47,9 +48,8 @@ def write_page(report: Report, path: Path) -> None:
     page = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         {name: escape(part) for name, part in parts.items()}
     )
-    partial = path.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def _subtitle(summary: Summary) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e_abmilx.evaluation.bootstrap import Estimate
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.reports.comparison import Comparison
 from e2e_abmilx.reports.measures import Measure
 from e2e_abmilx.reports.report import Report
@@ -46,13 +47,11 @@ def write_csv(report: Report, path: Path) -> None:
     ``row`` is the folder of a run, ``mean`` (with the standard deviation over runs), ``pooled`` or ``difference``;
     other standard deviations and the 95 % intervals are the bootstrap's. Empty: not defined.
     """
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["set", "row", "measure", "cases", "value", "std", "low", "high", "p_value"])
         for row in _rows(report):
             table.writerow(map(_plain, row))
-    partial.replace(path)
 
 
 def write_json(report: Report, path: Path) -> None:
@@ -66,9 +65,10 @@ def write_json(report: Report, path: Path) -> None:
         "comparison": _plain(report.comparison),
         "notes": report.notes,
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text(
+            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
+        )
 
 
 def _summary_table(summary: Summary, measures: Mapping[str, Measure]) -> str:

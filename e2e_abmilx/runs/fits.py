@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.locks import hold
 from e2e_abmilx.runs.read import is_finished, read_settings
@@ -148,9 +149,9 @@ def _write(settings: Mapping[str, Any], folders: Sequence[Path], path: Path) -> 
     for folder in folders:
         _refuse_other_settings(folder, settings)
         folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
-    return partial.replace(path)
+    with atomic_write(path) as partial:
+        partial.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+    return path
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import show_progress
 from e2e_abmilx.synthetic.drawing import check_slide
 from e2e_abmilx.synthetic.pyramid import write_slide
-from e2e_abmilx.synthetic.unfinished import finished_or_absent
 
 #: With fewer slides a split may be left without a class or without an event.
 MIN_SLIDES = 24
@@ -109,7 +109,7 @@ def write_cohort(
         slide, mask = files(index)
         share = float(labels["lesion_share"][index])
         truth = write_slide(slide, seed=int(seeds[index]), lesion_share=share, side=side, mpp=mpp)
-        with finished_or_absent(mask) as unfinished:
+        with atomic_write(mask) as unfinished:
             unfinished.write_bytes(imagecodecs.png_encode(truth.lesion.astype(np.uint8) * 255))
 
     missing = [index for index in range(slides) if not all(file.exists() for file in files(index))]
@@ -120,7 +120,7 @@ def write_cohort(
             progress.advance()
     table = folder / "labels.csv"
     if not table.exists():
-        with finished_or_absent(table) as unfinished:
+        with atomic_write(table) as unfinished:
             labels.to_csv(unfinished, index=False)
     return table
 
@@ -140,5 +140,5 @@ def _claim(folder: Path, settings: dict[str, float]) -> None:
         raise InputError(
             f"{folder} is not empty and holds no synthetic cohort, which needs a folder of its own; name a new one"
         )
-    with finished_or_absent(record) as unfinished:
+    with atomic_write(record) as unfinished:
         unfinished.write_text(json.dumps(settings))

@@ -6,9 +6,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.synthetic.drawing import TILE, draw_slide
 from e2e_abmilx.synthetic.truth import Truth
-from e2e_abmilx.synthetic.unfinished import finished_or_absent
 
 _LEVELS = 4  # the last has the size of the masks
 
@@ -32,7 +32,7 @@ def write_slide(path: Path, *, seed: int, lesion_share: float, side: int = 2048,
         InputError: An argument is out of its range.
     """
     image, truth = draw_slide(seed=seed, lesion_share=lesion_share, side=side, mpp=mpp)
-    with finished_or_absent(path) as unfinished:
+    with atomic_write(path) as unfinished:
         _write_pyramid(unfinished, image, mpp)
     return truth
 

@@ -11,6 +11,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
+from e2e_abmilx.io.atomic import atomic_write
+
 
 class RunLogger(CSVLogger):
     """A ``CSVLogger`` whose ``metrics.csv`` goes on where an interrupted run is resumed.
@@ -61,12 +63,13 @@ class _Writer(ExperimentWriter):
             rows, self.metrics_keys = list(table), sorted(table.fieldnames or [])
         again = self.metrics[0]
         kept = list(itertools.takewhile(lambda row: not _comes_at_or_after(row, again), rows))
-        partial = self.metrics_file_path + ".partial"
-        with open(partial, "w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_write(Path(self.metrics_file_path)) as partial,
+            open(partial, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
             writer.writeheader()
             writer.writerows(kept)
-        os.replace(partial, self.metrics_file_path)
 
     def _check_log_dir_exists(self) -> None:
         """Leave the file alone: the run may yet be refused."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.tasks import BagTask, Prediction
 from e2e_abmilx.training.callbacks.run_folder import folder_of
 
@@ -53,15 +54,12 @@ class PredictionTable(Callback):
         ):
             return
         path = folder_of(trainer) / "predictions.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
+        with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["case", *task.truth_names(), *task.score_names()])
             for row in rows:
                 scores = [f"{row.scores[name]:.9g}" for name in task.score_names()]
                 table.writerow([row.case, *task.truth(row), *scores])
-        partial.replace(path)
 
 
 def _of_all_processes(rows: Sequence[Prediction]) -> list[Prediction]:

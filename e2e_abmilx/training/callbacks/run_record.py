@@ -17,6 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from e2e_abmilx import __version__
+from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.callbacks.checkpoints import BestCheckpoint
 from e2e_abmilx.training.callbacks.run_folder import folder_of
@@ -121,12 +122,9 @@ class RunRecord(Callback):
     def _write(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(
-            yaml.safe_dump(self._record, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        partial.replace(self._path)
+        record = yaml.safe_dump(self._record, sort_keys=False, allow_unicode=True)
+        with atomic_write(self._path) as partial:
+            partial.write_text(record, encoding="utf-8")
 
 
 def _now() -> datetime:

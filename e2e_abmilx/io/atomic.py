@@ -1,0 +1,22 @@
+"""Write a file so that it is either whole or not there."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Lend a temporary path in the same folder, which becomes ``path`` when the block ends without an error.
+
+    The folder is made where it does not exist. A killed process leaves the temporary file, whose name starts with a dot.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
