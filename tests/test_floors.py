@@ -1,14 +1,16 @@
-"""The layout holds: a file imports only from floors below it, and the README shows the tree there is."""
+"""The layout: imports point downwards, rooms list their files, tests mirror the tree, files and functions are short."""
 
 import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "e2e_abmilx"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "e2e_abmilx"
 README = PACKAGE.parent / "README.md"
 
 #: Rooms from the bottom up; a file may import only from rooms listed before its own.
@@ -98,10 +100,58 @@ def test_public_names_resolve() -> None:
         _ = e2e_abmilx.Nothing
 
 
-def test_readme_shows_the_tree() -> None:
+def test_readme_shows_the_rooms_in_order() -> None:
     block = re.search(r"```text\ne2e_abmilx/\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert block, "the README has no tree"
-    shown = set(re.findall(r"^[│ ]*[├└]── (\S+)", block.group(1), re.MULTILINE))
-    there = {path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
-    there |= {f"{path.parent.name}/" for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE}
-    assert shown - {"__init__.py", "FORMAT.md"} == there
+    shown = re.findall(r"^[├└]── (\S+)", block.group(1), re.MULTILINE)
+    assert [name.removesuffix(".py").removesuffix("/") for name in shown] == ORDER
+    there = {
+        path.stem for path in PACKAGE.iterdir() if path.name[0] not in "._" or path.name == "__main__.py"
+    }
+    assert there - {"py"} == set(ORDER)
+    assert len(there) <= 24
+
+
+FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PACKAGE)))
+def test_rooms_list_their_files(folder: Path) -> None:
+    contents = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    there = {path.stem for path in folder.glob("[!_]*.py")} | {
+        path.parent.name for path in folder.glob("*/__init__.py")
+    }
+    assert sorted(name for name in there if f"``{name}" not in contents) == []
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.name[0] != "_"], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_tests_mirror_the_tree(path: Path) -> None:
+    twin = TESTS / path.relative_to(PACKAGE).with_name(f"test_{path.name}")
+    assert twin.is_file(), f"{path.relative_to(PACKAGE)} has no {twin.relative_to(TESTS)}"
+    assert "def test_" in twin.read_text(encoding="utf-8")
+
+
+def _imports_when_loaded(path: Path) -> set[str]:
+    """Full names of the modules that a file imports at its top."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def test_files_of_a_room_do_not_import_each_other_in_circles() -> None:
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in FILES}
+    graph = {name: _imports_when_loaded(path) & names.keys() for name, path in names.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_files_and_functions_are_short() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert [str(path) for path, length in lengths.items() if length > 300] == []
+    functions = [
+        node.end_lineno - node.lineno + 1
+        for path in lengths
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
+    ]
+    assert sum(length <= 25 for length in functions) / len(functions) >= 0.9

@@ -77,7 +77,7 @@ def test_the_command_line_reads_a_checkpoint(
 
 
 def test_its_config_is_refused_by_the_new_names(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="model.encoder_chunk is now model.train_chunk_size"):
+    with pytest.raises(SystemExit, match=r"model\.encoder_chunk is now model\.train_chunk_size"):
         main(["test", "--config", str(HERE / "fit.yaml"), "--ckpt_path", str(HERE / "best.ckpt")])
 
 
