@@ -126,7 +126,7 @@ class BagDataModule(LightningDataModule):
 
     @abstractmethod
     def random_bags(self, split: str) -> Dataset[Bag]:
-        """Return the bags of a split as training sees them, asked for by :class:`~e2e_abmilx.bags.Draw`."""
+        """Return the bags of a split as training sees them, asked for by :class:`~e2e_abmilx.data.samplers.Draw`."""
 
     @abstractmethod
     def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:

@@ -7,7 +7,7 @@ from e2e_abmilx.cache.manifest import CachedSlide, read_manifest, update_manifes
 WRITER = """
 import sys
 from pathlib import Path
-from e2e_abmilx.manifest import CachedSlide, update_manifest
+from e2e_abmilx.cache.manifest import CachedSlide, update_manifest
 for number in range(20):
     update_manifest(Path(sys.argv[1]), [CachedSlide(f"{sys.argv[2]}-{number:02d}", "done", mpp=0.5)])
 """

@@ -42,9 +42,9 @@ import sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from e2e_abmilx.builder import StoreJob
+from e2e_abmilx.cache.build import StoreJob
 from e2e_abmilx.cache import make_stores
-from e2e_abmilx.slide_files import SlideFile
+from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import StoreWriter
 
 @dataclass(frozen=True)

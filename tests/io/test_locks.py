@@ -10,7 +10,7 @@ from e2e_abmilx.io.locks import hold, is_abandoned, is_held
 HOLDER = """
 import sys, time
 from pathlib import Path
-from e2e_abmilx.locks import hold
+from e2e_abmilx.io.locks import hold
 with hold(Path(sys.argv[1]), wait=False) as ours:
     print("mine" if ours else "taken", flush=True)
     time.sleep(float(sys.argv[2]))

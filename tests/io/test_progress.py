@@ -161,7 +161,7 @@ def test_each_command_counts_its_slides(
 # A terminal and a pipe ------------------------------------------------------------------------------------------
 
 _WORK = """
-from e2e_abmilx.progress import show_progress, track
+from e2e_abmilx.io.progress import show_progress, track
 for store in track("abc", "verifying", "stores"):
     pass
 with show_progress("caching", 40, "slides", ready=37) as progress:
