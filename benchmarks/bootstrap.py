@@ -24,7 +24,7 @@ from e2e_abmilx.evaluation.estimators import (
     CohenKappa,
     Estimator,
     MacroF1,
-    QuadraticKappa,
+    QuadraticWeightedKappa,
 )
 
 CASES, CLASSES, DRAWS, LIBRARY_DRAWS = 2000, 6, 1000, 20
@@ -66,7 +66,7 @@ ROWS: dict[str, Row] = {
         lambda rows: classification.multiclass_cohen_kappa(GUESS[rows], LABEL[rows], CLASSES),
     ),
     "quadratic kappa": (
-        lambda: QuadraticKappa(GUESS, LABEL),
+        lambda: QuadraticWeightedKappa(GUESS, LABEL),
         lambda rows: classification.multiclass_cohen_kappa(
             GUESS[rows], LABEL[rows], CLASSES, weights="quadratic"
         ),

@@ -11,17 +11,17 @@ from e2e_abmilx.evaluation.calibration import reliability_curve
 from e2e_abmilx.evaluation.concordance import Concordance
 from e2e_abmilx.evaluation.estimators import (
     Accuracy,
-    Among,
     Auroc,
     BalancedAccuracy,
     CohenKappa,
     Estimator,
     MacroF1,
-    Mean,
-    MeanOf,
-    QuadraticKappa,
+    MeanOfMeasures,
+    OnSubset,
+    QuadraticWeightedKappa,
+    RatioOfSums,
     Resampled,
-    Share,
+    RowMean,
 )
 from e2e_abmilx.runs.read import columns_named
 
@@ -102,7 +102,7 @@ def _reached(predictions: pd.DataFrame) -> NDArray[np.bool_]:
 def _aucs(predictions: pd.DataFrame) -> list[Estimator]:
     labels = multi_labels_of(predictions)
     return [
-        Among(Auroc(probability, label == 1), ~np.isnan(label))
+        OnSubset(Auroc(probability, label == 1), ~np.isnan(label))
         for probability, label in zip(probabilities_of(predictions).T, labels.T, strict=True)
     ]
 
@@ -130,21 +130,23 @@ def _f1s(predictions: pd.DataFrame) -> list[Estimator]:
     called, label = probabilities_of(predictions) >= 0.5, multi_labels_of(predictions) == 1
     called &= _known(predictions)
     return [
-        Share(2 * (said & true), said.astype(int) + true)
+        RatioOfSums(2 * (said & true), said.astype(int) + true)
         for said, true in zip(called.T, label.T, strict=True)
     ]
 
 
 def _shares(predictions: pd.DataFrame) -> list[Estimator]:
     columns = zip(_right(predictions).T, _known(predictions).T, strict=True)
-    return [Share(right, known) for right, known in columns]
+    return [RatioOfSums(right, known) for right, known in columns]
 
 
 def _mean_over_classes(estimators: Sequence[Estimator], predictions: pd.DataFrame) -> Estimator:
     """The mean over the classes that some cases are of and others are not, as ``metrics.csv`` has it."""
     columns = multi_labels_of(predictions).T
     occur = [bool((label == 0).any() and (label == 1).any()) for label in columns]
-    return MeanOf([each for each, occurs in zip(estimators, occur, strict=True) if occurs], len(predictions))
+    return MeanOfMeasures(
+        [each for each, occurs in zip(estimators, occur, strict=True) if occurs], len(predictions)
+    )
 
 
 MULTI_LABEL = {
@@ -156,7 +158,7 @@ MULTI_LABEL = {
     "accuracy": Measure(
         "accuracy",
         "share of all known labels that a probability of 0.5 or more tells rightly (micro)",
-        lambda table: Share(_right(table).sum(axis=1), _known(table).sum(axis=1)),
+        lambda table: RatioOfSums(_right(table).sum(axis=1), _known(table).sum(axis=1)),
     ),
     "balanced_accuracy": Measure(
         "macro acc.",
@@ -197,7 +199,7 @@ CLASSIFICATION = {
     "qwk": Measure(
         "quadr. κ",
         "Cohen's κ with errors weighed by their squared distance, for ordered classes",
-        lambda table: QuadraticKappa(_predicted(table), labels_of(table)),
+        lambda table: QuadraticWeightedKappa(_predicted(table), labels_of(table)),
     ),
     "ece": Measure(
         "ECE", "expected calibration error of the most probable class, 15 bins; less is better", _ece
@@ -209,12 +211,12 @@ AT_THRESHOLD = {
         "sens.",
         "share of the cases of the second class that reach the threshold, which each run fitted on its"
         " validation cases",
-        lambda table: Mean(_reached(table), among=labels_of(table) == 1),
+        lambda table: RowMean(_reached(table), among=labels_of(table) == 1),
     ),
     "specificity": Measure(
         "spec.",
         "share of the cases of the first class that stay below that threshold",
-        lambda table: Mean(~_reached(table), among=labels_of(table) == 0),
+        lambda table: RowMean(~_reached(table), among=labels_of(table) == 0),
     ),
 }
 
@@ -227,5 +229,5 @@ C_INDEX = Measure(
 BRIER = Measure(
     "IBS",
     "integrated Brier score of the predicted survival, weighted for censoring; 0 is perfect, 0.25 a coin's",
-    lambda table: Mean(table["brier"], among=np.ones(len(table))),
+    lambda table: RowMean(table["brier"], among=np.ones(len(table))),
 )

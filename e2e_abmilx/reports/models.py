@@ -10,7 +10,7 @@ import pandas as pd
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import Difference, Estimate, bootstrap, paired_bootstrap
-from e2e_abmilx.evaluation.estimators import MeanOver
+from e2e_abmilx.evaluation.estimators import MeanOverRuns
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.reports.comparison import refuse_other_truth
@@ -143,9 +143,9 @@ def write_models(table: ModelTable, path: Path) -> None:
             rows.writerow([one.name, *map(_known, [*numbers, *one[4:]])])
 
 
-def _mean_over_runs(runs: Sequence[Run], measure: Measure, cases: pd.Index) -> MeanOver:
+def _mean_over_runs(runs: Sequence[Run], measure: Measure, cases: pd.Index) -> MeanOverRuns:
     parts = [(measure.estimator(run.predictions), cases.get_indexer(run.predictions.index)) for run in runs]
-    return MeanOver(parts, len(cases))
+    return MeanOverRuns(parts, len(cases))
 
 
 def _facts(runs: Sequence[Run]) -> list[float]:

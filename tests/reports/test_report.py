@@ -8,7 +8,7 @@ import pytest
 from hand_written import classified, multi_labelled, survived, write_run
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.evaluation.brier import Censoring, integrated_brier_score
+from e2e_abmilx.evaluation.brier import Censoring, case_brier_scores
 from e2e_abmilx.main import main
 from e2e_abmilx.reports import make_report
 from e2e_abmilx.reports.cases import case_table
@@ -139,14 +139,14 @@ def test_brier_score_where_survival_is_predicted(tmp_path: Path) -> None:
     scores = []
     for (run, survival, train), bins in zip(runs, edges, strict=True):
         scores.append(
-            integrated_brier_score(
+            case_brier_scores(
                 survival,
                 bins,
                 run.predictions["time"],
                 run.predictions["event"],
                 censoring=Censoring(train["time"], train["event"]),
                 horizon=38.0,
-            )
+            ).mean()
         )
     assert [values["brier"].point for values in found.summary.per_run] == pytest.approx(scores)
     assert found.summary.pooled is not None
