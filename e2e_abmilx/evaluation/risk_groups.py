@@ -43,9 +43,7 @@ class RiskGroups(NamedTuple):
     p_value: float
 
 
-def compare_risk_groups(
-    risk: ArrayLike, time: ArrayLike, event: ArrayLike, threshold: Threshold
-) -> RiskGroups:
+def stratify_by_risk(risk: ArrayLike, time: ArrayLike, event: ArrayLike, threshold: Threshold) -> RiskGroups:
     """Divide cases into two groups at a threshold, and compare their survival.
 
     Args:

@@ -20,7 +20,7 @@ from e2e_abmilx.evaluation.plots import (
     plot_reliability,
     plot_roc,
 )
-from e2e_abmilx.evaluation.risk_groups import compare_risk_groups
+from e2e_abmilx.evaluation.risk_groups import stratify_by_risk
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.reports.measures import (
     classes_of,
@@ -183,7 +183,7 @@ def _draw_survival(tested: Sequence[_Tested]) -> Iterator[Drawing]:
         if table["threshold"].isna().any():
             continue
         margin = table["risk"] - table["threshold"]  # pooled runs have thresholds of their own
-        groups = compare_risk_groups(margin, table["time"], table["event"], Threshold(0.0, "val"))
+        groups = stratify_by_risk(margin, table["time"], table["event"], Threshold(0.0, "val"))
         yield _drawing(
             plot_kaplan_meier(groups, axes=_new_axes(height_mm=80)),
             "Kaplan–Meier", name,

@@ -25,7 +25,7 @@ from e2e_abmilx.evaluation.plots import (
     plot_roc,
 )
 from e2e_abmilx.evaluation.plots.style import next_curve_style
-from e2e_abmilx.evaluation.risk_groups import compare_risk_groups
+from e2e_abmilx.evaluation.risk_groups import stratify_by_risk
 from e2e_abmilx.evaluation.thresholds import Threshold
 
 N_RESAMPLES = 50
@@ -34,7 +34,7 @@ N_RESAMPLES = 50
 def test_legends_and_the_p_value_lie_above_the_axes() -> None:
     rows = make_rows(gap=-3.0)  # a curve through the lower right corner
     time = np.arange(1.0, 61)
-    groups = compare_risk_groups(rows.probability, time, np.ones(60), Threshold(0.5, "val"))
+    groups = stratify_by_risk(rows.probability, time, np.ones(60), Threshold(0.5, "val"))
     for axes in (
         plot_roc(*rows, n_resamples=20),
         plot_reliability(reliability_curve(rows.probability, rows.label)),
@@ -54,7 +54,7 @@ def test_legends_and_the_p_value_lie_above_the_axes() -> None:
 
 def test_text_is_legible_and_inside_the_figure(metrics: pd.DataFrame) -> None:
     rows = make_rows()
-    groups = compare_risk_groups(rows.probability, np.arange(60.0), rows.label, Threshold(0.5, "val"))
+    groups = stratify_by_risk(rows.probability, np.arange(60.0), rows.label, Threshold(0.5, "val"))
     figures = [
         plot_roc(*rows, n_resamples=2), plot_precision_recall(*rows, n_resamples=2),
         plot_confusion_matrix(rows.label, rows.label, ["normal", "tumour"]),

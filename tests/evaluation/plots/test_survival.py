@@ -2,7 +2,7 @@ import numpy as np
 from drawn import legend_texts
 
 from e2e_abmilx.evaluation.plots import plot_kaplan_meier
-from e2e_abmilx.evaluation.risk_groups import compare_risk_groups
+from e2e_abmilx.evaluation.risk_groups import stratify_by_risk
 from e2e_abmilx.evaluation.thresholds import Threshold
 
 
@@ -10,7 +10,7 @@ def test_kaplan_meier_shows_p_and_the_numbers_at_risk() -> None:
     risk = np.repeat([0.0, 1.0], 20)
     time = np.concatenate([np.arange(61.0, 101, 2), np.arange(1.0, 41, 2)])
     event = np.tile([1, 1, 1, 0], 10)
-    axes = plot_kaplan_meier(compare_risk_groups(risk, time, event, Threshold(0.5, "train")))
+    axes = plot_kaplan_meier(stratify_by_risk(risk, time, event, Threshold(0.5, "train")))
     assert legend_texts(axes) == ["low risk", "high risk"]
     texts = [text.get_text() for text in axes.texts]
     assert texts[0] == "log-rank p < 0.001"
@@ -24,7 +24,7 @@ def test_kaplan_meier_shows_p_and_the_numbers_at_risk() -> None:
 
 
 def test_kaplan_meier_of_an_empty_group() -> None:
-    groups = compare_risk_groups([1.0, 2.0], [5.0, 9.0], [1, 0], Threshold(0.5, "train"))
+    groups = stratify_by_risk([1.0, 2.0], [5.0, 9.0], [1, 0], Threshold(0.5, "train"))
     axes = plot_kaplan_meier(groups)
     texts = [text.get_text() for text in axes.texts]
     assert texts[0] == "log-rank p undefined"
