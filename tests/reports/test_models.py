@@ -9,7 +9,7 @@ from hand_written import classified, survived, write_run
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.estimators import Auroc
-from e2e_abmilx.reports.models import compare_models, markdown, write_models
+from e2e_abmilx.reports.models import markdown, tabulate_models, write_models
 from e2e_abmilx.runs.read import Run
 
 CASES = [f"case-{number:03d}" for number in range(60)]
@@ -26,7 +26,7 @@ def _record(run: Run, *, encoder: int, head: int, seconds: float, holding: float
 
 
 def _slow_mean(weight: np.ndarray, tables: list[pd.DataFrame]) -> float:
-    """Mean over runs of the AUC of rows repeated as often as their case was drawn."""
+    """Return the mean over runs of the AUC of rows repeated as often as their case was drawn."""
     drawn = dict(zip(CASES, weight, strict=True))
     values = []
     for table in tables:
@@ -41,7 +41,7 @@ def test_intervals_resample_a_case_with_all_its_predictions(tmp_path: Path) -> N
     """Two seeds of three folds, against a slow loop over the same resamples."""
     seeds = [classified(CASES, ["0", "1"], seed=seed) for seed in (1, 2)]
     runs = [run for number, table in enumerate(seeds) for run in _folds(tmp_path / str(number), table)]
-    (found,) = compare_models({"only": runs}).models
+    (found,) = tabulate_models({"only": runs}).models
     tables = [table.iloc[fold::3] for table in seeds for fold in range(3)]
     generator = np.random.default_rng(0)
     drawn = [
@@ -56,7 +56,7 @@ def test_intervals_resample_a_case_with_all_its_predictions(tmp_path: Path) -> N
 
 def test_models_are_compared_with_the_first(tmp_path: Path) -> None:
     good, bad = (classified(CASES, ["0", "1"], seed=3, skill=skill) for skill in (4, 0))
-    table = compare_models(
+    table = tabulate_models(
         {
             "good": _folds(tmp_path / "a", good),
             "bad": _folds(tmp_path / "b", bad),
@@ -75,17 +75,17 @@ def test_models_are_compared_with_the_first(tmp_path: Path) -> None:
 
 def test_survival_is_measured_by_the_c_index(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", survived(CASES, seed=0))
-    table = compare_models({"only": [run]})
+    table = tabulate_models({"only": [run]})
     assert table.measure.title == "C-index"
     assert math.isnan(table.models[0].spread.std)
 
 
-def test_the_table_says_what_runs_recorded(tmp_path: Path) -> None:
+def test_the_table_shows_what_runs_recorded(tmp_path: Path) -> None:
     known = _folds(tmp_path / "known", classified(CASES, ["0", "1"], seed=3))
     for fold, run in enumerate(known):
         _record(run, encoder=2_780_000, head=50_000, seconds=60.0 * (fold + 1), holding=0.25 * (fold + 1))
     unknown = _folds(tmp_path / "unknown", classified(CASES, ["0", "1"], seed=4))
-    table = compare_models({"known": known, "unknown": unknown})
+    table = tabulate_models({"known": known, "unknown": unknown})
     head, rule, first, second, _, meaning = markdown(table).splitlines()
     assert head.count("|") == rule.count("|") == first.count("|") == second.count("|")
     assert "| 2.78 M + 0.05 M | 2.0 | 0.500 |" in first
@@ -99,12 +99,12 @@ def test_the_table_says_what_runs_recorded(tmp_path: Path) -> None:
     assert written["p_value"].isna().tolist() == [True, False]
 
 
-def test_other_cases_or_labels_are_refused(tmp_path: Path) -> None:
+def test_different_cases_or_labels_are_refused(tmp_path: Path) -> None:
     whole = classified(CASES, ["0", "1"], seed=3)
     part = write_run(tmp_path / "part", whole.iloc[:-1])
     other = write_run(tmp_path / "other", whole.assign(label=np.roll(whole["label"], 1)))
     run = write_run(tmp_path / "whole", whole)
     with pytest.raises(InputError, match=r"part is tested on 59 cases and whole on 60.*the same splits"):
-        compare_models({"whole": [run], "part": [part]})
+        tabulate_models({"whole": [run], "part": [part]})
     with pytest.raises(InputError, match="differ in their label"):
-        compare_models({"whole": [run], "other": [other]})
+        tabulate_models({"whole": [run], "other": [other]})
