@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from e2e_abmilx.evaluation.calibration import reliability_curve
 from e2e_abmilx.evaluation.concordance import Concordance
@@ -81,9 +81,11 @@ def multi_labels_of(predictions: pd.DataFrame) -> NDArray[np.float64]:
     return predictions[columns_named("label_", predictions)].to_numpy(dtype=np.float64)
 
 
-def _predicted(predictions: pd.DataFrame) -> NDArray[np.int64]:
-    predicted: NDArray[np.int64] = probabilities_of(predictions).argmax(axis=1)
-    return predicted
+def _of_predicted(
+    estimator: Callable[[ArrayLike, ArrayLike], Estimator],
+) -> Callable[[pd.DataFrame], Estimator]:
+    """Return a function that creates an estimator from the most probable class and the label of each case."""
+    return lambda table: estimator(probabilities_of(table).argmax(axis=1), labels_of(table))
 
 
 def _ece(predictions: pd.DataFrame) -> Estimator:
@@ -188,25 +190,23 @@ CLASSIFICATION = {
     "accuracy": Measure(
         "accuracy",
         "fraction of cases whose most probable class is the true one (micro)",
-        lambda table: Accuracy(_predicted(table), labels_of(table)),
+        _of_predicted(Accuracy),
     ),
     "balanced_accuracy": Measure(
         "balanced acc.",
         "balanced accuracy: mean of the classes' recalls",
-        lambda table: BalancedAccuracy(_predicted(table), labels_of(table)),
+        _of_predicted(BalancedAccuracy),
     ),
-    "f1": Measure(
-        "F1", "mean of the classes' F1 scores", lambda table: MacroF1(_predicted(table), labels_of(table))
-    ),
+    "f1": Measure("F1", "mean of the classes' F1 scores", _of_predicted(MacroF1)),
     "kappa": Measure(
         "κ",
         "Cohen's κ, agreement beyond chance",
-        lambda table: CohenKappa(_predicted(table), labels_of(table)),
+        _of_predicted(CohenKappa),
     ),
     "qwk": Measure(
         "QWK",
         "quadratic weighted κ: Cohen's κ with errors weighted by their squared distance, for ordered classes",
-        lambda table: QuadraticWeightedKappa(_predicted(table), labels_of(table)),
+        _of_predicted(QuadraticWeightedKappa),
     ),
     "ece": Measure(
         "ECE", "expected calibration error of the most probable class, 15 bins; lower is better", _ece

@@ -1,48 +1,23 @@
 """A table of models that were trained on the same splits with the same budget, as Table 7 of arXiv:2506.02408."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.evaluation.bootstrap import Difference, Estimate, bootstrap, paired_bootstrap
+from e2e_abmilx.evaluation.bootstrap import Difference, bootstrap, paired_bootstrap
 from e2e_abmilx.evaluation.estimators import MeanOverRuns
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.reports.comparison import refuse_different_truth
 from e2e_abmilx.reports.measures import Measure, measures_of
 from e2e_abmilx.reports.records import fit_seconds, read_record
-from e2e_abmilx.reports.summary import Spread, pool, spread_of
+from e2e_abmilx.reports.summary import pool, spread_of
 from e2e_abmilx.reports.tables import decimals
 from e2e_abmilx.runs.read import Run, read_test_metrics
-
-
-class Model(NamedTuple):
-    """The results of one model; numbers that its runs did not record are NaN.
-
-    Attributes:
-        name: Name of the model.
-        spread: The measure over its runs.
-        estimate: Mean over its runs, with an interval over cases.
-        difference: This mean minus that of the first model, paired by case; None for the first model.
-        encoder_parameters: Number of parameters, trained or not.
-        head_parameters: Number of parameters, trained or not.
-        fit_minutes: Mean over the runs.
-        fraction_holding_95: Smallest fraction of a test case's patches that holds 95 % of the attention; mean over
-            cases, heads and runs.
-    """
-
-    name: str
-    spread: Spread
-    estimate: Estimate
-    difference: Difference | None
-    encoder_parameters: float
-    head_parameters: float
-    fit_minutes: float
-    fraction_holding_95: float
 
 
 class ModelTable(NamedTuple):
@@ -51,12 +26,17 @@ class ModelTable(NamedTuple):
     Attributes:
         measure: The measure: AUC or C-index.
         cases: Number of cases that every model was tested on.
-        models: The models, in the order given.
+        models: One row per model, in the order given; NaN where a number is undefined or was not recorded. Columns:
+            ``model``; ``runs``, ``mean`` and ``std``, over the runs where the measure is defined; ``low`` and ``high``,
+            the interval of the mean over cases; ``difference`` from the first model, with ``difference_low``,
+            ``difference_high`` and ``p_value``, paired by case; ``encoder_parameters`` and ``head_parameters``, trained
+            or not; ``fit_minutes``, mean over runs; and ``fraction_holding_95``, the smallest fraction of a test case's
+            patches that holds 95 % of the attention, mean over cases, heads and runs.
     """
 
     measure: Measure
     cases: int
-    models: list[Model]
+    models: pd.DataFrame
 
 
 def tabulate_models(runs_of: Mapping[str, Sequence[Run]]) -> ModelTable:
@@ -78,13 +58,16 @@ def tabulate_models(runs_of: Mapping[str, Sequence[Run]]) -> ModelTable:
     cases = truth.index.tolist()
     means = {name: _mean_over_runs(runs, measure, truth.index) for name, runs in runs_of.items()}
     first = next(iter(means.values()))
-    models = []
+    rows = []
     for name, runs in track(runs_of.items(), "comparing", "models"):
         mean = means[name]
         spread = spread_of([estimator(np.ones(estimator.rows, np.int64)) for estimator, _ in mean.parts])
-        difference = None if mean is first else paired_bootstrap(mean, first, cases)
-        models.append(Model(name, spread, bootstrap(mean, cases), difference, *_recorded(runs)))
-    return ModelTable(measure, len(cases), models)
+        interval = bootstrap(mean, cases)
+        row = {"model": name, "runs": spread.runs, "mean": spread.mean, "std": spread.std}
+        row |= {"low": interval.low, "high": interval.high}
+        change = _difference(None if mean is first else paired_bootstrap(mean, first, cases))
+        rows.append(row | change | _recorded(runs))
+    return ModelTable(measure, len(cases), pd.DataFrame(rows))
 
 
 def markdown(table: ModelTable) -> str:
@@ -94,7 +77,8 @@ def markdown(table: ModelTable) -> str:
         "model", "runs", f"{title}, mean ± std", "95 % interval", "− first (95 % interval)", "p",
         "parameters, encoder + head", "fit, min", "fraction holding 95 %",
     ]  # fmt: skip
-    rows = [head, ["---"] + ["--:"] * (len(head) - 1), *map(_markdown_cells, table.models)]
+    rows = [head, ["---"] + ["--:"] * (len(head) - 1)]
+    rows += [_markdown_cells(model, place) for place, model in enumerate(table.models.to_dict("records"))]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     meaning = (
         f"{title}: {table.measure.definition}; computed in each run, then averaged. std: over runs. Intervals and p:"
@@ -107,7 +91,7 @@ def markdown(table: ModelTable) -> str:
 def write_models(table: ModelTable, path: Path) -> None:
     """Write a CSV with one row per model; unknown numbers are empty."""
     with atomic_write(path) as partial:
-        pd.DataFrame(map(_csv_row, table.models)).to_csv(partial, index=False, lineterminator="\n")
+        table.models.to_csv(partial, index=False, lineterminator="\n")
 
 
 def _shared_truth(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -129,56 +113,42 @@ def _mean_over_runs(runs: Sequence[Run], measure: Measure, cases: pd.Index) -> M
     return MeanOverRuns(parts, len(cases))
 
 
-def _recorded(runs: Sequence[Run]) -> list[float]:
-    """Return the last four attributes of a :class:`Model`."""
+def _difference(change: Difference | None) -> dict[str, float]:
+    names = ("difference", "difference_low", "difference_high", "p_value")
+    if change is None:
+        return dict.fromkeys(names, np.nan)
+    estimate = change.estimate
+    return dict(zip(names, (estimate.point, estimate.low, estimate.high, change.p_value), strict=True))
+
+
+def _recorded(runs: Sequence[Run]) -> dict[str, float]:
+    """Return means over runs; NaN if a run did not record the number."""
     rows = []
     for run in runs:
         record, tested = read_record(run.folder), read_test_metrics(run.folder)
-        parameters = [record["parameters"].get(part, np.nan) for part in ("encoder", "head")]
         rows.append(
-            [*parameters, fit_seconds(record) / 60, float(tested.get("test/fraction_holding_95", "nan"))]
+            {
+                "encoder_parameters": record["parameters"].get("encoder", np.nan),
+                "head_parameters": record["parameters"].get("head", np.nan),
+                "fit_minutes": fit_seconds(record) / 60,
+                "fraction_holding_95": float(tested.get("test/fraction_holding_95", "nan")),
+            }
         )
-    return [float(np.mean(column)) for column in zip(*rows, strict=True)]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def _csv_row(model: Model) -> dict[str, object]:
-    change = model.difference
-    low, high = (change.estimate.low, change.estimate.high) if change else (np.nan, np.nan)
-    return {
-        "model": model.name,
-        "runs": model.spread.runs,
-        "mean": model.spread.mean,
-        "std": model.spread.std,
-        "low": model.estimate.low,
-        "high": model.estimate.high,
-        "difference": change.estimate.point if change else np.nan,
-        "difference_low": low,
-        "difference_high": high,
-        "p_value": change.p_value if change else np.nan,
-        "encoder_parameters": model.encoder_parameters,
-        "head_parameters": model.head_parameters,
-        "fit_minutes": model.fit_minutes,
-        "fraction_holding_95": model.fraction_holding_95,
-    }
-
-
-def _markdown_cells(model: Model) -> list[str]:
-    change, p_value = "", ""
-    if model.difference:
-        point, low, high = (
-            _signed(getattr(model.difference.estimate, name)) for name in ("point", "low", "high")
-        )
-        change, p_value = f"{point} ({low} to {high})", decimals(model.difference.p_value)
+def _markdown_cells(model: dict[Hashable, Any], place: int) -> list[str]:
+    point, low, high = (_signed(model[f"difference{end}"]) for end in ("", "_low", "_high"))
     return [
-        model.name,
-        str(model.spread.runs),
-        f"{decimals(model.spread.mean)} ± {decimals(model.spread.std)}",
-        f"{decimals(model.estimate.low)} to {decimals(model.estimate.high)}",
-        change,
-        p_value,
-        f"{_millions(model.encoder_parameters)} + {_millions(model.head_parameters)}",
-        "–" if np.isnan(model.fit_minutes) else f"{model.fit_minutes:.1f}",
-        decimals(model.fraction_holding_95),
+        model["model"],
+        str(model["runs"]),
+        f"{decimals(model['mean'])} ± {decimals(model['std'])}",
+        f"{decimals(model['low'])} to {decimals(model['high'])}",
+        f"{point} ({low} to {high})" if place else "",
+        decimals(model["p_value"]) if place else "",
+        f"{_millions(model['encoder_parameters'])} + {_millions(model['head_parameters'])}",
+        "–" if np.isnan(model["fit_minutes"]) else f"{model['fit_minutes']:.1f}",
+        decimals(model["fraction_holding_95"]),
     ]
 
 

@@ -41,17 +41,17 @@ def test_intervals_resample_a_case_with_all_its_predictions(tmp_path: Path) -> N
     """Two seeds of three folds, against a slow loop over the same resamples."""
     seeds = [classified(CASES, ["0", "1"], seed=seed) for seed in (1, 2)]
     runs = [run for number, table in enumerate(seeds) for run in _folds(tmp_path / str(number), table)]
-    (found,) = tabulate_models({"only": runs}).models
+    found = tabulate_models({"only": runs}).models.iloc[0]
     tables = [table.iloc[fold::3] for table in seeds for fold in range(3)]
     generator = np.random.default_rng(0)
     drawn = [
         _slow_mean(np.bincount(generator.integers(60, size=60), minlength=60), tables) for _ in range(1000)
     ]
-    assert found.estimate.point == pytest.approx(_slow_mean(np.ones(60, int), tables))
-    assert (found.estimate.low, found.estimate.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+    assert found["mean"] == pytest.approx(_slow_mean(np.ones(60, int), tables))
+    assert (found["low"], found["high"]) == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
     each = [Auroc(table["probability_1"], table["label"].astype(int))(np.ones(20, int)) for table in tables]
-    assert found.spread == pytest.approx((np.mean(each), np.std(each, ddof=1), 6))
-    assert found.difference is None
+    assert (found["std"], found["runs"]) == pytest.approx((np.std(each, ddof=1), 6))
+    assert math.isnan(found["difference"])
 
 
 def test_models_are_compared_with_the_first(tmp_path: Path) -> None:
@@ -63,13 +63,11 @@ def test_models_are_compared_with_the_first(tmp_path: Path) -> None:
             "same": _folds(tmp_path / "c", good),
         }
     )
-    _, worse, same = table.models
-    assert worse.difference is not None
-    assert worse.difference.estimate.high < 0
-    assert worse.difference.p_value < 0.01
-    assert same.difference is not None
-    assert same.difference.estimate.point == 0
-    assert same.difference.p_value == 1
+    worse, same = table.models.iloc[1], table.models.iloc[2]
+    assert worse["difference_high"] < 0
+    assert worse["p_value"] < 0.01
+    assert same["difference"] == 0
+    assert same["p_value"] == 1
     assert table.cases == 60
 
 
@@ -77,7 +75,7 @@ def test_survival_is_measured_by_the_c_index(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", survived(CASES, seed=0))
     table = tabulate_models({"only": [run]})
     assert table.measure.title == "C-index"
-    assert math.isnan(table.models[0].spread.std)
+    assert math.isnan(table.models["std"][0])
 
 
 def test_the_table_shows_what_runs_recorded(tmp_path: Path) -> None:
@@ -95,7 +93,7 @@ def test_the_table_shows_what_runs_recorded(tmp_path: Path) -> None:
     written = pd.read_csv(tmp_path / "models.csv")
     assert written["model"].tolist() == ["known", "unknown"]
     assert written["head_parameters"].tolist() == pytest.approx([50_000, math.nan], nan_ok=True)
-    assert written["mean"][0] == pytest.approx(table.models[0].estimate.point)
+    assert written["mean"].tolist() == table.models["mean"].tolist()
     assert written["p_value"].isna().tolist() == [True, False]
 
 
