@@ -60,10 +60,10 @@ class Page(HTMLParser):
         if self.open and data.strip():
             self.texts.append((self.open[-1], data.strip()))
 
-    def all(self, tag: str, name: str) -> list[str]:
+    def attribute(self, tag: str, name: str) -> list[str]:
         return [attributes[name] for one, attributes in self.attributes if one == tag and name in attributes]
 
-    def said(self, tag: str) -> list[str]:
+    def texts_in(self, tag: str) -> list[str]:
         return [text for one, text in self.texts if one == tag]
 
 

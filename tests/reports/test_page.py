@@ -24,32 +24,32 @@ def test_folds_of_a_classification(tmp_path: Path) -> None:
     page = make_page(folder, runs)
     training = [f"{title}: fold-{fold}" for fold in range(3) for title in ("Loss", "Attention sparsity")]
     figures = ["ROC", "Precision and recall", "Confusion", "Reliability", "AUC of each run", *training]
-    assert page.said("h3") == figures
-    assert sum(text.count("svg+xml") for text in page.all("img", "src")) == len(figures)
-    extremes = page.said("th").count
+    assert page.texts_in("h3") == figures
+    assert sum(text.count("svg+xml") for text in page.attribute("img", "src")) == len(figures)
+    extremes = page.texts_in("th").count
     table = case_table(runs)
     wrong, right = set(table.index[:5]), set(table.index[-5:])
     for case in CASES:
         assert extremes(case) == 1 + (case in wrong | right)
     report = pd.read_csv(folder / "report.csv")
     pooled = report[(report["row"] == "pooled") & (report["measure"] == "auc")].iloc[0]
-    assert f"{pooled['value']:.3f} ({pooled['low']:.3f} to {pooled['high']:.3f})" in page.said("td")
-    assert [text for text in page.said("summary") if text.endswith("fit.yaml")] == [
+    assert f"{pooled['value']:.3f} ({pooled['low']:.3f} to {pooled['high']:.3f})" in page.texts_in("td")
+    assert [text for text in page.texts_in("summary") if text.endswith("fit.yaml")] == [
         str(run.folder / "fit.yaml") for run in runs
     ]
-    assert [text for text in page.said("pre") if "seed_everything: 0" in text]
+    assert [text for text in page.texts_in("pre") if "seed_everything: 0" in text]
 
 
 def test_page_is_self_contained_accessible_and_reproducible(tmp_path: Path) -> None:
     run = write_fold(tmp_path / "run", classified(CASES, ["0", "1"], seed=0))
     page = make_page(run.folder, [run])
     assert not re.search(r"https?://|@import|url\(", (run.folder / "report.html").read_text())
-    assert not page.all("link", "href")
-    assert not page.all("script", "src")
-    assert all(source.startswith("data:image/") for source in page.all("img", "src"))
-    assert all(page.all("img", "alt"))
-    assert page.said("th")
-    assert len(page.all("th", "scope")) == sum(tag == "th" for tag, _ in page.attributes)
+    assert not page.attribute("link", "href")
+    assert not page.attribute("script", "src")
+    assert all(source.startswith("data:image/") for source in page.attribute("img", "src"))
+    assert all(page.attribute("img", "alt"))
+    assert page.texts_in("th")
+    assert len(page.attribute("th", "scope")) == sum(tag == "th" for tag, _ in page.attributes)
     before = (run.folder / "report.html").read_bytes()
     make_page(run.folder, [run])
     assert (run.folder / "report.html").read_bytes() == before
@@ -59,13 +59,13 @@ def test_names_from_users_are_escaped(tmp_path: Path) -> None:
     predictions = classified([*CASES, EVIL], ["0", "<b>1</b>"], seed=0)
     run = write_fold(tmp_path / "<i>run", predictions, columns={"label": EVIL})
     page = make_page(run.folder, [run])
-    assert EVIL in page.said("th")
-    assert [text for text in page.said("pre") if EVIL in text]
+    assert EVIL in page.texts_in("th")
+    assert [text for text in page.texts_in("pre") if EVIL in text]
     tags = [tag for tag, _ in page.attributes]
     assert "i" not in tags
     assert tags.count("script") == 1
-    assert "<b>1</b>" in page.said("td")
-    assert page.said("h1") == ["<i>run"]
+    assert "<b>1</b>" in page.texts_in("td")
+    assert page.texts_in("h1") == ["<i>run"]
 
 
 def test_origin_of_the_cases_and_links_to_heatmaps(tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_origin_of_the_cases_and_links_to_heatmaps(tmp_path: Path) -> None:
     overlay.parent.mkdir(parents=True)
     Image.fromarray(np.zeros((1000, 2000, 4), np.uint8)).save(overlay)
     page = make_page(run.folder, [run])
-    assert page.said("b")[4:] == ["61", "1", "60", "60"]
-    assert {"cut & short", "30", "10", "20"} <= set(page.said("td"))
-    assert set(map(unquote, page.all("a", "href"))) - {f"#{name}" for name in page.all("section", "id")} == {
-        "heatmaps/slide-case-003/overlay.png"
-    }
+    assert page.texts_in("b")[4:] == ["61", "1", "60", "60"]
+    assert {"cut & short", "30", "10", "20"} <= set(page.texts_in("td"))
+    assert set(map(unquote, page.attribute("a", "href"))) - {
+        f"#{name}" for name in page.attribute("section", "id")
+    } == {"heatmaps/slide-case-003/overlay.png"}
 
 
 def test_a_comparison_has_its_own_table(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_comparison_has_its_own_table(tmp_path: Path) -> None:
         for seed, name in enumerate(["ours", "theirs"])
     )
     page = make_page(ours.folder, [ours], "--against", str(theirs.folder))
-    assert any("on 60 shared cases" in text for text in page.said("caption"))
+    assert any("on 60 shared cases" in text for text in page.texts_in("caption"))
 
 
 def test_runs_that_are_not_pooled_are_noted_and_named(tmp_path: Path) -> None:
@@ -109,5 +109,5 @@ def test_runs_that_are_not_pooled_are_noted_and_named(tmp_path: Path) -> None:
         for seed in range(2)
     ]
     page = make_page(tmp_path, seeds)
-    assert "seed-0" in page.said("td")
-    assert any("not pooled" in note for note in page.said("li"))
+    assert "seed-0" in page.texts_in("td")
+    assert any("not pooled" in note for note in page.texts_in("li"))

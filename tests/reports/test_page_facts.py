@@ -30,7 +30,7 @@ def test_recorded_facts_are_shown(tmp_path: Path) -> None:
     assert facts["memory, GiB"] == ["126", "–"]
     assert facts["torch"] == ["2.9.1", "–"]
     assert "cuda" not in facts
-    assert page.said("th").count("fold-0, fold-1") == 2
+    assert page.texts_in("th").count("fold-0, fold-1") == 2
 
 
 def test_older_runs_have_dashes(tmp_path: Path) -> None:

@@ -39,11 +39,13 @@ def test_several_labels_per_case(tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
     main(["report", "--runs", str(one.folder), "--against", str(two.folder), "--html", "true"])
     text = capsys.readouterr().out
-    made = make_report([one], [two])
-    assert list(made.measures)[:4] == ["auc", "accuracy", "balanced_accuracy", "f1"]
-    assert made.comparison is not None
-    assert made.comparison.compared["auc_HER2"].difference.estimate.low > 0  # the better model is recognised
-    assert f"{made.summary.per_run[0]['auc_PR'].point:.3f}" in text
+    content = make_report([one], [two])
+    assert list(content.measures)[:4] == ["auc", "accuracy", "balanced_accuracy", "f1"]
+    assert content.comparison is not None
+    assert (
+        content.comparison.compared["auc_HER2"].difference.estimate.low > 0
+    )  # the better model is recognised
+    assert f"{content.summary.per_run[0]['auc_PR'].point:.3f}" in text
     page = (one.folder / "report.html").read_text()
     for title in ("ROC: first", "Precision and recall: second", "Reliability: first"):
         assert f"<h3>{title}</h3>" in page

@@ -38,33 +38,33 @@ def test_text_csv_and_json_agree(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ]
     )
     text = capsys.readouterr().out
-    made = make_report(runs, against)
+    found = make_report(runs, against)
     content = json.loads((tmp_path / "a/report.json").read_text())
     with open(tmp_path / "a/report.csv", newline="") as file:
         rows = {(row["set"], row["row"], row["measure"]): row for row in csv.DictReader(file)}
     assert len(rows) == 2 * (3 + 2) * 9 + 9
 
-    for name in made.measures:
+    for name in found.measures:
         for number, run in enumerate(runs):
-            point = made.summary.per_run[number][name].point
+            point = found.summary.per_run[number][name].point
             assert content["runs"]["runs"][number]["measures"][name]["point"] == point
             assert float(rows["runs", str(run.folder), name]["value"]) == point
-        spread = made.summary.spread[name]
+        spread = found.summary.spread[name]
         assert content["runs"]["spread"][name] == spread._asdict()
         row = rows["runs", "mean", name]
         assert (float(row["value"]), float(row["std"])) == spread[:2]
-        pooled = made.summary.pooled[name]  # type: ignore[index]
+        pooled = found.summary.pooled[name]  # type: ignore[index]
         assert content["runs"]["pooled"][name] == pooled._asdict()
         row = rows["runs", "pooled", name]
         assert [float(row[key]) for key in ("value", "std", "low", "high")] == [
             pooled.point, pooled.std, pooled.low, pooled.high,
         ]  # fmt: skip
-        one = made.comparison.compared[name]  # type: ignore[union-attr]
+        one = found.comparison.compared[name]  # type: ignore[union-attr]
         assert content["comparison"]["compared"][name]["difference"]["p_value"] == one.difference.p_value
         assert float(rows["runs - against", "difference", name]["p_value"]) == one.difference.p_value
         for value in (spread.mean, spread.std, pooled.point, pooled.low, pooled.high, one.difference.p_value):
             assert f"{value:.3f}" in text
-        assert f"{made.measures[name].title}: {made.measures[name].definition}" in text
+        assert f"{found.measures[name].title}: {found.measures[name].definition}" in text
 
 
 def test_one_run_has_no_pooled_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
