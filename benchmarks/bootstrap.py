@@ -1,9 +1,9 @@
-"""Seconds of a bootstrap of 1,000 draws over 2,000 cases, against calling torchmetrics or lifelines on each resample.
+"""Time a bootstrap of 1,000 resamples over 2,000 cases, against calling torchmetrics or lifelines on each resample.
 
-The library's seconds are those of a few resamples, times 1,000 over their number. Making the estimator, with its
-sorting, counts as ours.
+The time of the library is measured on a few resamples and scaled to 1,000. Our time includes the creation of the
+estimator, with its sorting.
 
-Run ``python benchmarks/bootstrap.py``: a minute on one core. The exit status is 1 if a target is missed.
+Run ``python benchmarks/bootstrap.py``, which takes a minute on one core. The exit status is 1 if a target is missed.
 """
 
 import sys
@@ -24,10 +24,10 @@ from e2e_abmilx.evaluation.estimators import (
     CohenKappa,
     Estimator,
     MacroF1,
-    QuadraticKappa,
+    QuadraticWeightedKappa,
 )
 
-CASES, CLASSES, DRAWS, LIBRARY_DRAWS = 2000, 6, 1000, 20
+CASES, CLASSES, N_RESAMPLES, LIBRARY_RESAMPLES = 2000, 6, 1000, 20
 TARGET_SECONDS = 5.0
 
 torch.manual_seed(0)
@@ -53,7 +53,7 @@ ROWS: dict[str, Row] = {
         lambda: Accuracy(GUESS, LABEL),
         lambda rows: classification.multiclass_accuracy(GUESS[rows], LABEL[rows], CLASSES, average="micro"),
     ),
-    "macro accuracy": (
+    "balanced accuracy": (
         lambda: BalancedAccuracy(GUESS, LABEL),
         lambda rows: classification.multiclass_accuracy(GUESS[rows], LABEL[rows], CLASSES),
     ),
@@ -65,8 +65,8 @@ ROWS: dict[str, Row] = {
         lambda: CohenKappa(GUESS, LABEL),
         lambda rows: classification.multiclass_cohen_kappa(GUESS[rows], LABEL[rows], CLASSES),
     ),
-    "quadratic kappa": (
-        lambda: QuadraticKappa(GUESS, LABEL),
+    "QWK": (
+        lambda: QuadraticWeightedKappa(GUESS, LABEL),
         lambda rows: classification.multiclass_cohen_kappa(
             GUESS[rows], LABEL[rows], CLASSES, weights="quadratic"
         ),
@@ -79,24 +79,24 @@ ROWS: dict[str, Row] = {
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def main() -> int:
-    """Measure all rows, print them, and say which targets were missed."""
+    """Measure and print all rows, and print which targets were missed."""
     cases = [f"case {number}" for number in range(CASES)]
-    resamples = np.random.default_rng(0).integers(CASES, size=(LIBRARY_DRAWS, CASES))
-    print(f"{DRAWS} draws over {CASES} cases, {torch.get_num_threads()} threads")
+    resamples = np.random.default_rng(0).integers(CASES, size=(LIBRARY_RESAMPLES, CASES))
+    print(f"{N_RESAMPLES} resamples of {CASES} cases, {torch.get_num_threads()} threads")
     print(f"{'':20}{'seconds':>9}{'library':>9}{'ratio':>7}")
     missed = []
     for name, (make, library) in ROWS.items():
-        library(torch.from_numpy(resamples[0]))  # what is loaded or compiled at first does not count
-        ours = seconds_of(lambda make=make: bootstrap(make(), cases, n_resamples=DRAWS))
+        library(torch.from_numpy(resamples[0]))  # loading and compiling in the first call does not count
+        ours = seconds_of(lambda make=make: bootstrap(make(), cases, n_resamples=N_RESAMPLES))
         theirs = seconds_of(lambda library=library: [library(torch.from_numpy(rows)) for rows in resamples])
-        theirs *= DRAWS / LIBRARY_DRAWS
+        theirs *= N_RESAMPLES / LIBRARY_RESAMPLES
         print(f"{name:20}{ours:9.2f}{theirs:9.2f}{theirs / ours:7.1f}", flush=True)
         if ours > TARGET_SECONDS:
             missed.append(name)

@@ -1,10 +1,10 @@
-"""Make a run's HTML report and take pictures of it: headless Chromium, two widths, light and dark.
+"""Write the HTML report of a run and take screenshots with headless Chromium: two widths, light and dark.
 
     e2e-abmilx fit --config configs/demo.yaml
     e2e-abmilx predict --config runs/demo/fit.yaml --ckpt_path runs/demo/best.ckpt --trainer.callbacks+=AttentionHeatmap
     python benchmarks/report_screenshot.py --run runs/demo --out runs/demo/pictures --readme .github/report.png
 
-The picture of the README is the wide, light one, its first two screens side by side.
+The picture in the README shows the first two screens of the wide, light page side by side.
 """
 
 import argparse
@@ -20,9 +20,10 @@ from PIL import Image, ImageChops
 from e2e_abmilx.reports import report
 
 WIDTHS = {"wide": 1200, "narrow": 400}  # pixels
-SCHEMES = {"light": 1, "dark": 0}  # as Chromium counts them
-TALLEST = 12000  # pixels of a page that are looked at
-SCREEN, SHARE, COLOURS = 1745, 0.55, 256  # pixels; of the README's picture, so that it stays below 200 kB
+SCHEMES = {"light": 1, "dark": 0}  # the numbers of Chromium's setting
+TALLEST = 12000  # pixels; the rest of a longer page is cut off
+# height of a screen in pixels, scale and number of colours of the README's picture, which keep it below 200 kB
+SCREEN, SCALE, COLOURS = 1745, 0.55, 256
 
 
 def find_browser() -> str:
@@ -34,7 +35,7 @@ def find_browser() -> str:
 
 
 def photograph(page: Path, width: int, scheme: int) -> Image.Image:
-    """Return the page as it looks, down to where it ends."""
+    """Return a screenshot of the page, cropped to its content."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "page.png")
         command = [
@@ -43,7 +44,7 @@ def photograph(page: Path, width: int, scheme: int) -> Image.Image:
             f"--screenshot={picture}", page.resolve().as_uri(),
         ]  # fmt: skip
         if os.geteuid() == 0:
-            command.insert(1, "--no-sandbox")  # which Chromium does not start in as root
+            command.insert(1, "--no-sandbox")  # Chromium does not start its sandbox as root
         subprocess.run(command, check=True, capture_output=True)
         image = Image.open(picture).convert("RGB")
     ground = Image.new("RGB", image.size, image.getpixel((0, TALLEST - 1)))
@@ -52,23 +53,23 @@ def photograph(page: Path, width: int, scheme: int) -> Image.Image:
 
 
 def lay_side_by_side(image: Image.Image) -> Image.Image:
-    """Return the first two screens of a page, smaller and in few colours."""
+    """Return the first two screens of a page side by side, scaled down and with few colours."""
     spread = Image.new("RGB", (2 * image.width, SCREEN), image.getpixel((0, 0)))
     for column in range(2):
         screen = image.crop((0, column * SCREEN, image.width, min((column + 1) * SCREEN, image.height)))
         spread.paste(screen, (column * image.width, 0))
-    size = (round(spread.width * SHARE), round(spread.height * SHARE))
+    size = (round(spread.width * SCALE), round(spread.height * SCALE))
     return spread.resize(size, Image.Resampling.LANCZOS).quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE)
 
 
 def main() -> None:
-    """Write the report and its pictures."""
+    """Write the report and its screenshots."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="folder of a run that ended with its test")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the four pictures")
-    parser.add_argument("--readme", type=Path, help="file of the README's picture")
+    parser.add_argument("--run", type=Path, required=True, help="folder of a tested run")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the four screenshots")
+    parser.add_argument("--readme", type=Path, help="file of the picture in the README")
     args = parser.parse_args()
     report(args.run, html=True)
     args.out.mkdir(parents=True, exist_ok=True)

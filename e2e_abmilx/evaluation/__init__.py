@@ -1,1 +1,12 @@
-"""What predictions are worth, and how sure that is: numpy, no torch."""
+"""The statistics of predictions: measures of performance and their uncertainty (numpy, no torch).
+
+- ``columns``: checks on columns of predictions
+- ``estimators``: measures as functions of how often each row counts
+- ``concordance``: the C-index
+- ``brier``: the integrated Brier score
+- ``calibration``: the reliability curve and the expected calibration error
+- ``bootstrap``: confidence intervals over cases, and paired differences
+- ``thresholds``: decision thresholds, fitted on training or validation cases
+- ``risk_groups``: Kaplan–Meier curves and the log-rank test
+- ``plots/``: figures for papers
+"""

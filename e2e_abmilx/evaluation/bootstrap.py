@@ -1,4 +1,4 @@
-"""How sure a measure is: the bootstrap over cases."""
+"""Confidence intervals of a measure by the bootstrap over cases, and paired differences."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -16,13 +16,13 @@ class Estimate(NamedTuple):
     """A measure and its uncertainty.
 
     Attributes:
-        point: The measure of all rows as they are.
+        point: The measure of the rows themselves.
         mean: Mean over the resamples.
         std: Standard deviation over the resamples, with n - 1.
         low: Lower end of the 95 % percentile interval.
         high: Upper end of the 95 % percentile interval.
         n_resamples: Number of resamples.
-        undefined: How many of them are left out, because the measure is not defined there.
+        undefined: Number of resamples that are left out because the measure is undefined there.
     """
 
     point: float
@@ -38,9 +38,9 @@ class Difference(NamedTuple):
     """The first measure minus the second, and its uncertainty.
 
     Attributes:
-        estimate: Of the difference.
-        p_value: Two-sided, for a difference of 0: twice the share of resamples on the rarer side of 0, 0 included,
-            where one more resample is counted there, so that it is never 0; NaN where no resample is defined.
+        estimate: The difference.
+        p_value: Two-sided, for a difference of 0: twice the fraction of resamples on the rarer side of 0, where 0 counts
+            for both sides and one resample is added, so that p is never 0; NaN if no resample is defined.
     """
 
     estimate: Estimate
@@ -68,7 +68,7 @@ def bootstrap(
 def paired_bootstrap(
     first: Estimator, second: Estimator, cases: Sequence[str], *, n_resamples: int = 1000, seed: int = 0
 ) -> Difference:
-    """Compare two sets of predictions of the same cases, resampled together.
+    """Compare two sets of predictions of the same cases on the same resamples.
 
     Args:
         first: A measure of the n rows.
@@ -91,12 +91,12 @@ def paired_bootstrap(
 
 
 def resamples(cases: Sequence[str], *, n_resamples: int, seed: int) -> Iterator[Weight]:
-    """Yield all ones for the rows as they are, then how often each row was drawn, shape ``(n,)`` each.
+    """Yield all ones, for the rows themselves, then how often each resample drew each row; shape ``(n,)`` each.
 
     Args:
         cases: Case of each row, shape ``(n,)``.
         n_resamples: Number of resamples.
-        seed: Of the random numbers.
+        seed: Seed of the random numbers.
     """
     names, case_of_row = np.unique(np.asarray(cases, dtype=str), return_inverse=True)
     generator = np.random.default_rng(seed)
@@ -111,14 +111,14 @@ def _check_rows(cases: Sequence[str], *estimators: Estimator) -> None:
         if estimator.rows != len(cases):
             raise InputError(
                 f"{len(cases)} cases for the {estimator.rows} rows of {type(estimator).__name__};"
-                " name the case of each row, several times where it has several rows"
+                " name the case of each row, repeating cases that have several rows"
             )
 
 
 def _summarise(
     measure: Callable[[Weight], float], weights: Iterator[Weight]
 ) -> tuple[Estimate, NDArray[np.float64]]:
-    """The estimate and the values of those resamples where the measure is defined."""
+    """Return the estimate, and the values of the resamples where the measure is defined."""
     point, *drawn = (measure(weight) for weight in weights)
     values = np.array(drawn)[~np.isnan(drawn)]
     undefined = len(drawn) - len(values)

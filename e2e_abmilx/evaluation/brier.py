@@ -1,4 +1,4 @@
-"""The integrated Brier score of predicted survival, weighted for censoring."""
+"""The integrated Brier score of predicted survival, weighted by the inverse probability of censoring."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,13 +8,13 @@ from e2e_abmilx.evaluation.columns import aligned
 
 
 class Censoring:
-    """Kaplan–Meier estimate of the probability G of not being censored yet.
+    """Kaplan–Meier estimate of G, the probability of not yet being censored.
 
-    At a time with both, events come before censorings.
+    Where an event and a censoring have the same time, the event comes first.
 
     Args:
         time: Months until the event or the censoring of the training cases, shape ``(n,)``.
-        event: 1 where the event happened, 0 where it was censored, shape ``(n,)``.
+        event: 1 where the event happened, 0 where the case was censored, shape ``(n,)``.
     """
 
     def __init__(self, time: ArrayLike, event: ArrayLike) -> None:
@@ -22,29 +22,29 @@ class Censoring:
         self.time, moment, size = np.unique(times, return_inverse=True, return_counts=True)
         events_there = np.bincount(moment, events, minlength=len(self.time))
         censored = size - events_there
-        at_risk = len(times) - np.cumsum(size) + censored  # those whose event has not happened by then
+        at_risk = len(times) - np.cumsum(size) + censored  # without the events at the same time
         self.probability = np.cumprod(1 - censored / np.maximum(at_risk, 1))
 
     def after(self, time: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return G(t) = P(censored after t), of the shape of the times."""
+        """Return G(t) = P(censored after t), in the shape of the times."""
         return self._steps()[np.searchsorted(self.time, time, side="right")]
 
     def from_on(self, time: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return G(t-) = P(censored at t or after), of the shape of the times."""
+        """Return G(t-) = P(censored at t or after), in the shape of the times."""
         return self._steps()[np.searchsorted(self.time, time, side="left")]
 
     def integral(self, time: NDArray[np.float64], horizon: float) -> NDArray[np.float64]:
-        """Return the integral of 1 / G from 0 to each time, for times up to the horizon.
+        """Return the integral of 1 / G from 0 to each time, which must not exceed the horizon.
 
         Raises:
-            InputError: If all training cases are censored by the horizon.
+            InputError: If no training case is followed beyond the horizon.
         """
         knots = np.concatenate([[0.0], self.time[(self.time > 0) & (self.time < horizon)], [horizon]])
         remaining = self.after(knots)
         if not remaining[-1]:
             raise InputError(
-                f"no training case is followed beyond {horizon} months, so that the Brier score has no weights there;"
-                f" integrate up to a horizon below {self.time[-1]} months"
+                f"no training case is followed beyond {horizon} months, so the Brier score has no weights there;"
+                f" choose a horizon below {self.time[-1]} months"
             )
         areas = np.diff(knots) / remaining[:-1]
         integral: NDArray[np.float64] = np.interp(time, knots, np.concatenate([[0.0], np.cumsum(areas)]))
@@ -63,32 +63,32 @@ def case_brier_scores(
     censoring: Censoring,
     horizon: float,
 ) -> NDArray[np.float64]:
-    r"""Integrated Brier score of each case, so that a bootstrap may weigh cases.
+    r"""Return the integrated Brier score of each case, so that a bootstrap can weight cases.
 
-    With predicted survival S, horizon τ and the censoring probability G of the training cases, a case with an event
-    (δ = 1) or a censoring (δ = 0) at T scores (Graf et al. 1999)
+    With predicted survival S, horizon τ and the probability G of not being censored, estimated on the training cases,
+    the score of a case with an event (δ = 1) or a censoring (δ = 0) at time T is (Graf et al. 1999)
 
     .. math::
         \frac{1}{\tau} \int_0^\tau \frac{(1 - S(t))^2 \, [T > t]}{G(t)} +
         \frac{S(t)^2 \, [T \le t, \delta = 1]}{G(T-)} \, dt
 
-    S is a step function: 1 before the first edge, then what was predicted for the last edge passed. So the integral is
+    S is a step function: 1 before the first edge, then the prediction for the last edge passed. The integral is therefore
     exact, not a sum over a grid of times.
 
     Args:
         survival: Probability of surviving each of K edges, shape ``(n, K)``: :math:`\prod_{j \le k} (1 - h_j)`.
-        edges: Ends of the time bins in months, rising, shape ``(K,)``.
+        edges: Ends of the time bins in months, increasing, shape ``(K,)``.
         time: Months until the event or the censoring, shape ``(n,)``.
-        event: 1 where the event happened, 0 where it was censored, shape ``(n,)``.
-        censoring: Of the training cases.
-        horizon: τ, months.
+        event: 1 where the event happened, 0 where the case was censored, shape ``(n,)``.
+        censoring: Estimate from the training cases.
+        horizon: τ in months.
 
     Returns:
-        Scores, shape ``(n,)``; their mean is the integrated Brier score: 0 is perfect, 0.25 a coin's.
+        Scores, shape ``(n,)``; their mean is the integrated Brier score: 0 is perfect, 0.25 is a constant 0.5.
 
     Raises:
-        InputError: If the numbers of bins differ, the edges do not rise, the horizon is not after 0, or all training
-            cases are censored by then.
+        InputError: If the numbers of bins differ, the edges do not increase, the horizon is not above 0, or no training
+            case is followed beyond it.
     """
     alive, times, events = aligned(survival=survival, time=time, event=event)
     ends = np.asarray(edges, dtype=np.float64)
@@ -103,30 +103,16 @@ def case_brier_scores(
     return scores
 
 
-def integrated_brier_score(
-    survival: ArrayLike,
-    edges: ArrayLike,
-    time: ArrayLike,
-    event: ArrayLike,
-    *,
-    censoring: Censoring,
-    horizon: float,
-) -> float:
-    """Mean of :func:`case_brier_scores`, whose arguments these are."""
-    scores = case_brier_scores(survival, edges, time, event, censoring=censoring, horizon=horizon)
-    return float(scores.mean())
-
-
 def _check_bins(survival: NDArray[np.float64], edges: NDArray[np.float64], horizon: float) -> None:
     if survival.shape[1:] != edges.shape:
         raise InputError(
-            f"survival of shape {survival.shape} for {len(edges)} edges; give a column for the end of each bin"
+            f"survival of shape {survival.shape} for {len(edges)} edges; give one column per bin"
         )
     if not (np.diff(edges) > 0).all():
         raise InputError(
-            f"the edges {edges.tolist()} do not rise; give the ends of the bins in order of time"
+            f"the edges {edges.tolist()} do not increase; give the ends of the bins in order of time"
         )
     if not 0 < horizon < np.inf:
         raise InputError(
-            f"a horizon of {horizon} months; integrate up to a time after 0, such as the last edge"
+            f"a horizon of {horizon} months; it must be above 0 and finite, such as the last edge"
         )

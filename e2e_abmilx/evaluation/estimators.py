@@ -1,7 +1,7 @@
 """Measures of performance as functions of how often each row counts, so that a bootstrap never copies rows.
 
-A resample with replacement is a vector of whole numbers: how often each row was drawn. Everything that does not depend
-on it, such as sorting, is done once, when an estimator is made.
+A resample with replacement is a vector of integers: how often each row was drawn. Work that does not depend on it, such
+as sorting, is done once, when an estimator is created.
 """
 
 from abc import ABC, abstractmethod
@@ -31,10 +31,10 @@ class Estimator(ABC):
         """Return the measure where each row counts as often as it was drawn.
 
         Args:
-            weight: Whole numbers from 0, shape ``(n,)``; all 1 for the predictions themselves.
+            weight: Integers from 0, shape ``(n,)``; all 1 for the predictions themselves.
 
         Returns:
-            The measure; NaN where it is not defined.
+            The measure; NaN where it is undefined.
         """
 
 
@@ -56,12 +56,12 @@ class Resampled(Estimator):
         return float(self.measure(*(np.repeat(column, weight, axis=0) for column in self.columns)))
 
 
-class Share(Estimator):
-    """What counts of all rows, over what there is of it.
+class RatioOfSums(Estimator):
+    """The sum of one column divided by the sum of another.
 
     Args:
-        part: What counts of each row, shape ``(n,)``.
-        whole: What there is of it, shape ``(n,)``.
+        part: Numerator of each row, shape ``(n,)``.
+        whole: Denominator of each row, shape ``(n,)``.
     """
 
     def __init__(self, part: ArrayLike, whole: ArrayLike) -> None:
@@ -69,16 +69,29 @@ class Share(Estimator):
         self.rows = len(self.part)
 
     def __call__(self, weight: Weight) -> float:
-        """Return the share."""
+        """Return the ratio."""
         return ratio(float(weight @ self.part), float(weight @ self.whole))
 
 
-class Among(Estimator):
-    """A measure of some of the rows.
+class RowMean(RatioOfSums):
+    """The mean of a value over rows.
+
+    Args:
+        value: A number per row, shape ``(n,)``.
+        among: Whether a row counts at all, shape ``(n,)``.
+    """
+
+    def __init__(self, value: ArrayLike, among: ArrayLike) -> None:
+        values, counted = aligned(value=value, among=among)
+        super().__init__(np.where(counted, values, 0.0), counted.astype(bool))
+
+
+class OnSubset(Estimator):
+    """A measure restricted to some of the rows.
 
     Args:
         estimator: A measure of the n rows.
-        counted: Which of them count, shape ``(n,)``.
+        counted: Whether a row counts, shape ``(n,)``.
     """
 
     def __init__(self, estimator: Estimator, counted: NDArray[np.bool_]) -> None:
@@ -89,8 +102,8 @@ class Among(Estimator):
         return self.estimator(weight * self.counted)
 
 
-class MeanOf(Estimator):
-    """The mean of measures of the same rows; not defined where one of them is not, or where there are none.
+class MeanOfMeasures(Estimator):
+    """The mean of several measures of the same rows; undefined if any of them is, or if there are none.
 
     Args:
         estimators: The measures.
@@ -105,11 +118,13 @@ class MeanOf(Estimator):
         return float(np.mean([each(weight) for each in self.estimators])) if self.estimators else np.nan
 
 
-class MeanOver(Estimator):
-    """The mean of a measure over parts of the rows, such as folds or the runs of several seeds, where it is defined.
+class MeanOverRuns(Estimator):
+    """The mean of one measure over runs, such as folds or seeds, that each predict some of the rows.
+
+    Runs in which the measure is undefined do not count.
 
     Args:
-        parts: The measure of each part, and which of the n rows it has, in its own order; parts may share rows.
+        parts: For each run, the measure and the rows it predicts, in its own order; runs may share rows.
         rows: n.
     """
 
@@ -117,30 +132,17 @@ class MeanOver(Estimator):
         self.parts, self.rows = parts, rows
 
     def __call__(self, weight: Weight) -> float:
-        """Return the mean over the parts; a row counts as often in each of them."""
+        """Return the mean over the runs; a row counts equally often in each of them."""
         values = np.array([estimator(weight[own]) for estimator, own in self.parts])
         defined = values[~np.isnan(values)]
         return float(defined.mean()) if len(defined) else np.nan
 
 
-class Mean(Share):
-    """The mean of a value of each row.
+class Accuracy(RowMean):
+    """Fraction of correct predictions (micro accuracy).
 
     Args:
-        value: A number for each row, shape ``(n,)``.
-        among: Whether a row counts at all, shape ``(n,)``.
-    """
-
-    def __init__(self, value: ArrayLike, among: ArrayLike) -> None:
-        values, counted = aligned(value=value, among=among)
-        super().__init__(np.where(counted, values, 0.0), counted.astype(bool))
-
-
-class Accuracy(Mean):
-    """Share of right predictions (micro accuracy).
-
-    Args:
-        predicted: Class that the model says, shape ``(n,)``.
+        predicted: Predicted class of each row, shape ``(n,)``.
         label: Class of each row, shape ``(n,)``.
     """
 
@@ -149,8 +151,8 @@ class Accuracy(Mean):
         super().__init__(guesses == labels, among=np.ones(len(labels)))
 
 
-class Sensitivity(Mean):
-    """Share of the positive rows that reach a threshold.
+class Sensitivity(RowMean):
+    """Fraction of the positive rows that reach a threshold.
 
     Args:
         probability: Of the positive class, shape ``(n,)``.
@@ -164,14 +166,8 @@ class Sensitivity(Mean):
         super().__init__(threshold.reached(scores), among=labels == 1)
 
 
-class Specificity(Mean):
-    """Share of the negative rows that stay below a threshold.
-
-    Args:
-        probability: Of the positive class, shape ``(n,)``.
-        label: 1 for a positive row, 0 for a negative one, shape ``(n,)``.
-        threshold: Fitted on training or validation cases.
-    """
+class Specificity(RowMean):
+    """Fraction of the negative rows that stay below a threshold; the arguments are those of :class:`Sensitivity`."""
 
     def __init__(self, probability: ArrayLike, label: ArrayLike, threshold: Threshold) -> None:
         scores, labels = aligned(probability=probability, label=label)
@@ -180,15 +176,15 @@ class Specificity(Mean):
 
 
 class Auroc(Estimator):
-    """Area under the ROC curve: the share of pairs in which the positive row has the higher probability.
+    """Area under the ROC curve: the fraction of pairs in which the positive row has the higher probability.
 
-    Over several classes the mean of each one against the rest, over those classes that some rows are of and others are
-    not: the rest have no such area, and to count it as 0, as torchmetrics does, says nothing about the model. A
-    resample without rows of a class that counts is not defined.
+    For several classes, the mean of the areas of each class against the rest, over the classes that have both positive
+    and negative rows. The other classes have no area, and counting them as 0, as torchmetrics does, would say nothing
+    about the model. A resample that lacks the rows of a counted class is undefined.
 
     Args:
-        probability: Of the positive class, shape ``(n,)``, or of each class, shape ``(n, K)``; any rising function of
-            it does.
+        probability: Of the positive class, shape ``(n,)``, or of each class, shape ``(n, K)``; or any increasing
+            function of it.
         label: Class of each row, 0 … K-1, shape ``(n,)``.
     """
 
@@ -216,10 +212,10 @@ class Auroc(Estimator):
 
 
 class ConfusionEstimator(Estimator):
-    """A measure that the confusion matrix is enough for; its measure is :meth:`of_matrix`.
+    """A measure of the confusion matrix, computed by ``_of_matrix``.
 
     Args:
-        predicted: Class that the model says, 0 … K-1, shape ``(n,)``.
+        predicted: Predicted class of each row, 0 … K-1, shape ``(n,)``.
         label: Class of each row, 0 … K-1, shape ``(n,)``.
     """
 
@@ -233,56 +229,51 @@ class ConfusionEstimator(Estimator):
     def __call__(self, weight: Weight) -> float:
         """Return the measure of the rows' confusion matrix."""
         counts = np.bincount(self.cell, weight, minlength=self.num_classes**2).astype(np.float64)
-        return self.of_matrix(counts.reshape(self.num_classes, self.num_classes))
+        return self._of_matrix(counts.reshape(self.num_classes, self.num_classes))
 
     @abstractmethod
-    def of_matrix(self, matrix: NDArray[np.float64]) -> float:
+    def _of_matrix(self, matrix: NDArray[np.float64]) -> float:
         """Return the measure of a matrix of labels × predictions, shape ``(K, K)``."""
 
 
 class BalancedAccuracy(ConfusionEstimator):
-    """Mean of the classes' recalls, over the classes that occur as a label (balanced, or macro, accuracy)."""
+    """Mean recall over the classes that occur as a label (macro accuracy)."""
 
-    def of_matrix(self, matrix: NDArray[np.float64]) -> float:
-        """Return the mean recall."""
-        right, labelled = np.diag(matrix), matrix.sum(axis=1)
+    def _of_matrix(self, matrix: NDArray[np.float64]) -> float:
+        correct, labelled = np.diag(matrix), matrix.sum(axis=1)
         occurs = labelled > 0
-        return float(np.mean(right[occurs] / labelled[occurs]))
+        return float(np.mean(correct[occurs] / labelled[occurs]))
 
 
 class MacroF1(ConfusionEstimator):
-    """Mean of the classes' F1 scores, over the classes that occur as label or prediction, as torchmetrics has it."""
+    """Mean F1 score over the classes that occur as a label or prediction, as in torchmetrics."""
 
-    def of_matrix(self, matrix: NDArray[np.float64]) -> float:
-        """Return the mean F1 score."""
-        right, involved = np.diag(matrix), matrix.sum(axis=1) + matrix.sum(axis=0)
+    def _of_matrix(self, matrix: NDArray[np.float64]) -> float:
+        correct, involved = np.diag(matrix), matrix.sum(axis=1) + matrix.sum(axis=0)
         occurs = involved > 0
-        return float(np.mean(2 * right[occurs] / involved[occurs]))
+        return float(np.mean(2 * correct[occurs] / involved[occurs]))
 
 
 class CohenKappa(ConfusionEstimator):
-    """Cohen's κ: agreement beyond chance, every wrong class equally wrong."""
+    """Cohen's κ: agreement beyond chance, with all errors equally bad."""
 
-    def of_matrix(self, matrix: NDArray[np.float64]) -> float:
-        """Return κ."""
+    def _of_matrix(self, matrix: NDArray[np.float64]) -> float:
         return _kappa(matrix, 1 - np.eye(self.num_classes))
 
 
-class QuadraticKappa(ConfusionEstimator):
-    """Cohen's κ for ordered classes: a wrong class weighs the square of its distance, as in grading."""
+class QuadraticWeightedKappa(ConfusionEstimator):
+    """Quadratic weighted κ (QWK): Cohen's κ for ordered classes, where an error costs its squared distance."""
 
-    def of_matrix(self, matrix: NDArray[np.float64]) -> float:
-        """Return the quadratically weighted κ."""
+    def _of_matrix(self, matrix: NDArray[np.float64]) -> float:
         grade = np.arange(self.num_classes)
         return _kappa(matrix, (grade[:, None] - grade) ** 2)
 
 
 def ratio(part: float, whole: float) -> float:
-    """Return a share, NaN of nothing."""
+    """Return ``part / whole``; NaN if ``whole`` is 0."""
     return float(part / whole) if whole else np.nan
 
 
 def _kappa(matrix: NDArray[np.float64], cost: NDArray[Any]) -> float:
     chance = np.outer(matrix.sum(axis=1), matrix.sum(axis=0)) / matrix.sum()
-    expected = (cost * chance).sum()
-    return 1 - ratio((cost * matrix).sum(), expected)
+    return 1 - ratio((cost * matrix).sum(), (cost * chance).sum())

@@ -1,4 +1,4 @@
-"""Survival of cases at low and at high risk: Kaplan–Meier curves and the log-rank test."""
+"""Survival of low-risk and high-risk cases: Kaplan–Meier curves and the log-rank test."""
 
 from typing import NamedTuple
 
@@ -12,14 +12,14 @@ from e2e_abmilx.evaluation.thresholds import Threshold
 
 
 class SurvivalCurve(NamedTuple):
-    """Kaplan–Meier estimate, a step at each of m times; empty without a case.
+    """Kaplan–Meier estimate with one step at each of m times; empty if there are no cases.
 
     Attributes:
-        time: Months, from 0 on, shape ``(m,)``.
-        survival: Share that survives each time, shape ``(m,)``.
+        time: Months, starting at 0, shape ``(m,)``.
+        survival: Fraction that survives each time, shape ``(m,)``.
         low: Lower end of the 95 % interval (exponential Greenwood), shape ``(m,)``.
         high: Upper end of the 95 % interval, shape ``(m,)``.
-        at_risk: Cases under observation just before each time, shape ``(m,)``.
+        at_risk: Number of cases under observation just before each time, shape ``(m,)``.
     """
 
     time: NDArray[np.float64]
@@ -30,12 +30,12 @@ class SurvivalCurve(NamedTuple):
 
 
 class RiskGroups(NamedTuple):
-    """Two groups of cases.
+    """Survival of two groups of cases.
 
     Attributes:
-        low: Survival of the cases below the threshold.
-        high: Survival of the cases from the threshold on.
-        p_value: Of the log-rank test; NaN where a group is empty or no event happened.
+        low: Of the cases below the threshold.
+        high: Of the cases at or above the threshold.
+        p_value: Of the log-rank test; NaN if a group is empty or no event happened.
     """
 
     low: SurvivalCurve
@@ -43,16 +43,14 @@ class RiskGroups(NamedTuple):
     p_value: float
 
 
-def compare_risk_groups(
-    risk: ArrayLike, time: ArrayLike, event: ArrayLike, threshold: Threshold
-) -> RiskGroups:
-    """Part cases at a threshold and compare the survival of the two groups.
+def stratify_by_risk(risk: ArrayLike, time: ArrayLike, event: ArrayLike, threshold: Threshold) -> RiskGroups:
+    """Divide cases into two groups at a threshold, and compare their survival.
 
     Args:
         risk: Higher means an earlier event, shape ``(n,)``.
         time: Months until the event or the censoring, shape ``(n,)``.
-        event: 1 where the event happened, 0 where it was censored, shape ``(n,)``.
-        threshold: Such as the median of the training risks.
+        event: 1 where the event happened, 0 where the case was censored, shape ``(n,)``.
+        threshold: For example the median of the training risks.
 
     Raises:
         InputError: If the columns differ in length or hold NaN.
@@ -72,18 +70,13 @@ def kaplan_meier(time: NDArray[np.float64], event: NDArray[np.int64]) -> Surviva
 
     Args:
         time: Months until the event or the censoring, shape ``(n,)``.
-        event: 1 where the event happened, 0 where it was censored, shape ``(n,)``.
+        event: 1 where the event happened, 0 where the case was censored, shape ``(n,)``.
     """
     if not len(time):
         nothing = np.empty(0)
-        return SurvivalCurve(nothing, nothing, nothing, nothing, nothing.astype(np.int64))
+        return SurvivalCurve(nothing, nothing, nothing, nothing, np.empty(0, np.int64))
     fitter = KaplanMeierFitter().fit(time, event)
     low, high = fitter.confidence_interval_survival_function_.to_numpy().T
     survival = fitter.survival_function_["KM_estimate"]
-    return SurvivalCurve(
-        survival.index.to_numpy(),
-        survival.to_numpy(),
-        low,
-        high,
-        fitter.event_table["at_risk"].to_numpy(),
-    )
+    at_risk = fitter.event_table["at_risk"].to_numpy()
+    return SurvivalCurve(survival.index.to_numpy(), survival.to_numpy(), low, high, at_risk)

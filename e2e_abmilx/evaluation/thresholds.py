@@ -14,14 +14,14 @@ FITTING_SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class Threshold:
-    """A number and the split whose cases it was chosen on.
+    """A threshold and the split that it was fitted on.
 
     Attributes:
-        value: A case is positive, or at high risk, from here on.
+        value: A score at or above it is positive, or high risk.
         split: ``"train"`` or ``"val"``.
 
     Raises:
-        InputError: If the split is another one, such as ``"test"``.
+        InputError: If the split is any other, such as ``"test"``.
     """
 
     value: float
@@ -30,8 +30,8 @@ class Threshold:
     def __post_init__(self) -> None:
         if self.split not in FITTING_SPLITS:
             raise InputError(
-                f"a threshold was fitted on the split '{self.split}': what is fitted on the cases that it is judged by"
-                f" flatters the model; fit it on {' or '.join(FITTING_SPLITS)}"
+                f"a threshold was fitted on the split '{self.split}': a threshold fitted on the cases that it is"
+                f" evaluated on makes the model look too good; fit it on {' or '.join(FITTING_SPLITS)}"
             )
 
     def reached(self, score: NDArray[Any]) -> NDArray[np.bool_]:
@@ -40,15 +40,15 @@ class Threshold:
 
 
 def fit_youden_threshold(probability: ArrayLike, label: ArrayLike, *, split: str) -> Threshold:
-    """Find the probability with the highest Youden index, sensitivity + specificity - 1; of equals the lowest.
+    """Return the probability with the highest Youden index, sensitivity + specificity - 1; the lowest in a tie.
 
     Args:
         probability: Of the positive class, shape ``(n,)``.
         label: 1 for a positive row, 0 for a negative one, shape ``(n,)``.
-        split: Whose cases these are, ``"train"`` or ``"val"``.
+        split: Split of these cases, ``"train"`` or ``"val"``.
 
     Raises:
-        InputError: If the split is another one, or one of the two classes has no row.
+        InputError: If the split is any other, or one of the two classes has no row.
     """
     scores, labels = aligned(probability=probability, label=label)
     check_labels(labels, 2)
@@ -58,21 +58,22 @@ def fit_youden_threshold(probability: ArrayLike, label: ArrayLike, *, split: str
         )
     values, rank = np.unique(scores, return_inverse=True)
     positives, negatives = (np.bincount(rank, labels == number) for number in (1, 0))
-    missed = np.cumsum(positives) - positives
-    spared = np.cumsum(negatives) - negatives
-    youden = spared * positives.sum() - missed * negatives.sum()  # in whole numbers, for exact ties
+    false_negatives = np.cumsum(positives) - positives
+    true_negatives = np.cumsum(negatives) - negatives
+    # the Youden index times both class sizes, up to a constant: integers, so that ties are exact
+    youden = true_negatives * positives.sum() - false_negatives * negatives.sum()
     return Threshold(float(values[np.argmax(youden)]), split)
 
 
 def fit_median_threshold(risk: ArrayLike, *, split: str) -> Threshold:
-    """Find the risk that parts cases into halves.
+    """Return the median risk.
 
     Args:
         risk: Shape ``(n,)``.
-        split: Whose cases these are, ``"train"`` or ``"val"``.
+        split: Split of these cases, ``"train"`` or ``"val"``.
 
     Raises:
-        InputError: If the split is another one.
+        InputError: If the split is any other.
     """
     (risks,) = aligned(risk=risk)
     return Threshold(float(np.median(risks)), split)

@@ -1,8 +1,31 @@
-"""Finished runs → tables with intervals."""
+"""Reports on finished runs: measures with confidence intervals, as text, CSV, JSON and one HTML page.
+
+- ``command``: the commands ``report``, ``crossval`` and ``compare``
+- ``report``: everything that is measured of one or two sets of runs
+- ``summary``: the measures of each run, their spread, and the measures of the pooled test cases
+- ``comparison``: two sets of runs on their shared cases
+- ``models``: a table of several models
+- ``measures``: the measures and their definitions
+- ``brier``: Brier scores of survival runs
+- ``cases``: the prediction of each case and how correct it is
+- ``origins``: the label table and the cache of a run
+- ``records``: the record in a run's ``run.yaml``
+- ``tables``: a report as text, CSV and JSON
+- ``figures``: the figures of a report
+- ``page``, ``page_table``, ``page_facts``, ``page.html``: the HTML page, its tables, and the facts about each run
+"""
 
 from e2e_abmilx.reports.command import report
-from e2e_abmilx.reports.comparison import Comparison, compare
+from e2e_abmilx.reports.comparison import Comparison, compare_on_shared_cases
 from e2e_abmilx.reports.report import Report, make_report
 from e2e_abmilx.reports.summary import Summary, summarise
 
-__all__ = ["Comparison", "Report", "Summary", "compare", "make_report", "report", "summarise"]
+__all__ = [
+    "Comparison",
+    "Report",
+    "Summary",
+    "compare_on_shared_cases",
+    "make_report",
+    "report",
+    "summarise",
+]

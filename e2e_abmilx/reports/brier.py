@@ -1,4 +1,4 @@
-"""Brier scores of the cases of survival runs, where the runs recorded what these need."""
+"""Brier scores of the cases of survival runs, if the runs recorded what these need."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from e2e_abmilx.runs.read import Run, columns_named
 
 
 def brier_horizon(runs: Sequence[Run]) -> float | None:
-    """Return the months up to which all of these runs predict survival; None if one does not.
+    """Return the months up to which all of these runs predict survival; None if one of them does not.
 
-    That takes columns ``survival_<months>`` in ``predictions.csv``, and ``time`` and ``event`` of the training cases
+    This needs the columns ``survival_<months>`` in ``predictions.csv``, and ``time`` and ``event`` of the training cases
     in ``splits.csv``.
     """
     if not all({"time", "event"} <= set(run.splits) and _survival_columns(run) for run in runs):
@@ -18,10 +18,10 @@ def brier_horizon(runs: Sequence[Run]) -> float | None:
 
 
 def add_brier_scores(run: Run, horizon: float) -> Run:
-    """Return the run with a column ``brier``, the score of each case from 0 to the horizon in months.
+    """Return the run with a column ``brier``: the score of each case from 0 to the horizon in months.
 
     Raises:
-        InputError: All training cases are censored by the horizon.
+        InputError: If no training case is followed beyond the horizon.
     """
     train, table = run.splits[run.splits["split"] == "train"], run.predictions
     scores = case_brier_scores(

@@ -1,4 +1,4 @@
-"""What runs say of each case, how right that is, and where to look at it."""
+"""The prediction of each tested case, how correct it is, and the heatmaps of its slides."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,17 +19,17 @@ from e2e_abmilx.runs.read import Run, in_words
 
 
 def case_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return a row a tested case, by its name, the least right first.
+    """Return one row per tested case, indexed by its name, the least correct first.
 
-    Columns: ``run``; what ``predictions.csv`` has, with the class or classes ``predicted``; and ``rightness`` from 0 to
-    1: the probability of the true class, its mean over several labels, or the share of the run's comparable pairs with
-    this case that are ranked rightly, NaN where there is none.
+    Columns: ``run``; those of ``predictions.csv``; the class or classes ``predicted``; and ``correctness`` from 0 to 1:
+    the probability of the true class or, for several labels, its mean over the known ones; in survival, the fraction of
+    the run's comparable pairs with this case that are ordered correctly, NaN if there are none.
     """
     tables = [
-        run.predictions.assign(run=name, **_judge(run.predictions))
+        run.predictions.assign(run=name, **_assess(run.predictions))
         for name, run in zip(run_names(runs), runs, strict=True)
     ]
-    return pd.concat(tables).sort_values("rightness", kind="stable")
+    return pd.concat(tables).sort_values("correctness", kind="stable")
 
 
 def find_heatmaps(run: Run) -> dict[str, Path]:
@@ -37,32 +37,32 @@ def find_heatmaps(run: Run) -> dict[str, Path]:
     return {path.parent.name: path for path in sorted((run.folder / "heatmaps").glob("*/overlay.png"))}
 
 
-def _judge(predictions: pd.DataFrame) -> dict[str, NDArray[np.generic]]:
+def _assess(predictions: pd.DataFrame) -> dict[str, NDArray[np.generic]]:
     if "risk" in predictions:
-        return {"rightness": _ranked_rightly(*predictions[["risk", "time", "event"]].to_numpy().T)}
+        return {"correctness": _ordered_correctly(*predictions[["risk", "time", "event"]].to_numpy().T)}
     probability = probabilities_of(predictions)
     if has_multi_labels(predictions):
         classes, label = classes_of(predictions), multi_labels_of(predictions)
-        rightness = np.where(label == 1, probability, 1 - probability)
+        correctness = np.where(label == 1, probability, 1 - probability)
         return {
             "predicted": np.array([in_words(classes, called) for called in probability >= 0.5]),
-            "rightness": np.ma.array(rightness, mask=np.isnan(label)).mean(axis=1).filled(np.nan),
+            "correctness": np.ma.array(correctness, mask=np.isnan(label)).mean(axis=1).filled(np.nan),
         }
     return {
         "predicted": np.array(classes_of(predictions))[probability.argmax(axis=1)],
-        "rightness": probability[np.arange(len(probability)), labels_of(predictions)],
+        "correctness": probability[np.arange(len(probability)), labels_of(predictions)],
     }
 
 
-def _ranked_rightly(
+def _ordered_correctly(
     risk: NDArray[np.float64], time: NDArray[np.float64], event: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Share of each case's comparable pairs where the higher risk meets the earlier event; equal risks are a half."""
-    moment = 2 * np.unique(time, return_inverse=True)[1] + (event == 0)  # of equal times events come first
-    shares = np.full(len(risk), np.nan)
+    """Return the fraction of each case's comparable pairs that are ordered correctly; equal risks count one half."""
+    moment = 2 * np.unique(time, return_inverse=True)[1] + (event == 0)  # events come first among equal times
+    fractions = np.full(len(risk), np.nan)
     for case in range(len(risk)):
         earlier, later = (moment < moment[case]) & (event == 1), (moment > moment[case]) & (event[case] == 1)
-        right = np.sign(risk - risk[case]) * (earlier.astype(int) - later)
+        agreement = np.sign(risk - risk[case]) * (earlier.astype(int) - later)
         if (earlier | later).any():
-            shares[case] = (right[earlier | later] + 1).mean() / 2
-    return shares
+            fractions[case] = (agreement[earlier | later] + 1).mean() / 2
+    return fractions

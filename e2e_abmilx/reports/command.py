@@ -1,10 +1,10 @@
-"""The commands ``e2e-abmilx report``, ``crossval`` and ``compare``: what runs say, as text."""
+"""The commands ``e2e-abmilx report``, ``crossval`` and ``compare``, which return their results as text."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.reports.models import compare_models, markdown, write_models
+from e2e_abmilx.reports.models import markdown, tabulate_models, write_models
 from e2e_abmilx.reports.report import make_report
 from e2e_abmilx.reports.tables import common_folder, text, write_csv, write_json
 from e2e_abmilx.runs.compare import fit_models
@@ -18,40 +18,40 @@ def report(
     out: Path | None = None,
     html: bool = False,
 ) -> str:
-    """Tell what runs say: each one's measures, their mean ± std, those of all test cases, with 95 % intervals.
+    """Report the measures of each run, their mean ± std, and those of all test cases, with 95 % intervals.
 
-    ``report.csv`` and ``report.json`` hold the same numbers, and more.
+    The same numbers, and more, are written to ``report.csv`` and ``report.json``.
 
     Args:
-        runs: Folders of runs that ended with their test, or of cross-validations, whose folds they then are.
+        runs: Folders of tested runs, or of cross-validations, which stand for their folds.
         against: Runs to compare with, by the paired bootstrap on the cases that both have tested.
-        out: Where to write; by default the folder that all of ``runs`` lie in.
-        html: Whether to write ``report.html`` too: a page with figures, all cases and the settings of the runs.
+        out: Folder of the files; by default the folder that contains all ``runs``.
+        html: Whether to also write ``report.html``, a page with figures, all cases and the settings of the runs.
 
     Returns:
         The tables, as text.
 
     Raises:
-        InputError: A run is unfinished or leaks, or the runs cannot be told of together.
+        InputError: If a run is unfinished or leaks, or the runs cannot be reported together.
     """
     ours, theirs = _read_runs(runs), _read_runs(against or [])
     if not ours:
         raise InputError("no run is named; name the folder of at least one")
-    made = make_report(ours, theirs)
+    content = make_report(ours, theirs)
     folder = common_folder(ours) if out is None else out
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(made, folder / "report.csv")
-    write_json(made, folder / "report.json")
+    write_csv(content, folder / "report.csv")
+    write_json(content, folder / "report.json")
     if html:
-        # matplotlib is slow to import, and tables do without it
+        # matplotlib is slow to import, and tables do not need it
         from e2e_abmilx.reports.page import write_page
 
-        write_page(made, folder / "report.html")
-    return text(made)
+        write_page(content, folder / "report.html")
+    return text(content)
 
 
 def crossval(words: Sequence[str]) -> str:
-    """Fit and test every fold as :func:`~e2e_abmilx.runs.crossval.fit_folds` does, then report on all of them.
+    """Fit and test every fold with :func:`~e2e_abmilx.runs.crossval.fit_folds`, then report on all folds.
 
     Args:
         words: ``--config`` and other options of ``fit``, and ``--folds``.
@@ -64,20 +64,20 @@ def crossval(words: Sequence[str]) -> str:
 
 
 def compare(words: Sequence[str]) -> str:
-    """Fit and test models as :func:`~e2e_abmilx.runs.compare.fit_models` does, then put them into one table.
+    """Fit and test models with :func:`~e2e_abmilx.runs.compare.fit_models`, then report them in one table.
 
     Args:
         words: ``--configs``, ``--heads``, ``--seeds``, ``--out`` and options of ``fit`` that all runs share.
 
     Returns:
-        The table as Markdown, which is also in ``<out>/models.md``; ``<out>/models.csv`` holds its numbers.
+        The table as Markdown, also written to ``<out>/models.md``, with its numbers in ``<out>/models.csv``.
     """
     out, folders = fit_models(words)
-    table = compare_models({name: [read_run(folder) for folder in runs] for name, runs in folders.items()})
-    text_of_table = markdown(table)
-    (out / "models.md").write_text(f"{text_of_table}\n", encoding="utf-8")
+    table = tabulate_models({name: [read_run(folder) for folder in runs] for name, runs in folders.items()})
+    shown = markdown(table)
+    (out / "models.md").write_text(f"{shown}\n", encoding="utf-8")
     write_models(table, out / "models.csv")
-    return text_of_table
+    return shown
 
 
 def _read_runs(folders: Path | list[Path]) -> list[Run]:

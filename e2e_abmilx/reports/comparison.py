@@ -1,4 +1,4 @@
-"""Two sets of runs on the cases that both have tested."""
+"""The comparison of two sets of runs on the cases that both have tested."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,18 +8,17 @@ import pandas as pd
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import Difference, paired_bootstrap
-from e2e_abmilx.evaluation.estimators import Estimator
 from e2e_abmilx.reports.measures import Measure
 from e2e_abmilx.reports.summary import find_overlap, pool
 from e2e_abmilx.runs.read import Run
 
 
-class Compared(NamedTuple):
+class ComparedMeasure(NamedTuple):
     """A measure of both sets on the shared cases.
 
     Attributes:
-        first: Of the first set.
-        second: Of the second set.
+        first: Value for the first set.
+        second: Value for the second set.
         difference: The first minus the second.
     """
 
@@ -29,7 +28,7 @@ class Compared(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What one set of runs does better than another.
+    """The comparison of two sets of runs.
 
     Attributes:
         cases: Number of shared cases.
@@ -41,60 +40,44 @@ class Comparison(NamedTuple):
     cases: int
     only_first: int
     only_second: int
-    compared: dict[str, Compared]
+    compared: dict[str, ComparedMeasure]
 
 
-def compare(runs: Sequence[Run], against: Sequence[Run], measures: Mapping[str, Measure]) -> Comparison:
+def compare_on_shared_cases(
+    runs: Sequence[Run], against: Sequence[Run], measures: Mapping[str, Measure]
+) -> Comparison:
     """Compare two sets of runs by the paired bootstrap.
 
     Args:
         runs: The first set.
         against: The second set.
-        measures: Those that both sets have.
+        measures: Measures that both sets have.
 
     Raises:
-        InputError: A set tests a case twice, the sets share no case, or they differ about what is true of one.
+        InputError: If a set tests a case twice, the sets share no case, or they differ in the truth of a shared case.
     """
     first, second = _pool_once(runs), _pool_once(against)
     shared = first.index.intersection(second.index).sort_values()
     if shared.empty:
         raise InputError(
             f"the runs share no case: the first set tests {first.index[0]}, the second {second.index[0]}, …;"
-            " compare runs of one cohort, whose cases are spelt alike"
+            " compare runs of one cohort, with the same case names"
         )
     one, two = first.loc[shared], second.loc[shared]
-    refuse_other_truth(one, two)
-    return Comparison(
-        len(shared),
-        len(first) - len(shared),
-        len(second) - len(shared),
-        {
-            name: _compare(measure.estimator(one), measure.estimator(two), one)
-            for name, measure in measures.items()
-        },
-    )
+    refuse_different_truth(one, two)
+    once, cases = np.ones(len(shared), dtype=np.int64), shared.tolist()
+    compared = {}
+    for name, measure in measures.items():
+        ours, theirs = measure.estimator(one), measure.estimator(two)
+        compared[name] = ComparedMeasure(ours(once), theirs(once), paired_bootstrap(ours, theirs, cases))
+    return Comparison(len(shared), len(first) - len(shared), len(second) - len(shared), compared)
 
 
-def _compare(one: Estimator, two: Estimator, table: pd.DataFrame) -> Compared:
-    all_cases = np.ones(len(table), dtype=np.int64)
-    return Compared(one(all_cases), two(all_cases), paired_bootstrap(one, two, table.index.tolist()))
-
-
-def _pool_once(runs: Sequence[Run]) -> pd.DataFrame:
-    overlap = find_overlap(runs)
-    if overlap:
-        raise InputError(
-            f"{overlap}, and a comparison takes one prediction a case; compare the folds of one"
-            " cross-validation, or a run with a run"
-        )
-    return pool(runs)
-
-
-def refuse_other_truth(one: pd.DataFrame, two: pd.DataFrame) -> None:
-    """Refuse predictions of the same cases that differ about what is true of them.
+def refuse_different_truth(one: pd.DataFrame, two: pd.DataFrame) -> None:
+    """Refuse predictions of the same cases whose labels, times or events differ.
 
     Raises:
-        InputError: They differ in a label, a time or an event.
+        InputError: If they differ.
     """
     for name in ("label",) if "label" in one else ("time", "event"):
         differs = one[name] != two[name]
@@ -104,3 +87,13 @@ def refuse_other_truth(one: pd.DataFrame, two: pd.DataFrame) -> None:
                 f"{differs.sum()} of {len(one)} shared cases differ in their {name}, first {case}:"
                 f" {one.at[case, name]!r} and {two.at[case, name]!r}; compare runs of the same label table"
             )
+
+
+def _pool_once(runs: Sequence[Run]) -> pd.DataFrame:
+    overlap = find_overlap(runs)
+    if overlap:
+        raise InputError(
+            f"{overlap}, and a comparison takes one prediction per case; compare the folds of one"
+            " cross-validation, or a run with a run"
+        )
+    return pool(runs)

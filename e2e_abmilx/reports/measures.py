@@ -1,38 +1,38 @@
-"""What a report tells of predictions, each with its definition."""
+"""The measures that a report gives, each with its definition."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from e2e_abmilx.evaluation.calibration import reliability_curve
 from e2e_abmilx.evaluation.concordance import Concordance
 from e2e_abmilx.evaluation.estimators import (
     Accuracy,
-    Among,
     Auroc,
     BalancedAccuracy,
     CohenKappa,
     Estimator,
     MacroF1,
-    Mean,
-    MeanOf,
-    QuadraticKappa,
+    MeanOfMeasures,
+    OnSubset,
+    QuadraticWeightedKappa,
+    RatioOfSums,
     Resampled,
-    Share,
+    RowMean,
 )
 from e2e_abmilx.runs.read import columns_named
 
 
 class Measure(NamedTuple):
-    """A measure of a table of predictions, as :attr:`e2e_abmilx.runs.read.Run.predictions` is one.
+    """A measure of a table of predictions in the form of :attr:`e2e_abmilx.runs.read.Run.predictions`.
 
     Attributes:
-        title: Above its column.
-        definition: What it is.
-        estimator: Makes it of the n predictions.
+        title: Title of its column.
+        definition: What it measures.
+        estimator: Creates its estimator from a table.
     """
 
     title: str
@@ -41,9 +41,9 @@ class Measure(NamedTuple):
 
 
 def measures_of(predictions: pd.DataFrame) -> dict[str, Measure]:
-    """Return the measures that a table has the columns for, by the names that ``metrics.csv`` has for them.
+    """Return the measures that a table has the columns for, by their names in ``metrics.csv``.
 
-    It has none for the AUC of each of several labels, ``auc_<class>``.
+    Only ``auc_<class>``, the AUC of each of several labels, is not in ``metrics.csv``.
     """
     if "risk" in predictions:
         return {"c_index": C_INDEX} | ({"brier": BRIER} if "brier" in predictions else {})
@@ -56,12 +56,12 @@ def measures_of(predictions: pd.DataFrame) -> dict[str, Measure]:
 
 
 def has_multi_labels(predictions: pd.DataFrame) -> bool:
-    """Return whether a case may be of several classes."""
+    """Return whether a case may have several classes."""
     return bool(columns_named("label_", predictions))
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
-    """Return the classes of a classification in their order; none of a survival model."""
+    """Return the classes of a classification in their order; none for a survival model."""
     return [name.removeprefix("probability_") for name in columns_named("probability_", predictions)]
 
 
@@ -71,19 +71,21 @@ def probabilities_of(predictions: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def labels_of(predictions: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the number of each case's class, shape ``(n,)``."""
+    """Return the class number of each case, shape ``(n,)``."""
     number = {name: number for number, name in enumerate(classes_of(predictions))}
     return np.array([number[name] for name in predictions["label"]], dtype=np.int64)
 
 
 def multi_labels_of(predictions: pd.DataFrame) -> NDArray[np.float64]:
-    """Return 1 where a case is of a class, 0 where it is not, NaN where that is unknown, shape ``(n, K)``."""
+    """Return 1 where a case has a class, 0 where it has not, and NaN where that is unknown, shape ``(n, K)``."""
     return predictions[columns_named("label_", predictions)].to_numpy(dtype=np.float64)
 
 
-def _predicted(predictions: pd.DataFrame) -> NDArray[np.int64]:
-    predicted: NDArray[np.int64] = probabilities_of(predictions).argmax(axis=1)
-    return predicted
+def _of_predicted(
+    estimator: Callable[[ArrayLike, ArrayLike], Estimator],
+) -> Callable[[pd.DataFrame], Estimator]:
+    """Return a function that creates an estimator from the most probable class and the label of each case."""
+    return lambda table: estimator(probabilities_of(table).argmax(axis=1), labels_of(table))
 
 
 def _ece(predictions: pd.DataFrame) -> Estimator:
@@ -94,16 +96,40 @@ def _ece(predictions: pd.DataFrame) -> Estimator:
 
 
 def _reached(predictions: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether the second class is called; rows of different runs have different thresholds."""
+    """Return whether the second class reaches the threshold, which differs between runs."""
     reached: NDArray[np.bool_] = probabilities_of(predictions)[:, 1] >= predictions["threshold"].to_numpy()
     return reached
 
 
-def _aucs(predictions: pd.DataFrame) -> list[Estimator]:
-    labels = multi_labels_of(predictions)
+class _Label(NamedTuple):
+    """One of several labels; each array has shape ``(n,)``."""
+
+    probability: NDArray[np.float64]
+    called: NDArray[np.bool_]
+    true: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+
+    def auc(self) -> Estimator:
+        return OnSubset(Auroc(self.probability, self.true), self.known)
+
+    def correct(self) -> NDArray[np.bool_]:
+        correct: NDArray[np.bool_] = (self.called == self.true) & self.known
+        return correct
+
+    def accuracy(self) -> Estimator:
+        return RatioOfSums(self.correct(), self.known)
+
+    def f1(self) -> Estimator:
+        called = self.called & self.known
+        return RatioOfSums(2 * (called & self.true), called.astype(int) + self.true)
+
+
+def _labels(predictions: pd.DataFrame) -> list[_Label]:
     return [
-        Among(Auroc(probability, label == 1), ~np.isnan(label))
-        for probability, label in zip(probabilities_of(predictions).T, labels.T, strict=True)
+        _Label(probability, probability >= 0.5, label == 1, ~np.isnan(label))
+        for probability, label in zip(
+            probabilities_of(predictions).T, multi_labels_of(predictions).T, strict=True
+        )
     ]
 
 
@@ -111,62 +137,47 @@ def _auc_of(name: str) -> Measure:
     return Measure(
         f"AUC {name}",
         f"area under the ROC curve of {name}, over the cases where it is known",
-        lambda table: _aucs(table)[classes_of(table).index(name)],
+        lambda table: _labels(table)[classes_of(table).index(name)].auc(),
     )
 
 
-def _right(predictions: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether each known label is what the model says, shape ``(n, K)``."""
-    right: NDArray[np.bool_] = (probabilities_of(predictions) >= 0.5) == multi_labels_of(predictions)
-    return right
+def _micro_accuracy(predictions: pd.DataFrame) -> Estimator:
+    labels = _labels(predictions)
+    correct, known = ([one.correct() for one in labels], [one.known for one in labels])
+    return RatioOfSums(np.sum(correct, axis=0), np.sum(known, axis=0))
 
 
-def _known(predictions: pd.DataFrame) -> NDArray[np.bool_]:
-    known: NDArray[np.bool_] = ~np.isnan(multi_labels_of(predictions))
-    return known
+def _mean_over_classes(measure: Callable[[_Label], Estimator]) -> Callable[[pd.DataFrame], Estimator]:
+    """Average over the classes with both positive and negative cases, as ``metrics.csv`` does."""
 
+    def estimator(predictions: pd.DataFrame) -> Estimator:
+        labels = _labels(predictions)
+        counted = [one for one in labels if one.true.any() and (one.known & ~one.true).any()]
+        return MeanOfMeasures([measure(one) for one in counted], len(predictions))
 
-def _f1s(predictions: pd.DataFrame) -> list[Estimator]:
-    called, label = probabilities_of(predictions) >= 0.5, multi_labels_of(predictions) == 1
-    called &= _known(predictions)
-    return [
-        Share(2 * (said & true), said.astype(int) + true)
-        for said, true in zip(called.T, label.T, strict=True)
-    ]
-
-
-def _shares(predictions: pd.DataFrame) -> list[Estimator]:
-    columns = zip(_right(predictions).T, _known(predictions).T, strict=True)
-    return [Share(right, known) for right, known in columns]
-
-
-def _mean_over_classes(estimators: Sequence[Estimator], predictions: pd.DataFrame) -> Estimator:
-    """The mean over the classes that some cases are of and others are not, as ``metrics.csv`` has it."""
-    columns = multi_labels_of(predictions).T
-    occur = [bool((label == 0).any() and (label == 1).any()) for label in columns]
-    return MeanOf([each for each, occurs in zip(estimators, occur, strict=True) if occurs], len(predictions))
+    return estimator
 
 
 MULTI_LABEL = {
     "auc": Measure(
         "AUC",
         "area under the ROC curve, mean over the classes, each over the cases where it is known",
-        lambda table: _mean_over_classes(_aucs(table), table),
+        _mean_over_classes(_Label.auc),
     ),
     "accuracy": Measure(
         "accuracy",
-        "share of all known labels that a probability of 0.5 or more tells rightly (micro)",
-        lambda table: Share(_right(table).sum(axis=1), _known(table).sum(axis=1)),
+        "fraction of all known labels that are predicted correctly at a probability of 0.5 (micro)",
+        _micro_accuracy,
     ),
     "balanced_accuracy": Measure(
-        "macro acc.",
-        "that share of each class, mean over the classes",
-        lambda table: _mean_over_classes(_shares(table), table),
+        "balanced acc.",
+        "this fraction for each class, mean over the classes",
+        _mean_over_classes(_Label.accuracy),
     ),
     "f1": Measure(
         "F1",
         "mean of the classes' F1 scores at a probability of 0.5, over known labels",
-        lambda table: _mean_over_classes(_f1s(table), table),
+        _mean_over_classes(_Label.f1),
     ),
 }
 
@@ -178,54 +189,52 @@ CLASSIFICATION = {
     ),
     "accuracy": Measure(
         "accuracy",
-        "share of cases whose most probable class is theirs (micro)",
-        lambda table: Accuracy(_predicted(table), labels_of(table)),
+        "fraction of cases whose most probable class is the true one (micro)",
+        _of_predicted(Accuracy),
     ),
     "balanced_accuracy": Measure(
-        "macro acc.",
+        "balanced acc.",
         "balanced accuracy: mean of the classes' recalls",
-        lambda table: BalancedAccuracy(_predicted(table), labels_of(table)),
+        _of_predicted(BalancedAccuracy),
     ),
-    "f1": Measure(
-        "F1", "mean of the classes' F1 scores", lambda table: MacroF1(_predicted(table), labels_of(table))
-    ),
+    "f1": Measure("F1", "mean of the classes' F1 scores", _of_predicted(MacroF1)),
     "kappa": Measure(
         "κ",
         "Cohen's κ, agreement beyond chance",
-        lambda table: CohenKappa(_predicted(table), labels_of(table)),
+        _of_predicted(CohenKappa),
     ),
     "qwk": Measure(
-        "quadr. κ",
-        "Cohen's κ with errors weighed by their squared distance, for ordered classes",
-        lambda table: QuadraticKappa(_predicted(table), labels_of(table)),
+        "QWK",
+        "quadratic weighted κ: Cohen's κ with errors weighted by their squared distance, for ordered classes",
+        _of_predicted(QuadraticWeightedKappa),
     ),
     "ece": Measure(
-        "ECE", "expected calibration error of the most probable class, 15 bins; less is better", _ece
+        "ECE", "expected calibration error of the most probable class, 15 bins; lower is better", _ece
     ),
 }
 
 AT_THRESHOLD = {
     "sensitivity": Measure(
         "sens.",
-        "share of the cases of the second class that reach the threshold, which each run fitted on its"
+        "sensitivity: fraction of the cases of the second class that reach the threshold, which each run fitted on its"
         " validation cases",
-        lambda table: Mean(_reached(table), among=labels_of(table) == 1),
+        lambda table: RowMean(_reached(table), among=labels_of(table) == 1),
     ),
     "specificity": Measure(
         "spec.",
-        "share of the cases of the first class that stay below that threshold",
-        lambda table: Mean(~_reached(table), among=labels_of(table) == 0),
+        "specificity: fraction of the cases of the first class that stay below that threshold",
+        lambda table: RowMean(~_reached(table), among=labels_of(table) == 0),
     ),
 }
 
 C_INDEX = Measure(
     "C-index",
-    "Harrell's: share of comparable pairs in which the higher risk meets the earlier event",
+    "Harrell's: fraction of comparable pairs in which the higher risk has the earlier event",
     lambda table: Concordance(table["risk"], table["time"], table["event"]),
 )
 
 BRIER = Measure(
     "IBS",
-    "integrated Brier score of the predicted survival, weighted for censoring; 0 is perfect, 0.25 a coin's",
-    lambda table: Mean(table["brier"], among=np.ones(len(table))),
+    "integrated Brier score of the predicted survival, weighted for censoring; 0 is perfect, 0.25 a constant 0.5",
+    lambda table: RowMean(table["brier"], among=np.ones(len(table))),
 )

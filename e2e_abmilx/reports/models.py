@@ -1,181 +1,154 @@
-"""Models side by side, trained on the same splits with the same budget, as in Table 7 of arXiv:2506.02408."""
+"""A table of models that were trained on the same splits with the same budget, as Table 7 of arXiv:2506.02408."""
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.evaluation.bootstrap import Difference, Estimate, bootstrap, paired_bootstrap
-from e2e_abmilx.evaluation.estimators import MeanOver
+from e2e_abmilx.evaluation.bootstrap import Difference, bootstrap, paired_bootstrap
+from e2e_abmilx.evaluation.estimators import MeanOverRuns
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import track
-from e2e_abmilx.reports.comparison import refuse_other_truth
+from e2e_abmilx.reports.comparison import refuse_different_truth
 from e2e_abmilx.reports.measures import Measure, measures_of
-from e2e_abmilx.reports.records import read_record
-from e2e_abmilx.reports.summary import Spread, pool, spread_of
+from e2e_abmilx.reports.records import fit_seconds, read_record
+from e2e_abmilx.reports.summary import pool, spread_of
 from e2e_abmilx.reports.tables import decimals
 from e2e_abmilx.runs.read import Run, read_test_metrics
 
 
-class Model(NamedTuple):
-    """What the runs of one model say.
-
-    Attributes:
-        name: Of the model.
-        spread: The measure over its runs.
-        estimate: Their mean, with its interval by case.
-        difference: Their mean minus that of the first model, paired by case; None for the first one.
-        encoder_parameters: Trained or not; NaN where the runs did not record it.
-        head_parameters: Likewise.
-        fit_minutes: Mean over the runs; NaN where they did not record it.
-        fraction_holding_95: The fewest patches that hold 95 % of the attention of a test case, as a share of its
-            patches; mean over cases, heads and runs.
-    """
-
-    name: str
-    spread: Spread
-    estimate: Estimate
-    difference: Difference | None
-    encoder_parameters: float
-    head_parameters: float
-    fit_minutes: float
-    fraction_holding_95: float
-
-
 class ModelTable(NamedTuple):
-    """Models side by side.
+    """Several models, measured on the same cases.
 
     Attributes:
-        measure: What they are measured by: AUC or C-index.
+        measure: The measure: AUC or C-index.
         cases: Number of cases that every model was tested on.
-        models: The models, in the order given.
+        models: One row per model, in the order given; NaN where a number is undefined or was not recorded. Columns:
+            ``model``; ``runs``, ``mean`` and ``std``, over the runs where the measure is defined; ``low`` and ``high``,
+            the interval of the mean over cases; ``difference`` from the first model, with ``difference_low``,
+            ``difference_high`` and ``p_value``, paired by case; ``encoder_parameters`` and ``head_parameters``, trained
+            or not; ``fit_minutes``, mean over runs; and ``fraction_holding_95``, the smallest fraction of a test case's
+            patches that holds 95 % of the attention, mean over cases, heads and runs.
     """
 
     measure: Measure
     cases: int
-    models: list[Model]
+    models: pd.DataFrame
 
 
-def compare_models(runs_of: Mapping[str, Sequence[Run]]) -> ModelTable:
+def tabulate_models(runs_of: Mapping[str, Sequence[Run]]) -> ModelTable:
     """Measure the runs of each model, and compare each model with the first.
 
-    A model's runs are folds, seeds, or both: the measure is taken in each run and averaged over them. Intervals come
-    from resampling cases, each with all its predictions, so they tell how sure the mean is with other cases; the
-    standard deviation over runs tells how much seeds and folds change it.
+    The runs of a model are folds, seeds, or both: the measure is computed in each run and averaged over runs. Intervals
+    come from resampling cases, each with all its predictions, so they show how much the mean depends on the cases; the
+    standard deviation over runs shows how much it depends on seeds and folds.
 
     Args:
-        runs_of: Runs of each model, by its name.
+        runs_of: Runs of each model, by the model's name.
 
     Raises:
-        InputError: Models were tested on different cases, or on other labels of them.
+        InputError: If models were tested on different cases, or with different labels.
     """
     tables = {name: pool(runs) for name, runs in runs_of.items()}
-    everything = pd.concat(tables.values())
-    measure = next(iter(measures_of(everything).values()))
-    truths = {name: table[~table.index.duplicated()].sort_index() for name, table in tables.items()}
-    first_name, truth = next(iter(truths.items()))
+    measure = next(iter(measures_of(pd.concat(tables.values())).values()))
+    truth = _shared_truth(tables)
     cases = truth.index.tolist()
-    for name, other in truths.items():
-        if other.index.tolist() != cases:
-            raise InputError(
-                f"{name} is tested on {len(other)} cases and {first_name} on {len(cases)}, not on the same ones;"
-                " compare models on the same splits"
-            )
-        refuse_other_truth(truth, other)
     means = {name: _mean_over_runs(runs, measure, truth.index) for name, runs in runs_of.items()}
-    models = [
-        Model(
-            name,
-            spread_of([bare(np.ones(bare.rows, np.int64)) for bare, _ in means[name].parts]),
-            bootstrap(means[name], cases),
-            None if name == first_name else paired_bootstrap(means[name], means[first_name], cases),
-            *_facts(runs),
-        )
-        for name, runs in track(runs_of.items(), "comparing", "models")
-    ]
-    return ModelTable(measure, len(cases), models)
+    first = next(iter(means.values()))
+    rows = []
+    for name, runs in track(runs_of.items(), "comparing", "models"):
+        mean = means[name]
+        spread = spread_of([estimator(np.ones(estimator.rows, np.int64)) for estimator, _ in mean.parts])
+        interval = bootstrap(mean, cases)
+        row = {"model": name, "runs": spread.runs, "mean": spread.mean, "std": spread.std}
+        row |= {"low": interval.low, "high": interval.high}
+        change = _difference(None if mean is first else paired_bootstrap(mean, first, cases))
+        rows.append(row | change | _recorded(runs))
+    return ModelTable(measure, len(cases), pd.DataFrame(rows))
 
 
 def markdown(table: ModelTable) -> str:
-    """Return the table as Markdown, with what its columns mean below it."""
+    """Return the table as Markdown, followed by the meaning of its columns."""
     title = table.measure.title
     head = [
         "model", "runs", f"{title}, mean ± std", "95 % interval", "− first (95 % interval)", "p",
-        "parameters, encoder + head", "fit, min", "share holding 95 %",
+        "parameters, encoder + head", "fit, min", "fraction holding 95 %",
     ]  # fmt: skip
-    rows = [head, ["---"] + ["--:"] * (len(head) - 1), *map(_cells, table.models)]
+    rows = [head, ["---"] + ["--:"] * (len(head) - 1)]
+    rows += [_markdown_cells(model, place) for place, model in enumerate(table.models.to_dict("records"))]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     meaning = (
-        f"{title}: {table.measure.definition}; taken in each run, then averaged. std: over runs. Intervals and p:"
-        f" {table.cases} cases resampled, paired by case. Share holding 95 %: the fewest patches of a test case that"
-        " hold 95 % of the attention, as a share of all."
+        f"{title}: {table.measure.definition}; computed in each run, then averaged. std: over runs. Intervals and p:"
+        f" {table.cases} cases resampled, paired by case. Fraction holding 95 %: the smallest fraction of a test case's"
+        " patches that holds 95 % of the attention."
     )
     return "\n".join([*lines, "", meaning])
 
 
 def write_models(table: ModelTable, path: Path) -> None:
-    """Write a CSV with a row a model; empty: not known."""
-    with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(
-            ["model", "runs", "mean", "std", "low", "high", "difference", "difference_low", "difference_high", "p_value",
-             "encoder_parameters", "head_parameters", "fit_minutes", "fraction_holding_95"]
-        )  # fmt: skip
-        for one in table.models:
-            change = one.difference
-            against = (
-                [change.estimate.point, change.estimate.low, change.estimate.high, change.p_value]
-                if change
-                else [""] * 4
+    """Write a CSV with one row per model; unknown numbers are empty."""
+    with atomic_write(path) as partial:
+        table.models.to_csv(partial, index=False, lineterminator="\n")
+
+
+def _shared_truth(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return one row per case; refuse models that were tested on different cases or with different labels."""
+    truths = {name: table[~table.index.duplicated()].sort_index() for name, table in tables.items()}
+    first_name, truth = next(iter(truths.items()))
+    for name, other in truths.items():
+        if other.index.tolist() != truth.index.tolist():
+            raise InputError(
+                f"{name} is tested on {len(other)} cases and {first_name} on {len(truth)}, not on the same ones;"
+                " compare models on the same splits"
             )
-            numbers = [
-                one.spread.runs,
-                one.spread.mean,
-                one.spread.std,
-                one.estimate.low,
-                one.estimate.high,
-                *against,
-            ]
-            rows.writerow([one.name, *map(_known, [*numbers, *one[4:]])])
+        refuse_different_truth(truth, other)
+    return truth
 
 
-def _mean_over_runs(runs: Sequence[Run], measure: Measure, cases: pd.Index) -> MeanOver:
+def _mean_over_runs(runs: Sequence[Run], measure: Measure, cases: pd.Index) -> MeanOverRuns:
     parts = [(measure.estimator(run.predictions), cases.get_indexer(run.predictions.index)) for run in runs]
-    return MeanOver(parts, len(cases))
+    return MeanOverRuns(parts, len(cases))
 
 
-def _facts(runs: Sequence[Run]) -> list[float]:
-    """Parameters of encoder and head, minutes of a fit and sparsity; NaN where runs did not record them."""
-    records = [read_record(run.folder) for run in runs]
-    tested = [read_test_metrics(run.folder) for run in runs]
-    columns = [
-        [record.encoder_parameters for record in records],
-        [record.head_parameters for record in records],
-        [record.fit_seconds / 60 for record in records],
-        [float(metrics.get("test/fraction_holding_95", "nan")) for metrics in tested],
-    ]
-    return [float(np.mean(column)) for column in columns]
+def _difference(change: Difference | None) -> dict[str, float]:
+    names = ("difference", "difference_low", "difference_high", "p_value")
+    if change is None:
+        return dict.fromkeys(names, np.nan)
+    estimate = change.estimate
+    return dict(zip(names, (estimate.point, estimate.low, estimate.high, change.p_value), strict=True))
 
 
-def _cells(model: Model) -> list[str]:
-    change, p_value = "", ""
-    if model.difference:
-        change = f"{_signed(model.difference.estimate.point)} ({_signed(model.difference.estimate.low)} to {_signed(model.difference.estimate.high)})"
-        p_value = decimals(model.difference.p_value)
+def _recorded(runs: Sequence[Run]) -> dict[str, float]:
+    """Return means over runs; NaN if a run did not record the number."""
+    rows = []
+    for run in runs:
+        record, tested = read_record(run.folder), read_test_metrics(run.folder)
+        rows.append(
+            {
+                "encoder_parameters": record["parameters"].get("encoder", np.nan),
+                "head_parameters": record["parameters"].get("head", np.nan),
+                "fit_minutes": fit_seconds(record) / 60,
+                "fraction_holding_95": float(tested.get("test/fraction_holding_95", "nan")),
+            }
+        )
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def _markdown_cells(model: dict[Hashable, Any], place: int) -> list[str]:
+    point, low, high = (_signed(model[f"difference{end}"]) for end in ("", "_low", "_high"))
     return [
-        model.name,
-        str(model.spread.runs),
-        f"{decimals(model.spread.mean)} ± {decimals(model.spread.std)}",
-        f"{decimals(model.estimate.low)} to {decimals(model.estimate.high)}",
-        change,
-        p_value,
-        f"{_millions(model.encoder_parameters)} + {_millions(model.head_parameters)}",
-        "–" if np.isnan(model.fit_minutes) else f"{model.fit_minutes:.1f}",
-        decimals(model.fraction_holding_95),
+        model["model"],
+        str(model["runs"]),
+        f"{decimals(model['mean'])} ± {decimals(model['std'])}",
+        f"{decimals(model['low'])} to {decimals(model['high'])}",
+        f"{point} ({low} to {high})" if place else "",
+        decimals(model["p_value"]) if place else "",
+        f"{_millions(model['encoder_parameters'])} + {_millions(model['head_parameters'])}",
+        "–" if np.isnan(model["fit_minutes"]) else f"{model['fit_minutes']:.1f}",
+        decimals(model["fraction_holding_95"]),
     ]
 
 
@@ -185,7 +158,3 @@ def _signed(value: float) -> str:
 
 def _millions(number: float) -> str:
     return "–" if np.isnan(number) else f"{number / 1e6:.2f} M"
-
-
-def _known(value: float | str) -> float | str:
-    return "" if isinstance(value, float) and np.isnan(value) else value

@@ -1,4 +1,4 @@
-"""Where the cases of runs come from: the label table and the cache that their settings name."""
+"""The origin of the cases of a run: the label table and the cache that its settings name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from e2e_abmilx.runs.read import Run
 
 
 class Origin(NamedTuple):
-    """A label table and a cache; paths mean what they meant in the folder that the run was started in.
+    """A label table and a cache; relative paths are relative to the folder that the run was started in.
 
     Attributes:
         labels: The label table.
-        columns: The table's own names of columns, with ours before them.
-        slide_table: The table that says which slides a case has.
-        target: What was learnt.
+        columns: Our name and the table's name of each column.
+        slide_table: The table of the slides of each case.
+        target: The learning target.
         cache: Folder of the patch stores.
     """
 
@@ -28,7 +28,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, run: Run) -> Self:
-        """Find them in the settings of a run; synthetic cohorts have a folder for all."""
+        """Return the origin that the settings of a run name; a synthetic cohort has one folder for both."""
         data, folder = run.data, run.data.get("folder")
         labels = data.get("labels") or (folder and f"{folder}/labels.csv")
         cache = data.get("cache") or (folder and f"{folder}/cache")
@@ -41,7 +41,7 @@ class Origin(NamedTuple):
         )
 
     def read_cases(self) -> dict[str, tuple[str, ...]]:
-        """Return the slides of each case; none where the table cannot be read any more."""
+        """Return the slides of each case; empty if the table can no longer be read."""
         if self.labels is None:
             return {}
         try:
@@ -53,10 +53,10 @@ class Origin(NamedTuple):
         return {case.id: case.slides for case in cases}
 
     def read_slides(self) -> dict[str, CachedSlide]:
-        """Return what became of each slide; none where the cache is elsewhere by now."""
+        """Return the manifest row of each slide; empty if the cache is no longer there."""
         return read_manifest(self.cache) if self.cache else {}
 
 
 def origins_of(runs: Sequence[Run]) -> list[Origin]:
-    """Return the different origins, in the order of the runs."""
+    """Return the distinct origins, in the order of the runs."""
     return list(dict.fromkeys(map(Origin.of, runs)))

@@ -1,4 +1,4 @@
-"""Runs → each one's measures, their mean and spread, and those of all test cases together."""
+"""The measures of each run, their mean and spread, and the measures of all test cases together."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,9 +17,9 @@ class Spread(NamedTuple):
     """A measure over runs.
 
     Attributes:
-        mean: Over the runs where it is defined; NaN if it is in none.
-        std: Standard deviation over them, with n - 1; NaN of fewer than two.
-        runs: Number of them.
+        mean: Mean over the runs where it is defined; NaN if there are none.
+        std: Standard deviation over these runs, with n - 1; NaN for fewer than two.
+        runs: Number of these runs.
     """
 
     mean: float
@@ -28,14 +28,14 @@ class Spread(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a set of runs says.
+    """The measures of a set of runs.
 
     Attributes:
         runs: The runs.
         per_run: The measures of each run, by name.
         spread: The measures over runs, by name.
-        pooled: The measures of all test cases together, by name; None where a case was tested more than once.
-        overlap: Two runs that test the same case, in words; empty where the measures are pooled.
+        pooled: The measures of all test cases together, by name; None if a case was tested more than once.
+        overlap: Two runs that test the same case, in words; empty if the measures are pooled.
     """
 
     runs: list[Run]
@@ -46,12 +46,12 @@ class Summary(NamedTuple):
 
 
 def summarise(runs: Sequence[Run], measures: Mapping[str, Measure]) -> Summary:
-    """Measure runs one by one and, where every case was tested once, together.
+    """Measure each run and, if every case was tested once, all test cases together.
 
-    Folds of one cross-validation are pooled; seeds of one fold, or splits drawn again and again, are not.
+    The folds of one cross-validation are pooled; seeds of one fold, and splits drawn repeatedly, are not.
 
     Raises:
-        InputError: Two folds of one cross-validation test the same case.
+        InputError: If two folds of one cross-validation test the same case.
     """
     per_run = [estimate(run.predictions, measures) for run in track(runs, "measuring", "runs")]
     spread = {name: spread_of([values[name].point for values in per_run]) for name in measures}
@@ -61,13 +61,13 @@ def summarise(runs: Sequence[Run], measures: Mapping[str, Measure]) -> Summary:
 
 
 def estimate(predictions: pd.DataFrame, measures: Mapping[str, Measure]) -> dict[str, Estimate]:
-    """Measure a table of predictions, with intervals by case."""
+    """Return the measures of a table of predictions, with intervals over cases."""
     cases = predictions.index.tolist()
     return {name: bootstrap(measure.estimator(predictions), cases) for name, measure in measures.items()}
 
 
 def pool(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the predictions of all runs, one below the other."""
+    """Return the predictions of all runs in one table."""
     return pd.concat([run.predictions for run in runs])
 
 
@@ -75,7 +75,7 @@ def find_overlap(runs: Sequence[Run]) -> str:
     """Return which runs test the same case, in words; an empty string if none do.
 
     Raises:
-        InputError: They are two folds of one cross-validation, so that something has changed between them.
+        InputError: If these are two folds of one cross-validation, which means that its cases have changed in between.
     """
     tested: dict[str, Run] = {}
     for run in runs:
@@ -84,7 +84,7 @@ def find_overlap(runs: Sequence[Run]) -> str:
             if other is run:
                 continue
             overlap = f"case {case} is tested by {other.folder} and by {run.folder}"
-            if _are_folds_of_one(run, other):
+            if _are_folds_of_one_split(run, other):
                 raise InputError(
                     f"{overlap}, folds {other.data['fold']} and {run.data['fold']} of one cross-validation:"
                     " the label table has changed between them; fit both again"
@@ -93,15 +93,15 @@ def find_overlap(runs: Sequence[Run]) -> str:
     return ""
 
 
-def _are_folds_of_one(run: Run, other: Run) -> bool:
-    """Whether runs differ in nothing of the data but the fold, and the folds were made by the data module."""
+def _are_folds_of_one_split(run: Run, other: Run) -> bool:
+    """Whether the data settings differ only in the fold, and the data module created the folds."""
     one, two = ({**data, "fold": None} for data in (run.data, other.data))
-    made = run.data.get("fold") is not None and run.data.get("splits") is None
-    return made and run.data["fold"] != other.data.get("fold") and one == two
+    created = run.data.get("fold") is not None and run.data.get("splits") is None
+    return created and run.data["fold"] != other.data.get("fold") and one == two
 
 
 def spread_of(values: Sequence[float]) -> Spread:
-    """Return mean and standard deviation of a measure over runs, where it is defined."""
+    """Return mean and standard deviation of a measure over the runs where it is defined."""
     defined = np.array(values)[~np.isnan(values)]
     mean = float(defined.mean()) if len(defined) else np.nan
     std = float(defined.std(ddof=1)) if len(defined) > 1 else np.nan

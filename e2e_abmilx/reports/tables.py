@@ -1,12 +1,13 @@
 """A report as text, CSV and JSON."""
 
-import csv
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from e2e_abmilx.evaluation.bootstrap import Estimate
 from e2e_abmilx.io.atomic import atomic_write
@@ -16,16 +17,14 @@ from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary
 from e2e_abmilx.runs.read import Run
 
-Cells = list[str]
-
 
 def common_folder(runs: Sequence[Run]) -> Path:
-    """Return the folder that all of these runs lie in; of a single run, its own."""
+    """Return the folder that contains all of these runs; the folder of a single run itself."""
     return Path(os.path.commonpath([run.folder.resolve() for run in runs]))
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """Return where each run lies in their common folder; of a single run, the name of its own."""
+    """Return the path of each run in their common folder; for a single run, the name of its folder."""
     folder = common_folder(runs)
     if len(runs) == 1:
         return [folder.name]
@@ -33,29 +32,29 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 
 def text(report: Report) -> str:
-    """Return tables to be read in a terminal, with what the columns mean below them."""
+    """Return tables for a terminal, followed by the meaning of their columns."""
     parts = [_summary_table(report.summary, report.measures)]
     if report.against and report.comparison:
         parts.append(_summary_table(report.against, report.measures))
         parts.append(_comparison_table(report, report.comparison))
-    return "\n\n".join([*parts, "\n".join(_foot(report))])
+    definitions = (f"{measure.title}: {measure.definition}" for measure in report.measures.values())
+    return "\n\n".join([*parts, "\n".join([*explanations(report), *definitions, *report.notes])])
 
 
 def write_csv(report: Report, path: Path) -> None:
-    """Write a row a number: ``set, row, measure, cases, value, std, low, high, p_value``.
+    """Write one row per number: ``set, row, measure, cases, value, std, low, high, p_value``.
 
-    ``row`` is the folder of a run, ``mean`` (with the standard deviation over runs), ``pooled`` or ``difference``;
-    other standard deviations and the 95 % intervals are the bootstrap's. Empty: not defined.
+    ``row`` is the folder of a run, ``mean`` (whose ``std`` is over runs), ``pooled`` or ``difference``; other standard
+    deviations and the 95 % intervals are those of the bootstrap. Undefined numbers are empty.
     """
-    with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["set", "row", "measure", "cases", "value", "std", "low", "high", "p_value"])
-        for row in _rows(report):
-            table.writerow(map(_plain, row))
+    columns = ["set", "row", "measure", "cases", "value", "std", "low", "high", "p_value"]
+    table = pd.DataFrame(_rows(report), columns=columns, dtype=object)
+    with atomic_write(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Write everything; null: not defined."""
+    """Write the whole report; undefined numbers are null."""
     content = {
         "measures": {
             name: {"title": one.title, "definition": one.definition} for name, one in report.measures.items()
@@ -71,38 +70,13 @@ def write_json(report: Report, path: Path) -> None:
         )
 
 
-def _summary_table(summary: Summary, measures: Mapping[str, Measure]) -> str:
-    names = run_names(summary.runs)
-    sizes = [len(run.predictions) for run in summary.runs]
-    rows = [["run", "cases", *(measure.title for measure in measures.values())]]
-    for name, size, values in zip(names, sizes, summary.per_run, strict=True):
-        rows.append([name, str(size), *_shown(values.values(), lambda one: one.point)])
-    if len(names) > 1:
-        rows.append(["mean", "", *_shown(summary.spread.values(), lambda one: one.mean)])
-        rows.append(["± std", "", *_shown(summary.spread.values(), lambda one: one.std)])
-    if summary.pooled:
-        pooled = summary.pooled.values()
-        if len(names) > 1:
-            rows.append(["pooled", str(sum(sizes)), *_shown(pooled, lambda one: one.point)])
-        rows.append(["  95 % from", "", *_shown(pooled, lambda one: one.low)])
-        rows.append(["  to", "", *_shown(pooled, lambda one: one.high)])
-    return f"{common_folder(summary.runs)}\n{_align(rows)}"
-
-
-def _comparison_table(report: Report, comparison: Comparison) -> str:
-    head = (
-        f"first − second, on {comparison.cases} shared cases ({comparison.only_first} only in the first,"
-        f" {comparison.only_second} only in the second)"
-    )
-    rows = [["", "first", "second", "difference", "95 % from", "to", "p"]]
-    for name, (first, second, (difference, p_value)) in comparison.compared.items():
-        numbers = [first, second, difference.point, difference.low, difference.high, p_value]
-        rows.append([report.measures[name].title, *map(decimals, numbers)])
-    return f"{head}\n{_align(rows)}"
+def decimals(value: float) -> str:
+    """Return a number with three decimals, or a dash if it is undefined."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def explanations(report: Report) -> Iterator[str]:
-    """Say how means, pools and intervals are meant."""
+    """Explain means, pooled values and intervals."""
     n_resamples = next(iter(report.summary.per_run[0].values())).n_resamples
     if max(len(summary.runs) for summary in (report.summary, report.against) if summary) > 1:
         yield "mean ± std: over runs, with n - 1"
@@ -112,14 +86,55 @@ def explanations(report: Report) -> Iterator[str]:
         )
     yield f"95 %: percentiles of {n_resamples} bootstrap resamples of cases"
     if report.comparison:
-        yield "p: two-sided, of no difference, by the paired bootstrap; not corrected for the number of measures"
+        yield "p: two-sided, for no difference, by the paired bootstrap; not corrected for the number of measures"
 
 
-def _foot(report: Report) -> Iterator[str]:
-    yield from explanations(report)
-    for measure in report.measures.values():
-        yield f"{measure.title}: {measure.definition}"
-    yield from report.notes
+def comparison_title(comparison: Comparison) -> str:
+    """Return the title of a table of differences."""
+    return (
+        f"first − second, on {comparison.cases} shared cases ({comparison.only_first} only in the first,"
+        f" {comparison.only_second} only in the second)"
+    )
+
+
+def _summary_table(summary: Summary, measures: Mapping[str, Measure]) -> str:
+    names = run_names(summary.runs)
+    sizes = [len(run.predictions) for run in summary.runs]
+    rows = [["run", "cases", *(measure.title for measure in measures.values())]]
+
+    def add(name: str, cases: str, numbers: Iterator[float]) -> None:
+        rows.append([name, cases, *map(decimals, numbers)])
+
+    for name, size, values in zip(names, sizes, summary.per_run, strict=True):
+        add(name, str(size), (one.point for one in values.values()))
+    if len(names) > 1:
+        add("mean", "", (one.mean for one in summary.spread.values()))
+        add("± std", "", (one.std for one in summary.spread.values()))
+    if summary.pooled:
+        pooled = summary.pooled.values()
+        if len(names) > 1:
+            add("pooled", str(sum(sizes)), (one.point for one in pooled))
+        add("  95 % from", "", (one.low for one in pooled))
+        add("  to", "", (one.high for one in pooled))
+    return f"{common_folder(summary.runs)}\n{_align(rows)}"
+
+
+def _comparison_table(report: Report, comparison: Comparison) -> str:
+    rows = [["", "first", "second", "difference", "95 % from", "to", "p"]]
+    for name, (first, second, (difference, p_value)) in comparison.compared.items():
+        numbers = [first, second, difference.point, difference.low, difference.high, p_value]
+        rows.append([report.measures[name].title, *map(decimals, numbers)])
+    return f"{comparison_title(comparison)}\n{_align(rows)}"
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """Return columns two spaces apart, the first one aligned to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
 
 
 def _rows(report: Report) -> Iterator[list[Any]]:
@@ -167,32 +182,9 @@ def _summary_content(summary: Summary) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Tuples with names as dictionaries, and NaN as null, which JSON has."""
+    """Return named tuples as dictionaries, and NaN as None, which JSON writes as null."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _shown(values: Any, pick: Callable[[Any], float]) -> Cells:  # noqa: ANN401
-    return [decimals(pick(value)) for value in values]
-
-
-def decimals(value: float) -> str:
-    """Return a number with three decimals, or a dash where it is not defined."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def _align(rows: Sequence[Cells]) -> str:
-    """Columns two spaces apart, the first one to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in rows
-    )

@@ -20,8 +20,8 @@ from e2e_abmilx.evaluation.estimators import (
     CohenKappa,
     Estimator,
     MacroF1,
-    Mean,
     Resampled,
+    RowMean,
 )
 
 SEED = 7784414403328510413  # of the authors' resamples of fold 0
@@ -71,9 +71,9 @@ def _cases(size: int) -> list[str]:
 
 
 def test_mean_of_normal_numbers() -> None:
-    """The bootstrap of a mean is known: std / √n, and the interval ± 1.96 of it."""
+    """The bootstrap of a mean is known: std / √n, with an interval of ± 1.96 times that."""
     value = np.random.default_rng(0).normal(5, 2, 400)
-    found = bootstrap(Mean(value, among=np.ones(400)), _cases(400), n_resamples=4000)
+    found = bootstrap(RowMean(value, among=np.ones(400)), _cases(400), n_resamples=4000)
     error = value.std() / math.sqrt(400)
     assert found.point == pytest.approx(value.mean())
     assert found.mean == pytest.approx(value.mean(), abs=0.01)
@@ -83,8 +83,8 @@ def test_mean_of_normal_numbers() -> None:
     assert (found.n_resamples, found.undefined) == (4000, 0)
 
 
-def test_summary_is_of_the_defined_resamples() -> None:
-    """Few cases, so that many resamples hold a single class."""
+def test_summary_covers_the_defined_resamples() -> None:
+    """With few cases, many resamples contain a single class."""
     probability, label = [0.2, 0.6, 0.4, 0.9], [0, 0, 1, 1]
     estimator = Auroc(probability, label)
     found = bootstrap(estimator, _cases(4), n_resamples=300, seed=3)
@@ -97,14 +97,14 @@ def test_summary_is_of_the_defined_resamples() -> None:
     assert [found.low, found.high] == pytest.approx(np.quantile(defined, [0.025, 0.975]).tolist())
 
 
-def test_never_defined() -> None:
+def test_a_measure_that_is_never_defined() -> None:
     found = bootstrap(Auroc([0.1, 0.2], [1, 1]), _cases(2), n_resamples=10)
     assert found.undefined == found.n_resamples == 10
     assert all(math.isnan(value) for value in found[:5])
     assert math.isnan(paired_bootstrap(*[Auroc([0.1, 0.2], [1, 1])] * 2, _cases(2), n_resamples=10).p_value)
 
 
-def test_no_comparable_pair_is_left_out() -> None:
+def test_resamples_without_a_comparable_pair_are_left_out() -> None:
     found = bootstrap(Concordance([1, 2, 3], [3, 2, 1], [0, 0, 1]), _cases(3), n_resamples=200)
     assert found.point == 1
     assert 0 < found.undefined < 200
@@ -119,23 +119,23 @@ def test_rows_of_a_case_stay_together() -> None:
         assert weight[0] + weight[1] + weight[3] == 3
 
 
-def test_several_rows_a_case_widen_the_interval() -> None:
-    """Ten copies of each row say no more than one."""
+def test_copies_of_rows_do_not_narrow_the_interval() -> None:
+    """Ten copies of each row carry no more information than one."""
     value = np.random.default_rng(0).normal(size=50)
-    once = bootstrap(Mean(value, among=np.ones(50)), _cases(50))
-    copies = bootstrap(Mean(np.repeat(value, 10), among=np.ones(500)), np.repeat(_cases(50), 10).tolist())
+    once = bootstrap(RowMean(value, among=np.ones(50)), _cases(50))
+    copies = bootstrap(RowMean(np.repeat(value, 10), among=np.ones(500)), np.repeat(_cases(50), 10).tolist())
     assert copies == pytest.approx(once)
 
 
-def test_seed_decides_and_row_order_does_not() -> None:
+def test_result_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
     value, cases = np.random.default_rng(0).normal(size=30), _cases(30)
-    first = bootstrap(Mean(value, among=np.ones(30)), cases, seed=1)
-    assert bootstrap(Mean(value, among=np.ones(30)), cases, seed=1) == first
-    assert bootstrap(Mean(value, among=np.ones(30)), cases, seed=2) != first
-    assert bootstrap(Mean(value[::-1], among=np.ones(30)), cases[::-1], seed=1) == pytest.approx(first)
+    first = bootstrap(RowMean(value, among=np.ones(30)), cases, seed=1)
+    assert bootstrap(RowMean(value, among=np.ones(30)), cases, seed=1) == first
+    assert bootstrap(RowMean(value, among=np.ones(30)), cases, seed=2) != first
+    assert bootstrap(RowMean(value[::-1], among=np.ones(30)), cases[::-1], seed=1) == pytest.approx(first)
 
 
-def test_weights_and_drawn_rows_agree() -> None:
+def test_weighting_rows_equals_repeating_them() -> None:
     generator = np.random.default_rng(0)
     guess, label = generator.integers(0, 3, (2, 80))
     by_weight = bootstrap(Accuracy(guess, label), _cases(80), n_resamples=50)
@@ -155,34 +155,34 @@ def test_paired_difference() -> None:
     assert clear.estimate.point == pytest.approx(good(once) - poor(once))
     assert clear.estimate.low > 0
     assert clear.p_value == pytest.approx(2 / 1001)
-    # the same noise in both: paired resamples see a difference far smaller than either interval
+    # both share their noise, so the paired interval is far narrower than either interval
     assert unclear.estimate.std < bootstrap(poor, _cases(300)).std / 5
     reverse = paired_bootstrap(poor, good, _cases(300))
     assert reverse.p_value == clear.p_value
     assert reverse.estimate.high == pytest.approx(-clear.estimate.low)
 
 
-def test_equal_predictions_do_not_differ() -> None:
+def test_identical_predictions_do_not_differ() -> None:
     estimator = Accuracy([0, 1, 1, 0], [0, 1, 0, 0])
     found = paired_bootstrap(estimator, estimator, _cases(4))
     assert (found.estimate.point, found.estimate.low, found.estimate.high, found.p_value) == (0, 0, 0, 1)
 
 
-def test_p_values_of_equal_models_are_uniform() -> None:
-    """Two models of the same worth: p < 0.1 in about one comparison in ten."""
+def test_p_values_of_equally_good_models_are_uniform() -> None:
+    """p < 0.1 in about one comparison in ten."""
     generator = np.random.default_rng(0)
     small = 0
     for _ in range(200):
         first, second = generator.normal(size=(2, 60))
         once = np.ones(60)
         found = paired_bootstrap(
-            Mean(first, among=once), Mean(second, among=once), _cases(60), n_resamples=200
+            RowMean(first, among=once), RowMean(second, among=once), _cases(60), n_resamples=200
         )
         small += found.p_value < 0.1
     assert 8 <= small <= 36
 
 
-def test_cases_must_name_every_row() -> None:
+def test_every_row_needs_a_case() -> None:
     with pytest.raises(InputError, match="3 cases for the 2 rows of Accuracy; name the case of each row"):
         bootstrap(Accuracy([0, 1], [0, 1]), _cases(3))
     with pytest.raises(InputError, match="2 cases for the 3 rows of Accuracy"):

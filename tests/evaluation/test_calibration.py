@@ -42,6 +42,6 @@ def test_calibrated_probabilities_have_no_error() -> None:
     assert reliability_curve(probability**2, label).expected_calibration_error > 0.1
 
 
-def test_unknown_label_is_named() -> None:
+def test_an_unknown_label_is_named_in_the_error() -> None:
     with pytest.raises(InputError, match="-1 is not a class: labels are 0 … 2"):
         reliability_curve(np.full((2, 3), 1 / 3), [-1, 2])

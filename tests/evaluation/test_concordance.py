@@ -18,7 +18,7 @@ rows = st.lists(
 
 
 def _pairwise(risk: list[int], time: list[int], event: list[int], weight: list[int]) -> float:
-    """Harrell's C by its definition, each pair counting as often as it was drawn."""
+    """Return Harrell's C by its definition, where each pair counts as often as it was drawn."""
     agreed = comparable = 0.0
     for i, j in itertools.permutations(range(len(risk)), 2):
         if event[i] and (time[i] < time[j] or (time[i] == time[j] and not event[j])):
@@ -57,6 +57,6 @@ def test_known_orders() -> None:
     assert Concordance(np.zeros(9), time, event)(once) == 0.5
 
 
-def test_nan_is_named() -> None:
+def test_nan_is_named_in_the_error() -> None:
     with pytest.raises(InputError, match="1 of 2 rows of 'risk' are NaN; leave those rows out"):
         Concordance([math.nan, 1.0], [1.0, 2.0], [1, 1])

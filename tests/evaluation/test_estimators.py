@@ -16,7 +16,11 @@ from e2e_abmilx.evaluation.estimators import (
     CohenKappa,
     Estimator,
     MacroF1,
-    QuadraticKappa,
+    MeanOfMeasures,
+    MeanOverRuns,
+    OnSubset,
+    QuadraticWeightedKappa,
+    RatioOfSums,
     Resampled,
 )
 from e2e_abmilx.metrics import BalancedAccuracy as BalancedAccuracyMetric
@@ -25,35 +29,35 @@ from e2e_abmilx.metrics import ClassAUC
 CLASSES = 6
 
 
-def _said(metric: Callable[..., Tensor], **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
+def _metric(metric: Callable[..., Tensor], **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda probability, label: metric(probability, label, num_classes=CLASSES, **options)
 
 
 PAIRS: dict[str, tuple[Callable[[Tensor, Tensor], Estimator], Callable[[Tensor, Tensor], Tensor]]] = {
-    "auroc": (Auroc, _said(classification.multiclass_auroc)),
+    "auroc": (Auroc, _metric(classification.multiclass_auroc)),
     "auroc of one class": (
         lambda probability, label: Auroc(probability[:, 1], label == 1),
         lambda probability, label: classification.binary_auroc(probability[:, 1], (label == 1).long()),
     ),
     "accuracy": (
         lambda probability, label: Accuracy(probability.argmax(1), label),
-        _said(classification.multiclass_accuracy, average="micro"),
+        _metric(classification.multiclass_accuracy, average="micro"),
     ),
-    "macro accuracy": (
+    "balanced accuracy": (
         lambda probability, label: BalancedAccuracy(probability.argmax(1), label),
-        _said(classification.multiclass_accuracy, average="macro"),
+        _metric(classification.multiclass_accuracy, average="macro"),
     ),
     "macro F1": (
         lambda probability, label: MacroF1(probability.argmax(1), label),
-        _said(classification.multiclass_f1_score, average="macro"),
+        _metric(classification.multiclass_f1_score, average="macro"),
     ),
     "kappa": (
         lambda probability, label: CohenKappa(probability.argmax(1), label),
-        _said(classification.multiclass_cohen_kappa),
+        _metric(classification.multiclass_cohen_kappa),
     ),
-    "quadratic kappa": (
-        lambda probability, label: QuadraticKappa(probability.argmax(1), label),
-        _said(classification.multiclass_cohen_kappa, weights="quadratic"),
+    "QWK": (
+        lambda probability, label: QuadraticWeightedKappa(probability.argmax(1), label),
+        _metric(classification.multiclass_cohen_kappa, weights="quadratic"),
     ),
 }
 
@@ -74,9 +78,9 @@ def test_against_torchmetrics_on_resamples(name: str, decimals: int) -> None:
         assert found == pytest.approx(theirs(probability[drawn], label[drawn]).item(), abs=2e-6)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "macro F1", "kappa", "quadratic kappa"])
+@pytest.mark.parametrize("name", ["accuracy", "macro F1", "kappa", "QWK"])
 def test_against_torchmetrics_where_classes_are_absent(name: str) -> None:
-    """Classes 1 and 5 occur neither as label nor as prediction, class 3 only as prediction."""
+    """Classes 1 and 5 occur neither as label nor as prediction; class 3 occurs only as prediction."""
     ours, theirs = PAIRS[name]
     label = torch.tensor([0, 0, 2, 2, 4, 4])
     probability = torch.eye(CLASSES)[torch.tensor([0, 2, 2, 3, 4, 4])]
@@ -84,8 +88,8 @@ def test_against_torchmetrics_where_classes_are_absent(name: str) -> None:
     assert found == pytest.approx(theirs(probability, label).item(), abs=1e-6)
 
 
-def test_classes_that_no_row_is_of_count_in_no_mean() -> None:
-    """torchmetrics counts them as 0: class 1, which occurs nowhere, in the AUC, and class 3, predicted once, in both."""
+def test_classes_without_rows_do_not_count_in_a_mean() -> None:
+    """torchmetrics counts them as 0: class 1, which is absent, in the AUC; class 3, predicted once, in both."""
     label = torch.tensor([0, 0, 2, 2, 4, 4])
     probability = torch.eye(CLASSES)[torch.tensor([0, 2, 2, 3, 4, 4])]
     once = np.ones(6, dtype=np.int64)
@@ -119,7 +123,7 @@ def test_undefined_is_nan() -> None:
     assert math.isnan(Accuracy([0, 1], [0, 1])(0 * once))
 
 
-def test_any_function_of_the_drawn_rows() -> None:
+def test_resampled_calls_a_function_with_the_drawn_rows() -> None:
     value = np.array([[1.0, 2.0], [3.0, 4.0]])
     assert Resampled(lambda rows: rows[:, 1].sum(), value)(np.array([3, 2])) == 3 * 2 + 2 * 4
 
@@ -135,6 +139,25 @@ def test_any_function_of_the_drawn_rows() -> None:
         (lambda: Accuracy([], []), "no rows in predicted, label"),
     ],
 )
-def test_broken_columns_are_named(make: Callable[[], Estimator], message: str) -> None:
+def test_broken_columns_are_named_in_the_error(make: Callable[[], Estimator], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_combined_estimators() -> None:
+    weight = np.array([1, 0, 2])
+    values, halves = RatioOfSums([1, 2, 3], [1, 1, 1]), RatioOfSums([1, 1, 1], [2, 2, 2])
+    assert values(weight) == (1 + 2 * 3) / 3
+    assert OnSubset(values, np.array([False, True, True]))(weight) == 3
+    assert MeanOfMeasures([values, halves], 3)(weight) == (7 / 3 + 0.5) / 2
+    undefined = OnSubset(values, np.array([False, True, False]))
+    assert math.isnan(MeanOfMeasures([values, undefined], 3)(weight))
+    assert math.isnan(MeanOfMeasures([], 3)(weight))
+
+
+def test_mean_over_runs_leaves_out_undefined_runs() -> None:
+    first, second = RatioOfSums([1, 2], [1, 1]), RatioOfSums([5.0], [1])
+    measure = MeanOverRuns([(first, np.array([2, 0])), (second, np.array([1]))], 3)
+    assert measure(np.array([3, 1, 1])) == ((1 * 1 + 3 * 2) / 4 + 5) / 2
+    assert measure(np.array([3, 0, 1])) == 7 / 4
+    assert math.isnan(measure(np.array([0, 0, 0])))

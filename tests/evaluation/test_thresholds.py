@@ -15,13 +15,15 @@ rows = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 1)), min_size=2, max
 
 
 @given(rows)
-def test_youden_is_the_best_of_all_thresholds(cases: list[tuple[int, int]]) -> None:
+def test_youden_threshold_is_the_best_of_all(cases: list[tuple[int, int]]) -> None:
     score, label = (np.array(column) for column in zip(*cases, strict=True))
     assume(0 < label.sum() < len(label))
 
     def youden(value: float) -> float:
-        said = score >= value
-        return (said & (label == 1)).sum() / label.sum() - (said & (label == 0)).sum() / (1 - label).sum()
+        positive = score >= value
+        return (positive & (label == 1)).sum() / label.sum() - (positive & (label == 0)).sum() / (
+            1 - label
+        ).sum()
 
     threshold = fit_youden_threshold(score / 8, label, split="val")
     best = max(map(youden, range(10)))
@@ -34,7 +36,7 @@ def test_sensitivity_and_specificity_against_torchmetrics() -> None:
     score, label = torch.rand(60).round(decimals=1), torch.randint(0, 2, (60,))
     threshold = fit_youden_threshold(score[:30], label[:30], split="val")
     once = np.ones(30, dtype=np.int64)
-    # torchmetrics says positive above a threshold, we from it on
+    # torchmetrics counts scores above a threshold as positive, we those at or above it
     just_below = float(np.nextafter(np.float32(threshold.value), np.float32(0)))
     found = Sensitivity(score[30:], label[30:], threshold)(once)
     assert found == pytest.approx(binary_recall(score[30:], label[30:], just_below).item())
@@ -42,19 +44,19 @@ def test_sensitivity_and_specificity_against_torchmetrics() -> None:
     assert found == pytest.approx(binary_specificity(score[30:], label[30:], just_below).item())
 
 
-def test_share_of_an_absent_class_is_nan() -> None:
+def test_sensitivity_without_positives_is_nan() -> None:
     threshold, once = Threshold(0.5, "val"), np.ones(2, dtype=np.int64)
     assert np.isnan(Sensitivity([0.2, 0.7], [0, 0], threshold)(once))
     assert Specificity([0.2, 0.7], [0, 0], threshold)(once) == 0.5
 
 
-def test_median_parts_into_halves() -> None:
+def test_median_divides_cases_into_halves() -> None:
     risk = np.arange(10.0)
     assert fit_median_threshold(risk, split="train").reached(risk).sum() == 5
 
 
 def test_threshold_fitted_on_test_is_refused() -> None:
-    """A planted leak, by each of the doors."""
+    """Every way to create a threshold refuses the test split."""
     with pytest.raises(InputError, match=r"fitted on the split 'test'.*fit it on train or val"):
         fit_youden_threshold([0.2, 0.7], [0, 1], split="test")
     with pytest.raises(InputError, match="fitted on the split 'test'"):
@@ -68,6 +70,6 @@ def test_youden_needs_both_classes() -> None:
         fit_youden_threshold([0.2, 0.7], [1, 1], split="val")
 
 
-def test_unknown_label_is_named() -> None:
+def test_an_unknown_label_is_named_in_the_error() -> None:
     with pytest.raises(InputError, match="-1 is not a class: labels are 0 … 1"):
         fit_youden_threshold([0.2, 0.7], [-1, 1], split="val")

@@ -1,4 +1,4 @@
-"""Runs written by hand."""
+"""Runs with made-up predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def write_run(
     splits: pd.DataFrame | None = None,
     data: dict[str, Any] | None = None,
 ) -> Run:
-    """Write a run and read it back."""
+    """Write a run and return what is read back."""
     folder.mkdir(parents=True)
     predictions.to_csv(folder / "predictions.csv", index=False)
     if threshold is not None:
@@ -35,7 +35,7 @@ def write_run(
 def classified(
     cases: Sequence[str], classes: Sequence[str], *, seed: int, skill: float = 1.0
 ) -> pd.DataFrame:
-    """Random predictions, the better the higher the skill; every class occurs, and labels depend on the case alone."""
+    """Return random predictions, better with higher skill; every class occurs, and labels depend only on the case."""
     truth = np.array([sum(map(ord, case)) % len(classes) for case in cases])
     logits = np.random.default_rng(seed).normal(size=(len(cases), len(classes)))
     logits[np.arange(len(cases)), truth] += skill
@@ -45,7 +45,7 @@ def classified(
 
 
 def survived(cases: Sequence[str], *, seed: int) -> pd.DataFrame:
-    """Random times, events and risks; times and events depend on the number of the case alone."""
+    """Return random times, events and risks; times and events depend only on the number of cases."""
     truth = np.random.default_rng(len(cases))
     time, event = truth.exponential(30, len(cases)).round(1), truth.integers(0, 2, len(cases))
     risk = np.random.default_rng(seed).normal(size=len(cases)) - time / 30
@@ -55,7 +55,7 @@ def survived(cases: Sequence[str], *, seed: int) -> pd.DataFrame:
 def multi_labelled(
     cases: Sequence[str], classes: Sequence[str], *, seed: int, skill: float = 1.0, unknown: float = 0.2
 ) -> pd.DataFrame:
-    """Random predictions of several labels a case, of which a share is unknown; labels depend on the cases alone."""
+    """Return random predictions of several labels per case, some unknown; labels depend only on the number of cases."""
     truth = np.random.default_rng(len(cases))
     label = truth.integers(0, 2, (len(cases), len(classes))).astype(float)
     logits = np.random.default_rng(seed).normal(size=label.shape) + skill * (label - 0.5)

@@ -7,7 +7,7 @@ from hand_written import classified, survived, write_run
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import paired_bootstrap
 from e2e_abmilx.evaluation.estimators import Auroc
-from e2e_abmilx.reports.comparison import compare
+from e2e_abmilx.reports.comparison import compare_on_shared_cases
 from e2e_abmilx.reports.measures import measures_of
 from e2e_abmilx.runs.read import Run
 
@@ -19,13 +19,13 @@ def _runs(folder: Path, *tables: pd.DataFrame) -> list[Run]:
 
 
 def test_cases_are_joined_by_name(tmp_path: Path) -> None:
-    """The folds of the two sets are others, and each has a case that the other lacks."""
+    """The two sets have different folds, and each has a case that the other lacks."""
     one = classified(CASES[:-1], ["0", "1"], seed=0, skill=3)
     two = classified(CASES[1:], ["0", "1"], seed=1, skill=1)
     ours = _runs(tmp_path / "a", one.iloc[:20], one.iloc[20:])
     theirs = _runs(tmp_path / "b", two.iloc[::-2], two.iloc[-2::-2])
     measures = measures_of(ours[0].predictions)
-    found = compare(ours, theirs, measures)
+    found = compare_on_shared_cases(ours, theirs, measures)
     assert (found.cases, found.only_first, found.only_second) == (58, 1, 1)
     one, two = one[1:], two[:-1]
     first, second = (Auroc(table["probability_1"], table["label"].astype(int)) for table in (one, two))
@@ -35,15 +35,17 @@ def test_cases_are_joined_by_name(tmp_path: Path) -> None:
     auc = found.compared["auc"]
     assert auc.first - auc.second == pytest.approx(difference.estimate.point)
 
-    back = compare(theirs, ours, measures)
+    back = compare_on_shared_cases(theirs, ours, measures)
     assert back.compared["auc"].difference.estimate.point == -difference.estimate.point
     assert back.compared["auc"].difference.p_value == difference.p_value
 
 
-def test_a_set_is_no_better_than_itself(tmp_path: Path) -> None:
+def test_a_set_does_not_differ_from_itself(tmp_path: Path) -> None:
     table = survived(CASES, seed=0)
     (one,), (two,) = _runs(tmp_path / "a", table), _runs(tmp_path / "b", table.iloc[::-1])
-    difference = compare([one], [two], measures_of(one.predictions)).compared["c_index"].difference
+    difference = (
+        compare_on_shared_cases([one], [two], measures_of(one.predictions)).compared["c_index"].difference
+    )
     assert difference.estimate[:5] == (0, 0, 0, 0, 0)
     assert difference.p_value == 1
 
@@ -55,23 +57,23 @@ def test_a_set_is_no_better_than_itself(tmp_path: Path) -> None:
         (lambda table: table.assign(label=table["label"].replace("0", "1")), "shared cases differ in their label"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compared(change: object, message: str, tmp_path: Path) -> None:
+def test_runs_of_other_cases_or_labels_are_refused(change: object, message: str, tmp_path: Path) -> None:
     table = classified(CASES, ["0", "1"], seed=0)
     ours, theirs = _runs(tmp_path / "a", table), _runs(tmp_path / "b", change(table))  # type: ignore[operator]
     with pytest.raises(InputError, match=message):
-        compare(ours, theirs, measures_of(ours[0].predictions))
+        compare_on_shared_cases(ours, theirs, measures_of(ours[0].predictions))
 
 
-def test_other_times_of_a_case_are_refused(tmp_path: Path) -> None:
+def test_different_times_of_a_case_are_refused(tmp_path: Path) -> None:
     table = survived(CASES, seed=0)
     later = table.assign(time=table["time"].where(table["case"] != CASES[3], 500.0))
     ours, theirs = _runs(tmp_path / "a", table), _runs(tmp_path / "b", later)
     with pytest.raises(InputError, match="1 of 60 shared cases differ in their time, first case-003"):
-        compare(ours, theirs, measures_of(ours[0].predictions))
+        compare_on_shared_cases(ours, theirs, measures_of(ours[0].predictions))
 
 
 def test_two_predictions_of_a_case_are_refused(tmp_path: Path) -> None:
     tables = [classified(CASES, ["0", "1"], seed=seed) for seed in range(3)]
     ours, theirs = _runs(tmp_path / "a", *tables[:2]), _runs(tmp_path / "b", tables[2])
-    with pytest.raises(InputError, match="a comparison takes one prediction a case"):
-        compare(ours, theirs, measures_of(ours[0].predictions))
+    with pytest.raises(InputError, match="a comparison takes one prediction per case"):
+        compare_on_shared_cases(ours, theirs, measures_of(ours[0].predictions))

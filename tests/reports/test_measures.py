@@ -30,7 +30,7 @@ def _values(predictions: pd.DataFrame) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("classes", [["0", "1"], ["benign", "in situ", "invasive"]])
-def test_classification_is_torchmetrics(classes: list[str]) -> None:
+def test_classification_equals_torchmetrics(classes: list[str]) -> None:
     table = classified(CASES, classes, seed=0).assign(threshold=np.nan)
     probability = torch.tensor(table.filter(like="probability_").to_numpy())
     label = torch.tensor([classes.index(name) for name in table["label"]])
@@ -49,13 +49,13 @@ def test_classification_is_torchmetrics(classes: list[str]) -> None:
     )
 
 
-def test_survival_is_our_metric() -> None:
+def test_survival_equals_the_metric_of_training() -> None:
     table = survived(CASES, seed=0)
     columns = [torch.tensor(table[name]) for name in ("risk", "time", "event")]
     assert _values(table) == pytest.approx({"c_index": concordance_index(*columns)})
 
 
-def test_each_case_meets_the_threshold_of_its_run() -> None:
+def test_each_case_is_judged_by_the_threshold_of_its_run() -> None:
     table = pd.DataFrame(
         {
             "label": ["no", "no", "yes", "yes", "yes"],
@@ -68,7 +68,7 @@ def test_each_case_meets_the_threshold_of_its_run() -> None:
     assert (values["sensitivity"], values["specificity"]) == (pytest.approx(2 / 3), 1.0)
 
 
-def test_no_sensitivity_without_a_threshold_for_every_case_or_with_three_classes() -> None:
+def test_sensitivity_needs_two_classes_and_a_threshold_for_every_case() -> None:
     two = classified(CASES, ["0", "1"], seed=0).assign(threshold=[0.5] * 59 + [np.nan])
     three = classified(CASES, ["0", "1", "2"], seed=0).assign(threshold=0.5)
     for table in (two, three):
@@ -80,7 +80,7 @@ def _labels(table: pd.DataFrame) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(table.filter(like="probability_").to_numpy()), torch.tensor(label).long()
 
 
-def test_several_labels_are_torchmetrics_class_by_class() -> None:
+def test_several_labels_equal_torchmetrics_class_by_class() -> None:
     table = multi_labelled(CASES, ["ER", "PR", "HER2"], seed=0)
     probability, label = _labels(table)
     assert (label < 0).any()
@@ -100,7 +100,7 @@ def test_several_labels_are_torchmetrics_class_by_class() -> None:
     )
 
 
-def test_weights_of_several_labels_are_repeated_rows() -> None:
+def test_weighting_several_labels_equals_repeating_rows() -> None:
     table = multi_labelled(CASES, ["ER", "PR"], seed=0).astype({"label_ER": float, "label_PR": float})
     weight = np.random.default_rng(0).integers(0, 4, len(table))
     repeated = table.loc[table.index.repeat(weight)]
@@ -109,7 +109,7 @@ def test_weights_of_several_labels_are_repeated_rows() -> None:
 
 
 @pytest.mark.parametrize("absent", [np.nan, 0.0, 1.0])
-def test_several_labels_of_which_one_is_unknown_or_one_sided_are_averaged_over_the_others(
+def test_a_label_without_both_values_is_left_out_of_the_mean(
     absent: float,
 ) -> None:
     """As in ``metrics.csv``."""

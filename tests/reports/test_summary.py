@@ -25,7 +25,7 @@ def _folds(folder: Path, parts: list[list[str]]) -> list[Run]:
     ]
 
 
-def test_runs_their_spread_and_all_cases_together(tmp_path: Path) -> None:
+def test_runs_spread_and_pooled_cases(tmp_path: Path) -> None:
     runs = _folds(tmp_path, [CASES[:10], CASES[10:25], CASES[25:]])
     summary = summarise(runs, measures_of(runs[0].predictions))
     aucs = []
@@ -43,7 +43,7 @@ def test_runs_their_spread_and_all_cases_together(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=10)
 @given(cuts=st.sets(st.integers(1, 39), min_size=1, max_size=4), seed=st.integers(0, 99))
-def test_what_is_pooled_does_not_depend_on_the_folds(
+def test_pooled_measures_do_not_depend_on_the_folds(
     cuts: set[int], seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("runs")
@@ -69,8 +69,10 @@ def test_seeds_of_one_fold_are_not_pooled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("splits", "refused"), [(None, True), ("splits", False)])
-def test_made_folds_cannot_test_a_case_twice(splits: str | None, refused: bool, tmp_path: Path) -> None:
-    """Files of splits may: some draw their test cases anew for each."""
+def test_folds_of_one_cross_validation_cannot_test_a_case_twice(
+    splits: str | None, refused: bool, tmp_path: Path
+) -> None:
+    """Folds from a split file may: some files draw new test cases for each fold."""
     runs = [
         write_run(
             tmp_path / f"fold-{fold}",
@@ -87,7 +89,7 @@ def test_made_folds_cannot_test_a_case_twice(splits: str | None, refused: bool, 
         assert summarise(runs, measures).pooled is None
 
 
-def test_a_run_without_a_class_has_no_part_in_the_mean_of_the_auc(tmp_path: Path) -> None:
+def test_a_run_without_a_class_is_left_out_of_the_mean_auc(tmp_path: Path) -> None:
     table = classified(CASES, ["0", "1"], seed=0)
     parts = [table[table["label"] == "0"][:5], table[20:30], table[30:]]
     runs = [write_run(tmp_path / str(number), part) for number, part in enumerate(parts)]

@@ -157,7 +157,7 @@ def test_from_the_label_table_to_the_report(
     main(["report", "--runs", str(run), "--html", "true"])
     heads, values = (line.split("  ") for line in capsys.readouterr().out.splitlines()[1:3])
     assert [head.strip() for head in heads if head.strip()][2:] == [
-        "AUC", "accuracy", "macro acc.", "F1", "AUC severe", "AUC lesion",
+        "AUC", "accuracy", "balanced acc.", "F1", "AUC severe", "AUC lesion",
     ]  # fmt: skip
     (row,) = tested
     shown = [value.strip() for value in values if value.strip()][2:6]

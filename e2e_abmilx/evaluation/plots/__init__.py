@@ -1,7 +1,12 @@
-"""Figures for papers: one function a figure, each takes results and an Axes and returns the Axes.
+"""Figures for papers: each function takes results and an Axes, and returns the Axes.
 
-Without an Axes a figure as wide as a journal's column is made, by pyplot, so that a notebook shows it.
-Functions that draw a curve may be called again on the same Axes, to compare. Nothing global is changed.
+Without an Axes, a function creates a figure of a journal's column width with pyplot, so that a notebook shows it.
+Functions that draw a curve can be called again on the same Axes, to compare. No global setting is changed.
+
+- ``classification``: ROC, precision–recall, confusion matrix and reliability
+- ``survival``: Kaplan–Meier curves of two risk groups
+- ``training``: learning curves, attention sparsity, a measure per fold
+- ``style``: colours, sizes, legends and axes that all figures share
 """
 
 from e2e_abmilx.evaluation.plots.classification import (

@@ -5,45 +5,49 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from e2e_abmilx.evaluation.plots.style import SMALL_PT, finish, new_axes, next_pen
+from e2e_abmilx.evaluation.plots.style import SMALL_PT, finish_axes, new_axes, next_curve_style
 from e2e_abmilx.evaluation.risk_groups import RiskGroups, SurvivalCurve
 
 
 def plot_kaplan_meier(groups: RiskGroups, *, axes: Axes | None = None) -> Axes:
-    """Draw survival at low and high risk with 95 % bands, the log-rank p, and below it the numbers at risk.
+    """Draw survival at low and high risk with 95 % bands and the log-rank p, above a table of the numbers at risk.
 
     Args:
-        groups: From :func:`~e2e_abmilx.evaluation.risk_groups.compare_risk_groups`.
+        groups: From :func:`~e2e_abmilx.evaluation.risk_groups.stratify_by_risk`.
         axes: Where to draw.
     """
     axes = axes or new_axes(height_mm=80)
     curves = {"low risk": groups.low, "high risk": groups.high}
     for name, curve in curves.items():
-        pen = next_pen(axes)
+        style = next_curve_style(axes)
         axes.step(
-            curve.time, curve.survival, pen.dashes, where="post", color=pen.colour, linewidth=1.2, label=name
-        )
+            curve.time, curve.survival, style.dashes, where="post", color=style.colour, linewidth=1.2, label=name
+        )  # fmt: skip
         axes.fill_between(
-            curve.time, curve.low, curve.high, step="post", color=pen.colour, alpha=0.15, linewidth=0
+            curve.time, curve.low, curve.high, step="post", color=style.colour, alpha=0.15, linewidth=0
         )
     axes.set_xlim(0, 1.02 * max((curve.time[-1] for curve in curves.values() if len(curve.time)), default=1))
     axes.set_ylim(0, 1.02)
-    axes.annotate(  # beside the legend, where no curve can be in its way
-        f"log-rank {_p_value(groups.p_value)}", (1, 1), (0, 5), "axes fraction", "offset points",
+    axes.annotate(  # next to the legend, where it cannot cover a curve
+        f"log-rank {_format_p(groups.p_value)}", (1, 1), (0, 5), "axes fraction", "offset points",
         ha="right", fontsize=SMALL_PT,
     )  # fmt: skip
-    _write_numbers_at_risk(axes, curves)
-    return finish(axes, "time (months)", "survival")
+    _draw_numbers_at_risk(axes, curves)
+    return finish_axes(axes, "time (months)", "survival")
 
 
-def _p_value(value: float) -> str:
+def _format_p(value: float) -> str:
     if np.isnan(value):
         return "p undefined"
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def _write_numbers_at_risk(axes: Axes, curves: Mapping[str, SurvivalCurve]) -> None:
-    """A row a group, below the label of the time axis, with a number under each tick."""
+def _draw_numbers_at_risk(axes: Axes, curves: Mapping[str, SurvivalCurve]) -> None:
+    """Draw one row per group below the label of the time axis, with a number under each tick.
+
+    ``lifelines.plotting.add_at_risk_counts`` cannot be used: at a tick where an event happens it leaves out the case of
+    that event, a group without cases cannot be fitted, and it acts on pyplot's current figure.
+    """
     ticks = [tick for tick in axes.get_xticks() if tick <= axes.get_xlim()[1]]
     axes.set_xticks(ticks)
 
