@@ -1,4 +1,4 @@
-"""What became of each slide: one row of ``manifest.csv``."""
+"""The manifest of a cache, ``manifest.csv``: one row per slide, done or failed."""
 
 import csv
 from collections.abc import Iterable
@@ -16,21 +16,21 @@ class CachedSlide(NamedTuple):
 
     Attributes:
         slide: Name of the slide.
-        status: ``"done"``; ``"failed"`` for a slide that was set aside; ``"planned"`` in a dry run. ``"claimed"``, while
-            another process is at it, is never written.
+        status: ``"done"``, ``"failed"``, or ``"planned"`` in a dry run. ``"claimed"`` means that another process makes
+            the store; it is never written.
         reason: Why it failed.
         read_by: The reader that its pixels come from: ``"tifffile"`` or ``"OpenSlide"``.
-        checked_by: The reader that decoded some of its patches again; why there is none otherwise.
-        checked: Patches that were decoded again.
-        mean_difference: Mean difference of the one that differs most, grey levels.
-        largest_difference: Largest difference of any sample, grey levels.
+        checked_by: The reader that decoded some of its patches again, or why there is none.
+        checked: Number of patches that were decoded again.
+        mean_difference: Mean difference of the patch that differs most, grey levels.
+        largest_difference: Largest difference of any pixel value, grey levels.
         mpp: Level-0 µm/px.
         mpp_source: Where that number came from.
-        patches: Patches of each scale, finest first, separated by semicolons.
-        unreadable: Patches left out: their pixels could not be decoded, or, of imported images, they were smaller than
-            the others at the slide's edge.
+        patches: Number of patches of each scale, finest first, separated by semicolons.
+        unreadable: Number of patches left out: their pixels could not be decoded or, of imported images, they were
+            smaller than the others at the edge of the slide.
         bytes: Size of the store.
-        seconds: Time it took.
+        seconds: Time taken.
     """
 
     slide: str
@@ -50,12 +50,12 @@ class CachedSlide(NamedTuple):
 
     @property
     def num_patches(self) -> int:
-        """Patches of all scales."""
+        """Number of patches of all scales."""
         return sum(map(int, filter(None, self.patches.split(";"))))
 
 
 def read_manifest(folder: Path) -> dict[str, CachedSlide]:
-    """Read the rows of a folder's manifest, by slide; none where there is no manifest."""
+    """Return the rows of a folder's manifest by slide; empty if there is no manifest."""
     path = folder / MANIFEST
     if not path.exists():
         return {}
@@ -64,11 +64,13 @@ def read_manifest(folder: Path) -> dict[str, CachedSlide]:
 
 
 def update_manifest(folder: Path, rows: Iterable[CachedSlide]) -> None:
-    """Put rows into a folder's manifest, over older ones of the same slides; safe among processes."""
-    path = folder / MANIFEST
+    """Add rows to a folder's manifest, replacing those of the same slides; any number of processes may."""
     with hold(folder / ".manifest.lock", wait=True):
         merged = {**read_manifest(folder), **{row.slide: row for row in rows}}
-        with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_write(folder / MANIFEST) as partial,
+            open(partial, "w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.writer(file)
             table.writerow(CachedSlide._fields)
             table.writerows(merged[slide] for slide in sorted(merged))
