@@ -28,8 +28,6 @@ class SlideJob(StoreJob):
     """One slide to cut into patches wherever there is tissue.
 
     Attributes:
-        slide: The slide.
-        out: Folder of the cache.
         tiling: How to cut it.
         threads: Threads that encode its patches.
         check_patches: Patches per scale that a second reader decodes again.

@@ -97,20 +97,14 @@ def make_stores(
     *,
     failed: Sequence[CachedSlide] = (),
 ) -> list[CachedSlide]:
-    """Make the stores that do not exist yet, and record every slide in the manifest.
+    """Make the stores that do not exist yet, and record every slide in the manifest; otherwise as `cache_slides`.
 
     Args:
         jobs: The stores.
-        out: Their folder; created if it does not exist.
-        workers: Number of stores made at the same time, each by its own process.
-        scheduler: Address of a Dask scheduler whose workers are used instead.
+        out: Their folder.
+        workers: Number of processes.
+        scheduler: Address of a Dask scheduler.
         failed: Rows of slides that have failed already.
-
-    Returns:
-        One row per slide.
-
-    Raises:
-        CacheError: A store exists with another origin, or the folder cannot be written.
     """
     too_long = {job.slide.name for job in jobs if len(os.fsencode(job.store.name)) > _LONGEST_NAME}
     failed = [*failed, *(_fail_for_name(job) for job in jobs if job.slide.name in too_long)]
@@ -209,13 +203,10 @@ def _report(rows: Sequence[CachedSlide]) -> list[CachedSlide]:
         if row.status == "failed":
             logger.warning("%s failed: %s", row.slide, row.reason)
     done = [row for row in rows if row.status != "failed"]
+    patches, size = sum(row.num_patches for row in done), sum(row.bytes for row in done) / 1e6
+    seconds, failed = sum(row.seconds for row in done), len(rows) - len(done)
     logger.info(
-        "%d slides, %d patches, %.1f MB, %.0f s of work; %d failed",
-        len(done),
-        sum(row.num_patches for row in done),
-        sum(row.bytes for row in done) / 1e6,
-        sum(row.seconds for row in done),
-        len(rows) - len(done),
+        "%d slides, %d patches, %.1f MB, %.0f s of work; %d failed", len(done), patches, size, seconds, failed
     )
     return sorted(rows)
 

@@ -1,6 +1,5 @@
 """The cross-check: some stored patches are decoded again from the slide by a second reader, and compared."""
 
-import math
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from e2e_abmilx.cache.patches import cut_again
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.slides import SNAP, ReadPlan, Slide
+from e2e_abmilx.slides import Slide
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.store.codec import JPEG_QUALITY, encode_patch
 
@@ -34,16 +33,7 @@ class CheckError(InputError):
 
 
 class Check(NamedTuple):
-    """The outcome of comparing the two readers of a slide, as the fields of the manifest.
-
-    Attributes:
-        reason: Why the slide fails; empty if it does not.
-        read_by: The reader that the patches come from; empty if they come from no slide.
-        checked_by: The reader that decoded some again, or why there is none.
-        checked: Number of patches that were compared.
-        mean_difference: Mean difference of the patch that differs most, grey levels.
-        largest_difference: Largest difference of any pixel value of any of them, grey levels.
-    """
+    """The outcome of comparing the two readers of a slide: the fields of the same names in ``CachedSlide``."""
 
     reason: str = ""
     read_by: str = ""
@@ -54,11 +44,7 @@ class Check(NamedTuple):
 
 
 def check_count(count: int) -> None:
-    """Refuse a negative number of patches.
-
-    Raises:
-        CheckError: The number is negative.
-    """
+    """Refuse a negative number of patches."""
     if count < 0:
         raise CheckError(f"check_patches is {count}; it counts patches per scale and must be at least 0")
 
@@ -107,7 +93,9 @@ def _compare_scale(
     store: PatchStore, scale: int, slide: Slide, other: Slide, count: int, quality: int
 ) -> _Differences:
     footprint = float(store.attributes["footprints"][scale])
-    plan, own = (_plan(each, footprint, store.patch_size) for each in (other, slide))
+    # With 1 µm/px at level 0, a scale is a number of level-0 pixels; the footprint must not be moved to a level's.
+    own, plan = (each.plan(footprint / store.patch_size, store.patch_size, 1.0) for each in (slide, other))
+    plan = plan._replace(footprint=footprint)
     is_same = other.level_dimensions[plan.level] == slide.level_dimensions[own.level]
     side = max(1.0, plan.footprint / plan.downsample)
     count = max(1, min(count, int(_MAX_PIXELS / side**2)))
@@ -124,14 +112,6 @@ def _compare_scale(
     is_whole = len(coords) == store.attributes["grid_patches"][scale]
     tolerance = TOLERANCE if is_same and is_whole else LOOSE_TOLERANCE
     return _Differences(store.scales[scale], np.array(means), largest, tolerance, np.array(corners))
-
-
-def _plan(slide: Slide, footprint: float, patch_size: int) -> ReadPlan:
-    """Return the coarsest level of a slide that is fine enough for patches of this size."""
-    downsample = footprint / patch_size
-    fine = [level for level, own in enumerate(slide.level_downsamples) if own <= downsample * (1 + SNAP)]
-    level = max(fine, key=lambda each: slide.level_downsamples[each])
-    return ReadPlan(level, slide.level_downsamples[level], footprint, math.nan)
 
 
 def _problem(found: _Differences, path: Path, slide: Slide, other: Slide) -> str:

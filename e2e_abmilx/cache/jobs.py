@@ -57,11 +57,7 @@ class StoreJob(ABC):
 
     @abstractmethod
     def write(self) -> None:
-        """Write the store.
-
-        Raises:
-            InputError: The slide cannot be used.
-        """
+        """Write the store; raise an InputError if the slide cannot be used."""
 
 
 def make_store(job: StoreJob, *, wait: bool = True) -> CachedSlide:

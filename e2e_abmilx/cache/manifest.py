@@ -3,12 +3,17 @@
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.locks import hold
 
 MANIFEST = "manifest.csv"
+
+_NUMBERS = {
+    "checked": int, "mean_difference": float, "largest_difference": int, "mpp": float, "unreadable": int, "bytes": int,
+    "seconds": float,
+}  # fmt: skip
 
 
 class CachedSlide(NamedTuple):
@@ -77,20 +82,9 @@ def update_manifest(folder: Path, rows: Iterable[CachedSlide]) -> None:
 
 
 def _parse(row: dict[str, str]) -> CachedSlide:
-    mean, largest = row.get("mean_difference"), row.get("largest_difference")
-    return CachedSlide(
-        row["slide"],
-        row["status"],
-        row["reason"],
-        read_by=row.get("read_by") or "",  # manifests of earlier releases lack these columns
-        checked_by=row.get("checked_by") or "",
-        checked=int(row.get("checked") or 0),
-        mean_difference=float(mean) if mean else None,
-        largest_difference=int(largest) if largest else None,
-        mpp=float(row["mpp"]) if row["mpp"] else None,
-        mpp_source=row["mpp_source"],
-        patches=row["patches"],
-        unreadable=int(row["unreadable"]),
-        bytes=int(row["bytes"]),
-        seconds=float(row["seconds"]),
-    )
+    """Return a row of the file; empty cells, and columns that earlier releases lack, get their defaults."""
+    values: dict[str, Any] = {name: row[name] for name in CachedSlide._fields if row.get(name)}
+    for name, convert in _NUMBERS.items():
+        if name in values:
+            values[name] = convert(values[name])
+    return CachedSlide(**values)

@@ -39,17 +39,10 @@ def cut_patches(
 def cut_again(
     slide: Slide, plan: ReadPlan, coords: np.ndarray, indices: np.ndarray, patch_size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Cut a few patches again, each alone, into the same pixels as :func:`cut_patches` cuts from all of them.
-
-    Args:
-        slide: An open slide.
-        plan: Which level to read.
-        coords: Level-0 ``(x, y)`` of all patches that were cut, shape ``(N, 2)``.
-        indices: Which of them to cut again.
-        patch_size: P, pixels.
+    """Cut a few patches again, each alone, into the same pixels as :func:`cut_patches` cuts from all ``coords``.
 
     Yields:
-        The index and the patch, uint8, shape ``(P, P, 3)``; nothing for a patch that cannot be read.
+        An index, and its patch, uint8, shape ``(P, P, 3)``; nothing for a patch that cannot be read.
     """
     cutter = _Cutter(slide, plan, patch_size)
     wanted = {tuple(coords[index].tolist()): int(index) for index in indices}

@@ -20,16 +20,7 @@ class TilingError(InputError):
 
 
 class Tiling(NamedTuple):
-    """The settings that decide the patches of a slide.
-
-    Attributes:
-        mpp: µm/px of each scale, finest first.
-        patch_size: Side of a patch, pixels.
-        overlap: Fraction of a patch that neighbours have in common, in [0, 1).
-        min_tissue: Smallest fraction of tissue in a patch, in [0, 1].
-        quality: JPEG quality, 1 to 100.
-        assume_mpp: Level-0 µm/px of a slide that states none.
-    """
+    """The settings that decide the patches of a slide: the options of `cache_slides`, ``mpp`` in µm/px, finest first."""
 
     mpp: tuple[float, ...]
     patch_size: int
@@ -107,11 +98,7 @@ def _known_levels(file: SlideFile, assume_mpp: float | None) -> list[float]:
 
 
 def check(tiling: Tiling) -> None:
-    """Refuse settings that are out of range.
-
-    Raises:
-        TilingError: Names the setting, its value and its range.
-    """
+    """Refuse settings that are out of range, each with its value and its range."""
     if not tiling.mpp:
         raise TilingError("mpp is empty; give at least one scale in µm/px, for example [0.5, 1.0]")
     if tiling.patch_size < 8:

@@ -62,11 +62,7 @@ def _run_in_processes(task: Task[J], jobs: Sequence[J], workers: int) -> Iterato
 
 
 def _check_that_workers_start() -> None:
-    """Distinguish a script that its workers cannot import from a slide that kills them.
-
-    Raises:
-        WorkerError: Worker processes do not start.
-    """
+    """Refuse a script that its workers cannot import, which looks like a slide that kills them."""
     try:
         with _pool(1) as pool:
             pool.submit(os.getpid).result()

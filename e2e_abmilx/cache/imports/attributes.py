@@ -7,13 +7,7 @@ from e2e_abmilx.cache.jobs import StoreJob
 
 
 def import_attributes(job: StoreJob, counts: Sequence[int], mpp: Sequence[float]) -> dict[str, object]:
-    """Return the attributes of an imported store.
-
-    Args:
-        job: The store.
-        counts: Number of patches of each scale that there are to import.
-        mpp: µm per pixel of each scale; NaN where unknown.
-    """
+    """Return the attributes of a store with so many patches to import, and so many µm/px, at each scale."""
     return {
         **job.origin(),
         "slide_mpp": None,

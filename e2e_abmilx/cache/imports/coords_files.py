@@ -14,13 +14,7 @@ _MAX_TILES = 10**7  # more than any slide has at its finest level
 
 
 class Tiles(NamedTuple):
-    """The patches of a coordinates file.
-
-    Attributes:
-        coords: Level-0 ``(x, y)`` of their top left corners, shape ``(N, 2)``.
-        patch_size: Side of a patch, pixels.
-        footprint: Side of the square that a patch covers, level-0 pixels.
-    """
+    """Level-0 ``(x, y)`` of the corners of patches, ``(N, 2)``, their side in pixels, and their side at level 0."""
 
     coords: np.ndarray
     patch_size: int
@@ -28,11 +22,7 @@ class Tiles(NamedTuple):
 
 
 def read_tiles(path: Path, slide: Slide) -> Tiles:
-    """Read the patches that TRIDENT or CLAM found in a slide.
-
-    Raises:
-        SourceError: The file is of another kind, damaged, or was made from another slide.
-    """
+    """Read the patches that TRIDENT or CLAM found in a slide; refuse a file of another kind or another slide."""
     coords, stated = _read_coords(path)
     patch_size = _integer(stated, "patch_size", path)
     if "patch_size_level0" in stated:  # TRIDENT

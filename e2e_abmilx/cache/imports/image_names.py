@@ -29,11 +29,7 @@ class NamedImages(NamedTuple):
 
 
 def numbers_in_names(slide: str, files: Sequence[Path]) -> NDArray[np.int64] | None:
-    """Return the two numbers in each file's name, alone or after the slide's name, shape ``(N, 2)``.
-
-    Returns:
-        The numbers; None unless all names have them.
-    """
+    """Return the numbers in all files' names, after the slide's name or alone, ``(N, 2)``; None if a name has none."""
     name = re.compile(rf"(?:{re.escape(slide)}_)?(\d{{1,9}})_(\d{{1,9}})")
     found = [match for file in files if (match := name.fullmatch(file.stem))]
     if not files or len(found) < len(files):

@@ -71,11 +71,7 @@ class Database(NamedTuple):
 
 @contextlib.contextmanager
 def open_database(path: Path) -> Iterator[Database]:
-    """Open a database for the ``with`` block; a process cannot open the same one twice.
-
-    Raises:
-        SourceError: py-lmdb is not installed, or the file is no LMDB or is truncated.
-    """
+    """Open a database for the ``with`` block, as a process cannot open one twice; refuse a damaged one."""
     try:
         import lmdb
     except ImportError as error:
