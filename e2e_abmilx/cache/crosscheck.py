@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
 
 from e2e_abmilx.cache.patches import cut_again
 from e2e_abmilx.errors import InputError
@@ -70,33 +69,22 @@ def compare_readers(store: PatchStore, path: Path, count: int, *, quality: int =
         scales = range(len(store.scales))
         with other:
             found = [_compare_scale(store, scale, slide, other, count, quality) for scale in scales]
-    checked = sum(len(each.means) for each in found)
+    checked = sum(each.checked for each in found)
     if not checked:
         return Check("", slide.reader, f"nobody: {other.reader} can read none of the patches")
-    mean = max(float(each.means.max()) for each in found if len(each.means))
-    largest = max(each.largest for each in found)
-    problems = filter(None, (_problem(each, path, slide, other) for each in found))
-    return Check("; ".join(problems), slide.reader, other.reader, checked, round(mean, 3), largest)
-
-
-class _Differences(NamedTuple):
-    """Differences at one scale: the mean of each patch, the largest of any pixel value, and what is tolerated."""
-
-    scale: float
-    means: NDArray[np.float64]
-    largest: int
-    tolerance: float
-    corners: NDArray[np.int64]
+    reason = "; ".join(each.reason for each in found if each.reason)
+    mean = max(each.mean_difference for each in found if each.mean_difference is not None)
+    largest = max(each.largest_difference for each in found if each.largest_difference is not None)
+    return Check(reason, slide.reader, other.reader, checked, round(mean, 3), largest)
 
 
 def _compare_scale(
     store: PatchStore, scale: int, slide: Slide, other: Slide, count: int, quality: int
-) -> _Differences:
+) -> Check:
     footprint = float(store.attributes["footprints"][scale])
     # With 1 µm/px at level 0, a scale is a number of level-0 pixels; the footprint must not be moved to a level's.
     own, plan = (each.plan(footprint / store.patch_size, store.patch_size, 1.0) for each in (slide, other))
     plan = plan._replace(footprint=footprint)
-    is_same = other.level_dimensions[plan.level] == slide.level_dimensions[own.level]
     side = max(1.0, plan.footprint / plan.downsample)
     count = max(1, min(count, int(_MAX_PIXELS / side**2)))
     coords = store.coords(scale)
@@ -109,20 +97,20 @@ def _compare_scale(
         means.append(float(difference.mean()))
         largest = max(largest, int(difference.max()))
         corners.append(coords[index])
+    if not means:
+        return Check()
+    is_same = other.level_dimensions[plan.level] == slide.level_dimensions[own.level]
     is_whole = len(coords) == store.attributes["grid_patches"][scale]
     tolerance = TOLERANCE if is_same and is_whole else LOOSE_TOLERANCE
-    return _Differences(store.scales[scale], np.array(means), largest, tolerance, np.array(corners))
-
-
-def _problem(found: _Differences, path: Path, slide: Slide, other: Slide) -> str:
-    """Return why a scale fails; an empty text if it does not."""
-    if not len(found.means) or found.means.max() <= found.tolerance:
-        return ""
-    worst = int(found.means.argmax())
-    x, y = found.corners[worst].tolist()
-    return (
-        f"{path}: the two readers disagree: at {found.scale:g} µm/px the patch at x {x}, y {y} differs by"
-        f" {found.means[worst]:.1f} grey levels on average and by {found.largest} at most between {slide.reader} and"
-        f" {other.reader}; an average of {found.tolerance:g} is tolerated. One of them decodes the slide wrongly: export"
-        " it again, or report it"
+    x, y = corners[int(np.argmax(means))].tolist()
+    reason = (
+        f"{slide.path}: the two readers disagree: at {store.scales[scale]:g} µm/px the patch at x {x}, y {y} differs by"
+        f" {max(means):.1f} grey levels on average and by {largest} at most between {slide.reader} and {other.reader}; an"
+        f" average of {tolerance:g} is tolerated. One of them decodes the slide wrongly: export it again, or report it"
+    )
+    return Check(
+        reason if max(means) > tolerance else "",
+        checked=len(means),
+        mean_difference=max(means),
+        largest_difference=largest,
     )

@@ -111,7 +111,7 @@ def describe(job: StoreJob, earlier: dict[str, CachedSlide]) -> CachedSlide:
 
 
 def _remove(job: StoreJob) -> None:
-    """Remove a store and its picture; it is renamed first, so that nobody takes half of it for the whole."""
+    """Remove a store and its picture; it is renamed first, so that no process sees a part of it."""
     refused = job.store.with_name(f".{job.store.name}.refused")
     shutil.rmtree(refused, ignore_errors=True)
     job.store.rename(refused)

@@ -47,10 +47,10 @@ def cut_again(
     cutter = _Cutter(slide, plan, patch_size)
     wanted = {tuple(coords[index].tolist()): int(index) for index in indices}
     for block in cutter.split(coords):
-        for place in block:
-            if (index := wanted.pop(tuple(place.tolist()), None)) is not None:
+        for corner in block:
+            if (index := wanted.pop(tuple(corner.tolist()), None)) is not None:
                 with contextlib.suppress(SlideError):
-                    yield index, cutter.cut_among(place, block)
+                    yield index, cutter.cut_among(corner, block)
 
 
 class _Cutter:
@@ -79,7 +79,7 @@ class _Cutter:
         try:
             return self._cut(coords), coords
         except SlideError as error:
-            refusal = error
+            reason = error
         patches = np.empty((len(coords), self._patch_size, self._patch_size, 3), np.uint8)
         readable = np.zeros(len(coords), bool)
         for index in range(len(coords)):
@@ -87,14 +87,14 @@ class _Cutter:
                 patches[index] = self._cut(coords[index : index + 1])[0]
                 readable[index] = True
             except SlideError as error:
-                refusal = error
+                reason = error
         if not readable.all():
-            logger.warning("left out %d of %d patches: %s", (~readable).sum(), len(coords), refusal)
+            logger.warning("left out %d of %d patches: %s", (~readable).sum(), len(coords), reason)
         return patches[readable], coords[readable]
 
-    def cut_among(self, place: np.ndarray, block: np.ndarray) -> np.ndarray:
+    def cut_among(self, corner: np.ndarray, block: np.ndarray) -> np.ndarray:
         """Cut one patch, averaging the same squares of pixels as when it is cut with its block."""
-        (patch,) = self._cut(place[None], np.floor(self._corners(block).min(axis=0)).astype(int))
+        (patch,) = self._cut(corner[None], np.floor(self._corners(block).min(axis=0)).astype(int))
         return np.asarray(patch)
 
     def _cut(self, coords: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:

@@ -19,15 +19,7 @@ OPEN_SHARDS = 128  # open files per process: far below the usual limit of 1024, 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleReader:
-    """The patches of one scale of a store.
-
-    Attributes:
-        store: Folder of the store.
-        number: Index of the scale, 0 for the finest.
-        num_patches: Number N of patches.
-        patches_per_shard: Number S of patches per shard file.
-        modified_ns: When the store was written, ns.
-    """
+    """The patches of one scale: scale ``number`` of the ``store`` at a path, written at ``modified_ns``."""
 
     store: Path
     number: int

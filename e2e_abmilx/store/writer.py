@@ -224,7 +224,7 @@ def write_store(
     quality: int = JPEG_QUALITY,
     subsampling: Subsampling = "444",
 ) -> PatchStore:
-    """Write your own patches as a store; ``attributes``, ``quality`` and ``subsampling`` as for ``StoreWriter``.
+    """Write your own patches as a store; the other options are those of `StoreWriter`.
 
     Args:
         path: The ``<slide>.zarr`` folder to make; it must not exist.

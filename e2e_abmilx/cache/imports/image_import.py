@@ -18,7 +18,7 @@ from e2e_abmilx.cache.imports.image_names import (
     NamedImages,
     Names,
     choose_names,
-    find_edge_tiles,
+    edge_tiles,
     numbers_in_names,
 )
 from e2e_abmilx.cache.jobs import StoreJob
@@ -136,10 +136,13 @@ class _ImagesJob(StoreJob):
         files = _images_in(self.slide.path)
         if not files:
             raise SourceError(f"{self.slide.path} holds no image: no file ends in {', '.join(_IMAGES)}")
-        sizes = [_size(file) for file in files]
+        sizes = []
+        for file in files:
+            with _open_image(file) as image:
+                sizes.append(image.size)
         side = Counter(sizes).most_common(1)[0][0][0]
         numbers = numbers_in_names(self.slide.name, files)
-        left_out = np.zeros(len(files), bool) if numbers is None else find_edge_tiles(numbers, sizes, side)
+        left_out = np.zeros(len(files), bool) if numbers is None else edge_tiles(numbers, sizes, side)
         if left_out.any():
             logger.warning(
                 "%s: left out %d of %d images, which are smaller than %d × %d pixels at the edge of the slide",
@@ -151,11 +154,6 @@ class _ImagesJob(StoreJob):
         with StoreWriter(self.store, [self.mpp], patch_size=side, attributes=attributes) as writer:
             for patch in np.flatnonzero(~left_out):
                 _write_image(writer, files[patch], side, coords[patch : patch + 1])
-
-
-def _size(file: Path) -> tuple[int, int]:
-    with _open_image(file) as image:
-        return image.size
 
 
 def _write_image(writer: StoreWriter, file: Path, side: int, coords: np.ndarray) -> None:

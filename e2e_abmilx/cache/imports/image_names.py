@@ -82,9 +82,7 @@ def _choose_names(images: NamedImages) -> Literal["pixels", "tiles", "either", "
     return "pixels" if numbers.max() >= _MAX_TILES and np.mean(gaps <= 1) < 0.5 else "unclear"
 
 
-def find_edge_tiles(
-    numbers: NDArray[np.int64], sizes: Sequence[tuple[int, int]], side: int
-) -> NDArray[np.bool_]:
+def edge_tiles(numbers: NDArray[np.int64], sizes: Sequence[tuple[int, int]], side: int) -> NDArray[np.bool_]:
     """Return which images are narrower or lower than the others because their slide ends there, shape ``(N,)``.
 
     Args:

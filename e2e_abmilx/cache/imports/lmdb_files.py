@@ -50,7 +50,7 @@ class Database(NamedTuple):
             ) from error
 
     def jpegs(self, slide: str, count: int) -> Iterator[bytes]:
-        """Yield the first patches of a slide, in the order of their numbers."""
+        """Yield the first ``count`` patches of a slide, in the order of their numbers."""
         for patch in range(count):
             jpeg = self._get(f"{slide}-{patch}")
             if not isinstance(jpeg, bytes):

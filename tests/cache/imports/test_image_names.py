@@ -12,7 +12,7 @@ from PIL import Image
 
 from e2e_abmilx.cache import CacheError
 from e2e_abmilx.cache.imports import import_images
-from e2e_abmilx.cache.imports.image_names import NamedImages, choose_names, find_edge_tiles, numbers_in_names
+from e2e_abmilx.cache.imports.image_names import NamedImages, choose_names, edge_tiles, numbers_in_names
 from e2e_abmilx.errors import SourceError
 from e2e_abmilx.main import main
 from e2e_abmilx.store import PatchStore
@@ -177,7 +177,7 @@ def test_all_names_must_have_two_numbers() -> None:
 def test_small_images_between_others_are_not_at_the_edge() -> None:
     numbers = np.array([[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]])
     sizes = [(64, 64), (30, 64), (30, 64), (64, 20), (64, 80), (70, 20)]
-    assert find_edge_tiles(numbers, sizes, 64).tolist() == [False, False, True, True, False, False]
+    assert edge_tiles(numbers, sizes, 64).tolist() == [False, False, True, True, False, False]
 
 
 def test_a_small_image_between_tiles_fails_its_slide(tmp_path: Path) -> None:
