@@ -1,10 +1,11 @@
-"""What JPEG quality and chroma subsampling cost and keep, on the real slides: the table behind the defaults.
+"""Size, PSNR and decoding time of JPEG qualities and chroma subsamplings on real slides: the reason for the defaults.
 
-Run ``python benchmarks/store_quality.py [--slides FOLDER]``. Patches are cut off the slide's own JPEG grid, as
-read and reduced twofold, so that the slide's own compression flatters no setting. Decoding is in CPU time.
+Run ``python benchmarks/store_quality.py [--slides FOLDER]``. Patches are not aligned with the slide's own JPEG blocks,
+and are taken as read and reduced twofold, so that the slide's own compression favours no setting. Decoding is measured
+in CPU time.
 
-How to read it: 90 is the least quality that keeps every patch of every slide above 30 dB, with 4:2:0 where the
-slide's own JPEG has halved its colour already (gastrectomy, no_mpp), with 4:4:4 where it has not (CMU-1).
+Result: 90 is the lowest quality that keeps every patch of every slide above 30 dB, with 4:2:0 if the slide's own JPEG
+has subsampled its colour already (gastrectomy, no_mpp), with 4:4:4 if it has not (CMU-1).
 """
 
 import argparse
@@ -22,7 +23,7 @@ SETTINGS = [(chroma, quality) for chroma in ("420", "422", "444") for quality in
 
 
 def tissue_patches(path: Path, reduction: int) -> list[np.ndarray]:
-    """N random tissue patches of a slide, reduced by area averaging."""
+    """Cut N random tissue patches from a slide, reduced by area averaging."""
     rng = np.random.default_rng(0)
     patches: list[np.ndarray] = []
     side = P * reduction
@@ -38,13 +39,13 @@ def tissue_patches(path: Path, reduction: int) -> list[np.ndarray]:
 
 
 def psnr(stored: np.ndarray, patch: np.ndarray) -> float:
-    """Peak signal-to-noise ratio over the three channels, dB."""
+    """Return the peak signal-to-noise ratio over the three channels, dB."""
     error = np.mean((stored.astype(np.float64) - patch) ** 2)
     return float(10 * np.log10(255**2 / error)) if error else np.inf
 
 
 def main() -> None:
-    """Print one table a slide and reduction."""
+    """Print one table per slide and reduction."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--slides", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "slides"

@@ -1,4 +1,16 @@
-"""Slides → patch stores."""
+"""The cache: slides are cut into patches once and kept as one patch store each.
+
+* ``tiling``: the settings that decide the patches of a store: scales, patch size, overlap, tissue
+* ``patches``: cuts patches out of a slide, region by region
+* ``crosscheck``: compares stored patches with a second reader of the slide
+* ``manifest``: ``manifest.csv``, one row per slide
+* ``jobs``: one store to make, by one process at a time
+* ``overview``: pictures of slides with their tissue and patches
+* ``build``: the job of one slide: resolution, tissue, grids, patches
+* ``workers``: runs jobs in processes or on a Dask cluster
+* ``caching``: ``cache_slides`` and ``verify``, the commands for many slides
+* ``imports/``: makes stores of patches that users already have
+"""
 
 from e2e_abmilx.cache.caching import CacheError, cache_slides, verify
 

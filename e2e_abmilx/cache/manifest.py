@@ -1,14 +1,19 @@
-"""What became of each slide: one row of ``manifest.csv``."""
+"""The manifest of a cache, ``manifest.csv``: one row per slide, done or failed."""
 
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.locks import hold
 
 MANIFEST = "manifest.csv"
+
+_NUMBERS = {
+    "checked": int, "mean_difference": float, "largest_difference": int, "mpp": float, "unreadable": int, "bytes": int,
+    "seconds": float,
+}  # fmt: skip
 
 
 class CachedSlide(NamedTuple):
@@ -16,21 +21,21 @@ class CachedSlide(NamedTuple):
 
     Attributes:
         slide: Name of the slide.
-        status: ``"done"``; ``"failed"`` for a slide that was set aside; ``"planned"`` in a dry run. ``"claimed"``, while
-            another process is at it, is never written.
+        status: ``"done"``, ``"failed"``, or ``"planned"`` in a dry run. ``"claimed"`` means that another process makes
+            the store; it is never written.
         reason: Why it failed.
         read_by: The reader that its pixels come from: ``"tifffile"`` or ``"OpenSlide"``.
-        checked_by: The reader that decoded some of its patches again; why there is none otherwise.
-        checked: Patches that were decoded again.
-        mean_difference: Mean difference of the one that differs most, grey levels.
-        largest_difference: Largest difference of any sample, grey levels.
+        checked_by: The reader that decoded some of its patches again, or why there is none.
+        checked: Number of patches that were decoded again.
+        mean_difference: Mean difference of the patch that differs most, grey levels.
+        largest_difference: Largest difference of any pixel value, grey levels.
         mpp: Level-0 µm/px.
         mpp_source: Where that number came from.
-        patches: Patches of each scale, finest first, separated by semicolons.
-        unreadable: Patches left out: their pixels could not be decoded, or, of imported images, they were smaller than
-            the others at the slide's edge.
+        patches: Number of patches of each scale, finest first, separated by semicolons.
+        unreadable: Number of patches left out: their pixels could not be decoded or, of imported images, they were
+            smaller than the others at the edge of the slide.
         bytes: Size of the store.
-        seconds: Time it took.
+        seconds: Time taken.
     """
 
     slide: str
@@ -50,12 +55,12 @@ class CachedSlide(NamedTuple):
 
     @property
     def num_patches(self) -> int:
-        """Patches of all scales."""
+        """Number of patches of all scales."""
         return sum(map(int, filter(None, self.patches.split(";"))))
 
 
 def read_manifest(folder: Path) -> dict[str, CachedSlide]:
-    """Read the rows of a folder's manifest, by slide; none where there is no manifest."""
+    """Return the rows of a folder's manifest by slide; empty if there is no manifest."""
     path = folder / MANIFEST
     if not path.exists():
         return {}
@@ -64,31 +69,22 @@ def read_manifest(folder: Path) -> dict[str, CachedSlide]:
 
 
 def update_manifest(folder: Path, rows: Iterable[CachedSlide]) -> None:
-    """Put rows into a folder's manifest, over older ones of the same slides; safe among processes."""
-    path = folder / MANIFEST
+    """Add rows to a folder's manifest, replacing those of the same slides; any number of processes may."""
     with hold(folder / ".manifest.lock", wait=True):
         merged = {**read_manifest(folder), **{row.slide: row for row in rows}}
-        with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        with (
+            atomic_write(folder / MANIFEST) as partial,
+            open(partial, "w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.writer(file)
             table.writerow(CachedSlide._fields)
             table.writerows(merged[slide] for slide in sorted(merged))
 
 
 def _parse(row: dict[str, str]) -> CachedSlide:
-    mean, largest = row.get("mean_difference"), row.get("largest_difference")
-    return CachedSlide(
-        row["slide"],
-        row["status"],
-        row["reason"],
-        read_by=row.get("read_by") or "",  # manifests of earlier releases lack these columns
-        checked_by=row.get("checked_by") or "",
-        checked=int(row.get("checked") or 0),
-        mean_difference=float(mean) if mean else None,
-        largest_difference=int(largest) if largest else None,
-        mpp=float(row["mpp"]) if row["mpp"] else None,
-        mpp_source=row["mpp_source"],
-        patches=row["patches"],
-        unreadable=int(row["unreadable"]),
-        bytes=int(row["bytes"]),
-        seconds=float(row["seconds"]),
-    )
+    """Return a row of the file; empty cells, and columns that earlier releases lack, get their defaults."""
+    values: dict[str, Any] = {name: row[name] for name in CachedSlide._fields if row.get(name)}
+    for name, convert in _NUMBERS.items():
+        if name in values:
+            values[name] = convert(values[name])
+    return CachedSlide(**values)

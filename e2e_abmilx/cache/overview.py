@@ -1,4 +1,4 @@
-"""See a cache: each slide's thumbnail with the outline of its tissue and its patches, and a sheet of all."""
+"""Pictures of a cache: each slide's thumbnail with its tissue outline and its patches, and a sheet of all slides."""
 
 import math
 from collections.abc import Sequence
@@ -8,24 +8,31 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from e2e_abmilx.cache.jobs import CLAIMS, OVERVIEWS
+from e2e_abmilx.io.atomic import atomic_write
+from e2e_abmilx.io.locks import hold, is_held
 from e2e_abmilx.store import PatchStore
 
 _SIDE = 1024  # pixels along the longer side of an overview
 _CELL = 256  # pixels along the side of a slide on the sheet
-_TISSUE = (0, 158, 115)  # green, blue and vermilion that colour-blind people can tell apart
+# The colours of Okabe and Ito, which colour-blind people can tell apart: green; blue, vermilion and purple.
+_TISSUE = (0, 158, 115)
 _SCALES = ((0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
 def draw_overview(store: PatchStore) -> Image.Image:
-    """Draw a slide's thumbnail with tissue outline and patch grid, one colour a scale.
+    """Draw a slide's thumbnail with its tissue outline and its patches, one colour per scale.
 
     Args:
         store: A store that has a thumbnail, a tissue mask, and coordinates.
+
+    Raises:
+        ValueError: The store has no thumbnail or no tissue mask.
     """
     thumbnail, tissue = store.thumbnail(), store.tissue()
     if thumbnail is None or tissue is None:
         raise ValueError(
-            f"{store.path} holds no thumbnail or no tissue mask; cache the slide itself to see it"
+            f"{store.path} has no thumbnail or no tissue mask; cache the slide itself to draw it"
         )
     factor = _SIDE / max(thumbnail.shape[:2])
     size = (max(1, round(thumbnail.shape[1] * factor)), max(1, round(thumbnail.shape[0] * factor)))
@@ -41,26 +48,55 @@ def _draw_grid(image: Image.Image, store: PatchStore) -> None:
     pen = ImageDraw.Draw(image)
     shrink = image.width / store.attributes["slide_size"][0]
     for scale, footprint in enumerate(store.attributes["footprints"]):
-        inset = 2 * scale  # so that the lines of coarse patches lie beside those of fine ones
+        inset = 2 * scale  # so that the lines of coarse patches do not cover those of fine ones
         for x, y in store.coords(scale) * shrink:
             end = footprint * shrink - inset
             pen.rectangle((x + inset, y + inset, x + end, y + end), outline=_SCALES[scale % len(_SCALES)])
 
 
-def draw_sheet(pictures: Sequence[tuple[str, Path]]) -> Image.Image:
-    """Draw the overviews of many slides on one sheet.
+def write_sheet(out: Path) -> None:
+    """Draw the overviews of all slides that no process is working on into ``overview.png``.
+
+    Of several processes that finish together, the last one draws all slides.
 
     Args:
-        pictures: Name of each slide and the file of its overview.
+        out: Folder of the cache.
+    """
+    with hold(out / ".overview.lock", wait=True):
+        pictures = [path for path in sorted((out / OVERVIEWS).glob("*.png")) if _is_done(path, out)]
+        if pictures:
+            with atomic_write(out / "overview.png") as partial:
+                draw_sheet(pictures).save(partial, format="png")
+
+
+def _is_done(picture: Path, out: Path) -> bool:
+    """Return whether a slide's overview is complete; one that a killed process left incomplete is drawn again."""
+    store = out / f"{picture.stem}.zarr"
+    # The order matters: a process claims a slide before it makes the store, and releases it after the overview.
+    if not store.exists() or is_held(out / CLAIMS / f"{picture.stem}.lock"):
+        return False
+    try:
+        with Image.open(picture) as image:
+            image.load()
+    except (OSError, SyntaxError):  # Pillow raises either for a truncated PNG
+        draw_overview(PatchStore(store)).save(picture)
+    return True
+
+
+def draw_sheet(pictures: Sequence[Path]) -> Image.Image:
+    """Draw the overviews of many slides, each under its name, on one sheet.
+
+    Args:
+        pictures: The files of the overviews, named after their slides.
     """
     columns = max(1, math.ceil(math.sqrt(len(pictures))))
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new("RGB", (columns * _CELL, rows * (_CELL + 14)), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (name, path) in enumerate(pictures):
+    for index, path in enumerate(pictures):
         left, top = index % columns * _CELL, index // columns * (_CELL + 14)
         with Image.open(path) as picture:
             picture.thumbnail((_CELL - 4, _CELL - 4))
             sheet.paste(picture, (left + 2, top + 14))
-        pen.text((left + 2, top + 1), name[:40], fill="black")
+        pen.text((left + 2, top + 1), path.stem[:40], fill="black")
     return sheet

@@ -1,4 +1,4 @@
-"""Run jobs on slides: in this process, in worker processes, or on a Dask cluster."""
+"""Workers, which run the jobs of many slides: this process, worker processes, or a Dask cluster."""
 
 import multiprocessing
 import os
@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from e2e_abmilx.cache.build import StoreJob
+from e2e_abmilx.cache.jobs import StoreJob
 from e2e_abmilx.cache.manifest import CachedSlide, update_manifest
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.locks import is_abandoned
@@ -17,16 +17,16 @@ Task = Callable[[J], CachedSlide]
 
 
 class WorkerError(InputError):
-    """Workers that cannot be had."""
+    """The workers cannot be started or reached."""
 
 
 def run_jobs(task: Task[J], jobs: Sequence[J], workers: int, scheduler: str | None) -> Iterator[CachedSlide]:
-    """Run a task on every job; rows come as they are done.
+    """Run a task on every job; yield rows in the order in which they are finished.
 
     Args:
-        task: What to do with a slide; a function that worker processes can import.
-        jobs: The slides.
-        workers: Processes; one stays in this process.
+        task: What to do with one job; a function that worker processes can import.
+        jobs: The jobs, one per slide.
+        workers: Number of processes; with 1, the work is done in this process.
         scheduler: Address of a Dask scheduler whose workers are used instead.
 
     Raises:
@@ -40,7 +40,7 @@ def run_jobs(task: Task[J], jobs: Sequence[J], workers: int, scheduler: str | No
 
 
 def _run_in_processes(task: Task[J], jobs: Sequence[J], workers: int) -> Iterator[CachedSlide]:
-    """Run in worker processes; a slide whose process dies twice is set aside, the others go on."""
+    """Run in worker processes; a slide whose process dies twice is recorded as failed, and the others continue."""
     pending = list(jobs)
     while pending:
         try:
@@ -51,7 +51,7 @@ def _run_in_processes(task: Task[J], jobs: Sequence[J], workers: int) -> Iterato
                         row = future.result()
                         pending.remove(futures[future])
                         yield row
-                finally:  # whoever stops listening does not want the rest done
+                finally:  # a caller that stops early does not want the rest done
                     pool.shutdown(wait=False, cancel_futures=True)
         except BrokenProcessPool:
             _check_that_workers_start()
@@ -62,31 +62,36 @@ def _run_in_processes(task: Task[J], jobs: Sequence[J], workers: int) -> Iterato
 
 
 def _check_that_workers_start() -> None:
-    """Tell a script that its workers cannot import from a slide that kills them."""
+    """Refuse a script that its workers cannot import, which looks like a slide that kills them."""
     try:
         with _pool(1) as pool:
             pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
         raise WorkerError(
-            "worker processes die before they begin: they import the script that starts them, which therefore must do"
-            ' so below `if __name__ == "__main__":`; or give workers=1'
+            "worker processes die before they begin: each imports the script that starts it, so the script must start"
+            ' them below `if __name__ == "__main__":`; or use workers=1'
         ) from error
 
 
 def _run_alone(task: Task[J], job: J) -> CachedSlide:
+    """Run one job again in a process of its own; record it as failed if that process dies, too."""
     try:
         with _pool(1) as pool:
             row: CachedSlide = pool.submit(task, job).result()
             return row
     except BrokenProcessPool:
         why = "the process that read it died: out of memory, or a decoder crashed on a damaged file"
-        row = CachedSlide(job.slide.name, "failed", f"{job.slide.path}: {why}")
-        update_manifest(job.out, [row])
-        return row
+        return _record_failure(job, f"{job.slide.path}: {why}")
+
+
+def _record_failure(job: StoreJob, reason: str) -> CachedSlide:
+    row = CachedSlide(job.slide.name, "failed", reason)
+    update_manifest(job.out, [row])
+    return row
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # spawn: a forked copy of a process whose threads hold locks may hang
+    # spawn, because a forked copy of a process whose threads hold locks may hang
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
@@ -95,7 +100,7 @@ def _run_on_dask(task: Task[J], jobs: Sequence[J], scheduler: str) -> Iterator[C
         from distributed import Client, KilledWorker
         from distributed import as_completed as as_dask_completes
     except ImportError as error:
-        raise WorkerError("a scheduler needs Dask; `pip install e2e-abmilx[dask]`") from error
+        raise WorkerError("scheduler needs Dask; `pip install e2e-abmilx[dask]`") from error
     try:
         client = Client(scheduler, timeout=30)
     except OSError as error:
@@ -106,6 +111,4 @@ def _run_on_dask(task: Task[J], jobs: Sequence[J], scheduler: str) -> Iterator[C
             try:
                 yield future.result()
             except KilledWorker as error:
-                row = CachedSlide(futures[future].slide.name, "failed", f"its Dask workers died: {error}")
-                update_manifest(futures[future].out, [row])
-                yield row
+                yield _record_failure(futures[future], f"its Dask workers died: {error}")

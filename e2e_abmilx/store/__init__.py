@@ -1,4 +1,14 @@
-"""One slide's patches on disk: a zarr v3 group that zarr-python opens, and a far faster reader of it."""
+"""The patch store: one slide's patches on disk, as a zarr v3 group that is read at random.
+
+* ``codec``: the JPEG codec of patches, for zarr-python and for this package
+* ``format``: what reader and writer share: metadata, checksums, arrays
+* ``scale_reader``: random reads from the shard files of one scale
+* ``reader``: ``PatchStore``, one slide's patches
+* ``scale_writer``: the shard files of one scale, written patch by patch
+* ``writer``: ``StoreWriter`` and ``write_store``, which make a store
+
+``FORMAT.md`` in this folder describes every byte.
+"""
 
 from e2e_abmilx.store.codec import JpegCodec
 from e2e_abmilx.store.format import StoreError

@@ -1,4 +1,4 @@
-"""The JPEG codec of patch stores, as zarr-python and as the fast reader use it."""
+"""The JPEG codec of patches, used by zarr-python and by this package's own reader and writer."""
 
 import asyncio
 import struct
@@ -13,28 +13,23 @@ from zarr.registry import register_codec
 
 __all__ = ["JPEG_QUALITY", "JpegCodec", "Subsampling", "encode_patch", "jpeg_shape"]
 
-JPEG_QUALITY = 90  # benchmarks/store_quality.py prints the table behind this choice
-
-
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
-
-
-_BASELINE_FRAME, _SCAN = 0xC0, 0xDA  # markers: the frame header of a baseline stream, and the first pixels
-
-
 Subsampling = Literal["420", "422", "444"]
 
+JPEG_QUALITY = 90  # benchmarks/store_quality.py prints the table behind this choice
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_BASELINE_FRAME, _SCAN = 0xC0, 0xDA  # markers: the frame header of a baseline stream, the start of its pixels
 
 try:
-    # Where imagecodecs has its own codec, ours is that very class: zarr never has to choose between two.
+    # If imagecodecs brings this codec, use its class, so that zarr never finds two codecs of one name.
     from imagecodecs.zarr import Jpeg as JpegCodec
 except ImportError:
 
     @dataclass(frozen=True, kw_only=True)
     class JpegCodec(ArrayBytesCodec):  # type: ignore[no-redef]
-        """The zarr v3 codec ``imagecodecs_jpeg``: a chunk is one JPEG stream.
+        """The zarr v3 codec ``imagecodecs_jpeg``: each chunk is one JPEG stream.
 
-        It knows those settings of imagecodecs' codec of the same name that a patch store uses.
+        It supports only the settings that a patch store uses; imagecodecs' codec of the same name has more.
 
         Args:
             level: JPEG quality, 1 to 100.
@@ -47,17 +42,17 @@ except ImportError:
 
         @classmethod
         def from_dict(cls, data: dict[str, Any]) -> Self:
-            """Make the codec from its entry in ``zarr.json``."""
+            """Create the codec from its entry in ``zarr.json``."""
             settings = data.get("configuration", {})
             if unknown := settings.keys() - {"level", "subsampling"}:
                 raise ValueError(
-                    f"this array's JPEG settings {sorted(unknown)} need imagecodecs' own codec:"
-                    " install imagecodecs-zarr"
+                    f"this array has the JPEG settings {sorted(unknown)}, which only imagecodecs' own codec"
+                    " supports; install imagecodecs-zarr"
                 )
             return cls(**settings)
 
         def to_dict(self) -> dict[str, Any]:
-            """The codec's entry in ``zarr.json``."""
+            """Return the codec's entry in ``zarr.json``."""
             settings = {"level": self.level, "subsampling": self.subsampling}
             known = {key: value for key, value in settings.items() if value is not None}
             return {"name": "imagecodecs_jpeg", "configuration": known}
@@ -72,26 +67,27 @@ except ImportError:
             return chunk_spec.prototype.buffer.from_bytes(jpeg)
 
         def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:  # noqa: ANN401
-            """Raise what zarr expects of a codec whose output has no fixed size."""
+            """Raise NotImplementedError, as zarr expects of a codec whose output has no fixed size."""
             raise NotImplementedError
 
 
-# The entry point serves programs that import only zarr; this line serves a checkout that is not installed.
+# The entry point in pyproject.toml covers programs that import only zarr; this call covers a checkout that is not
+# installed.
 register_codec("imagecodecs_jpeg", JpegCodec)
 
 
 def encode_patch(patch: NDArray[np.uint8], quality: int | None, subsampling: Subsampling | None) -> bytes:
-    """Encode a patch, uint8 of shape (P, P, 3), as the store does."""
+    """Encode one patch, uint8 of shape (P, P, 3), as a JPEG stream."""
     return bytes(
         imagecodecs.jpeg8_encode(np.ascontiguousarray(patch), level=quality, subsampling=subsampling)
     )
 
 
 def jpeg_shape(jpeg: bytes) -> tuple[int, int, int]:
-    """Height, width and components of a complete baseline JPEG stream, from its header.
+    """Return height, width and number of components of a baseline JPEG stream, from its header.
 
     Raises:
-        ValueError: If it is something else, or ends too early.
+        ValueError: The stream is not baseline JPEG, or it is truncated.
     """
     start = 2
     if jpeg[:2] == _JPEG_START and jpeg[-2:] == _JPEG_END:

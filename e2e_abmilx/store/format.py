@@ -1,4 +1,4 @@
-"""The parts of the store format that reader and writer share: checksums, metadata, arrays (see ``FORMAT.md``)."""
+"""The parts of the store format that reader and writer share: arrays, metadata, checksums (see ``FORMAT.md``)."""
 
 import json
 import os
@@ -14,22 +14,16 @@ from zarr.codecs import Crc32cCodec
 from e2e_abmilx.errors import InputError
 
 FORMAT_VERSION = 1
-
-
-HEADER = "e2e_abmilx"  # the one root attribute that is ours; the others are the builder's
-
-
+HEADER = (
+    "e2e_abmilx"  # the package's own attribute of the group; all others belong to whoever built the store
+)
 CRC_BYTES = 4
-
-
 CRC_RESIDUE = 0x48674BC7  # crc32c of any message that is followed by its own crc32c
-
-
-ABSENT = 2**64 - 1  # index entry of a patch that a shard does not hold
+ABSENT = 2**64 - 1  # offset and length, in a shard's index, of a patch that the shard does not hold
 
 
 class StoreError(InputError):
-    """A patch store is missing, foreign, damaged or cannot be written; the message names the cure."""
+    """A patch store is missing, foreign, damaged or cannot be written; the message says what to do."""
 
 
 def create_array(
@@ -38,6 +32,7 @@ def create_array(
     dimensions: tuple[str, ...],
     **layout: Any,  # noqa: ANN401
 ) -> "zarr.Array[Any]":
+    """Create an array of a store; ``layout`` is passed on to zarr."""
     return root.create_array(
         name,
         **{"compressors": [Crc32cCodec()], **layout},
@@ -45,7 +40,7 @@ def create_array(
         fill_value=0,
         chunk_key_encoding={"name": "default", "separator": "."},
         dimension_names=dimensions,
-        config={"write_empty_chunks": True},  # so that an absent file is always damage, never "all zero"
+        config={"write_empty_chunks": True},  # so that a missing file always means damage, never zeros
     )
 
 
@@ -56,14 +51,16 @@ def write_array(
     dimensions: tuple[str, ...],
     **codecs: Any,  # noqa: ANN401
 ) -> None:
+    """Write an array as a single chunk."""
     chunk = tuple(max(length, 1) for length in data.shape)
     array = create_array(root, name, dimensions, dtype=data.dtype, shape=data.shape, chunks=chunk, **codecs)
     array[...] = data
 
 
 def plain_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes as a reader of their JSON will see them; refuse what JSON cannot hold."""
     if HEADER in attributes:
-        raise ValueError(f"the attribute {HEADER!r} is the store's own; choose another name")
+        raise ValueError(f"the attribute {HEADER!r} is reserved for the store itself; choose another name")
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(attributes), allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -74,7 +71,7 @@ def plain_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metadata(path: Path) -> tuple[dict[str, Any], int]:
-    """The root ``zarr.json``, once found to be ours and unharmed, and when it was written, in ns."""
+    """Read and check the ``zarr.json`` of a store's group; return it and its modification time in ns."""
     try:
         with (path / "zarr.json").open("rb") as file:
             modified_ns = os.fstat(file.fileno()).st_mtime_ns
@@ -86,63 +83,65 @@ def read_metadata(path: Path) -> tuple[dict[str, Any], int]:
             f"no patch store at {path} ({error.strerror}); run `e2e-abmilx cache` first"
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StoreError(
-            f"{path} is not a patch store, or its zarr.json is damaged; build it anew"
-        ) from error
+        raise StoreError(f"{path} is not a patch store, or its zarr.json is damaged; rebuild it") from error
     if version != FORMAT_VERSION:
         raise StoreError(
             f"{path} has format version {version} and this release reads {FORMAT_VERSION}; "
-            "build it anew or install the release that wrote it"
+            "rebuild it or install the release that wrote it"
         )
     if checksum != _metadata_crc(metadata):
         raise StoreError(
-            f"{path} has a zarr.json that was edited or damaged since it was written; build it anew"
+            f"{path} has a zarr.json that was edited or damaged after it was written; rebuild it"
         )
     return metadata, modified_ns
 
 
 def add_metadata_checksum(path: Path) -> None:
+    """Add the checksum of a group's finished ``zarr.json`` to the file itself."""
     metadata = json.loads(path.read_bytes())
     metadata["attributes"][HEADER]["crc32c"] = _metadata_crc(metadata)
     path.write_text(json.dumps(metadata, indent=2), encoding="utf-8")
 
 
 def _metadata_crc(metadata: dict[str, Any]) -> str:
-    """crc32c of the metadata without the checksum's own entry, as compact JSON with sorted keys."""
+    """Return the crc32c of the metadata, without the checksum's own entry, as compact JSON with sorted keys."""
     header = {key: value for key, value in metadata["attributes"][HEADER].items() if key != "crc32c"}
     bare = {**metadata, "attributes": {**metadata["attributes"], HEADER: header}}
     return f"{crc32c(json.dumps(bare, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
 def check_node(path: Path, expected: dict[str, Any]) -> None:
-    """Compare a group's or an array's own ``zarr.json`` with the copy in the root."""
+    """Refuse a subgroup or an array whose ``zarr.json`` differs from its copy in that of the store's group."""
     try:
         found = json.loads((path / "zarr.json").read_bytes())
         same = {**found, "consolidated_metadata": None} == {**expected, "consolidated_metadata": None}
     except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{path} has no readable zarr.json: {error}; build this store anew") from error
+        raise StoreError(f"{path} has no readable zarr.json: {error}; rebuild this store") from error
     if not same:
         raise StoreError(
-            f"{path} has a zarr.json that differs from the root's copy of it; build this store anew"
+            f"{path} has a zarr.json that differs from its copy in the group; rebuild this store"
         )
 
 
 def with_crc(data: bytes) -> bytes:
+    """Return data followed by its crc32c."""
     checksum: int = crc32c(data)
     return data + checksum.to_bytes(CRC_BYTES, "little")
 
 
 def read_checked(path: Path) -> bytes:
+    """Return the content of a file that ends in its crc32c, without it; refuse a missing or damaged file."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}; build this store anew") from error
+        raise StoreError(f"{path} cannot be read: {error.strerror}; rebuild this store") from error
     if crc32c(data) != CRC_RESIDUE:
-        raise StoreError(f"{path} is damaged: its checksum does not match; build this store anew")
+        raise StoreError(f"{path} is damaged: its checksum does not match; rebuild this store")
     return data[:-CRC_BYTES]
 
 
 def problems_of(check: Callable[[], object]) -> Iterator[str]:
+    """Run a check; yield the message of the StoreError that it raises, if any."""
     try:
         check()
     except StoreError as error:

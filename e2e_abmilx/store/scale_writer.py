@@ -1,4 +1,4 @@
-"""Write the shard files of one scale."""
+"""The shard files of one scale, written patch by patch."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from e2e_abmilx.store.format import ABSENT, CRC_BYTES, with_crc
 
-PATCHES_PER_SHARD = 4096  # about 100 MB, so that a large slide is a dozen files
+PATCHES_PER_SHARD = 4096  # about 100 MB, so that a large slide is about a dozen files
 
 
 class ScaleWriter:
-    """Appends the encoded patches of one scale to one shard file after another."""
+    """The writer of one scale: it appends encoded patches to one shard file after another.
+
+    Args:
+        folder: Where the shard files go; it must not exist.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -26,13 +30,15 @@ class ScaleWriter:
 
     @property
     def patches_per_shard(self) -> int:
-        # A scale that fits into one shard gets an index of just its size.
+        """Number S of patches per shard; a scale that fits into one shard gets an index of exactly its size."""
         return min(max(self.num_patches, 1), PATCHES_PER_SHARD)
 
     def coords(self) -> NDArray[np.int64]:
+        """Return the coordinates of all patches so far, shape (N, 2)."""
         return np.concatenate(self._coords)
 
     def append(self, encoded: Iterable[bytes], coords: NDArray[np.integer[Any]]) -> None:
+        """Append n JPEG streams and their coordinates, shape (n, 2)."""
         for jpeg in encoded:
             if self._file is None:
                 self._file = (self._folder / f"c.{self.num_patches // PATCHES_PER_SHARD}.0.0.0").open("xb")
@@ -44,13 +50,15 @@ class ScaleWriter:
         self._coords.append(coords.astype(np.int64))
 
     def finish(self) -> None:
+        """Complete the last shard with its index."""
         if self._file is not None:
             self._index += [(ABSENT, ABSENT)] * (self.patches_per_shard - len(self._index))
             self._finish_shard(self._file)
 
     def abandon(self) -> None:
+        """Close the shard that is open, if any, without completing it."""
         if self._file is not None:
-            with suppress(OSError):  # closing flushes, and a full disk fails once more
+            with suppress(OSError):  # closing flushes, which fails once more on a full disk
                 self._file.close()
 
     def _finish_shard(self, file: BinaryIO) -> None:

@@ -1,4 +1,4 @@
-"""Write patch stores."""
+"""``StoreWriter``, which makes a store patch by patch, and ``write_store`` for patches in memory."""
 
 import functools
 import itertools
@@ -33,30 +33,29 @@ from e2e_abmilx.store.format import (
 from e2e_abmilx.store.reader import PatchStore
 from e2e_abmilx.store.scale_writer import ScaleWriter
 
-_BATCH = 1024  # patches encoded ahead of the disk
+_BATCH = 1024  # patches that are encoded before they are written
 
 
 class StoreWriter:
-    """Write a store bit by bit in bounded memory; it appears under its name only when whole.
+    """Write one slide's store in bounded memory.
 
-    Use it in a ``with`` block. Everything goes into a hidden folder beside ``path``, which is renamed when
-    the block ends and removed if the block raises. A killed process leaves the hidden folder behind:
-    ``leftovers`` finds it.
+    Use it in a ``with`` block. Everything goes into a hidden folder next to ``path``, which is renamed to it when the
+    block ends and removed if the block raises. A killed process leaves the hidden folder behind; ``leftovers``
+    finds it.
 
     Args:
         path: The ``<slide>.zarr`` folder to make; it must not exist.
         mpp: µm per pixel of each scale, finest first; NaN where unknown.
         patch_size: Side P of a patch in pixels.
-        attributes: What to record about the slide and the settings: plain JSON values, None for an unknown
-            number.
+        attributes: What to record about the slide and the settings: plain JSON values, None for an unknown number.
         quality: JPEG quality, 1 to 100.
         subsampling: JPEG chroma subsampling; ``"420"`` saves a third of the bytes and costs 4 to 5 dB on slides
             whose colour is as sharp as their brightness (``benchmarks/store_quality.py``).
-        threads: How many threads encode.
+        threads: Threads that encode.
 
     Raises:
         StoreError: If the store exists already, or its parent cannot be written.
-        ValueError: If an argument breaks its rule.
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -72,28 +71,32 @@ class StoreWriter:
     ) -> None:
         known = [value for value in mpp if not math.isnan(value)]
         if known != sorted(known) or not all(value > 0 for value in known):
-            raise ValueError(f"scales must be positive µm/px, finest first, not {list(mpp)}; sort them")
+            raise ValueError(f"mpp is {list(mpp)}; scales must be positive µm/px, finest first: sort them")
         if not 1 <= quality <= 100:
-            raise ValueError(f"JPEG quality must lie in 1 to 100, not {quality}")
+            raise ValueError(f"quality is {quality}; JPEG quality must lie in 1 to 100")
         self.path = Path(path)
-        self._mpp = [None if math.isnan(value) else float(value) for value in mpp]
-        self._patch_size = patch_size
-        self._attributes = plain_json(attributes)
-        self._quality = quality
-        self._subsampling: Subsampling = subsampling
+        self._patch = (patch_size, patch_size, 3)
+        self._codec = JpegCodec(level=quality, subsampling=subsampling)
+        self._encode = functools.partial(encode_patch, quality=quality, subsampling=subsampling)
+        header = {
+            "format_version": FORMAT_VERSION,
+            "patch_size": patch_size,
+            "mpp": [None if math.isnan(value) else float(value) for value in mpp],
+            "jpeg_quality": quality,
+            "jpeg_subsampling": subsampling,
+        }
+        self._attributes = {**plain_json(attributes), HEADER: header}
         self._pool = ThreadPoolExecutor(threads)
         self._thumbnail: NDArray[np.uint8] | None = None
         self._tissue: NDArray[np.bool_] | None = None
         if self.path.exists():
-            raise StoreError(f"{self.path} exists already; delete it to write it anew")
+            raise StoreError(f"{self.path} exists already; delete it to write it again")
         self._partial = self.path.with_name(
             f"{_partial_prefix(self.path)}{socket.gethostname()}-{os.getpid()}"
         )
         with _disk_errors(self.path):
             self._partial.mkdir(parents=True)
-            self._scales = [
-                ScaleWriter(self._partial / str(number) / "patches") for number in range(len(mpp))
-            ]
+            self._scales = [ScaleWriter(self._partial / f"{number}/patches") for number in range(len(mpp))]
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +115,7 @@ class StoreWriter:
             shutil.rmtree(self._partial, ignore_errors=True)
 
     def write(self, patches: NDArray[np.uint8], coords: NDArray[np.integer[Any]], scale: int = 0) -> None:
-        """Append patches to a scale; scales may take turns.
+        """Append patches to a scale; scales may be written in any order.
 
         Args:
             patches: RGB, shape (n, P, P, 3), any n.
@@ -123,38 +126,37 @@ class StoreWriter:
             StoreError: If the disk is full or fails.
             ValueError: If a shape or a dtype is wrong.
         """
-        shape = (len(coords), self._patch_size, self._patch_size, 3)
+        shape = (len(coords), *self._patch)
         if patches.shape != shape or patches.dtype != np.uint8:
             raise ValueError(f"patches must be uint8 of {shape}, not {patches.dtype} of {patches.shape}")
-        encode = functools.partial(encode_patch, quality=self._quality, subsampling=self._subsampling)
-        self._append(self._pool.map(encode, patches), coords, scale)
+        self._append(self._pool.map(self._encode, patches), coords, scale)
 
     def write_encoded(self, jpegs: Iterable[bytes], coords: NDArray[np.integer[Any]], scale: int = 0) -> None:
-        """Append patches that are JPEG streams already, byte for byte: to encode anew would lose once more.
+        """Append patches that are JPEG streams already, unchanged, because encoding them again would lose quality.
 
-        Each stream is decoded once, so that a broken one is named now and not by whoever reads it. What a store
-        says of its quality and subsampling does not speak of these patches.
+        Each stream is decoded once, so that a broken one is reported now and not when it is read. The quality and
+        subsampling that a store records do not describe these patches.
 
         Args:
-            jpegs: Baseline JPEG streams of P × P pixels in three components, n of them; taken one at a time.
-            coords: Level-0 (x, y) of each patch's top left corner, shape (n, 2); (-1, -1) where unknown.
+            jpegs: n baseline JPEG streams of P × P pixels in three components, consumed one at a time.
+            coords: As in :meth:`write`.
             scale: Index into ``mpp``.
 
         Raises:
             StoreError: If a stream is of another kind or broken, or the disk is full or fails.
-            ValueError: If the coordinates have a wrong shape or dtype, or another number than the streams.
+            ValueError: If the coordinates have a wrong shape or dtype, or their number differs from the streams'.
         """
         before = self._scales[scale].num_patches
         self._append(map(self._checked, jpegs, itertools.count(before)), coords, scale)
         if (written := self._scales[scale].num_patches - before) != len(coords):
-            raise ValueError(f"there are {written} JPEG streams for {len(coords)} coords; give one for each")
+            raise ValueError(f"there are {written} JPEG streams for {len(coords)} coords; give one per patch")
 
     def write_thumbnail(self, thumbnail: NDArray[np.uint8]) -> None:
-        """Keep a picture of the slide from afar, RGB, shape (h, w, 3)."""
+        """Set the thumbnail of the whole slide, RGB, shape (h, w, 3)."""
         self._thumbnail = thumbnail
 
     def write_tissue(self, tissue: NDArray[np.bool_]) -> None:
-        """Keep the tissue mask over the whole slide, shape (h, w)."""
+        """Set the tissue mask of the whole slide, shape (h, w)."""
         self._tissue = tissue
 
     def _append(self, jpegs: Iterable[bytes], coords: NDArray[np.integer[Any]], scale: int) -> None:
@@ -164,14 +166,14 @@ class StoreWriter:
             self._scales[scale].append(jpegs, coords)
 
     def _checked(self, jpeg: bytes, patch: int) -> bytes:
-        pixels = np.empty((self._patch_size, self._patch_size, 3), np.uint8)
+        """Return a JPEG stream once it is found to be baseline, of P × P pixels, and whole."""
         try:
-            if (shape := jpeg_shape(jpeg)) != pixels.shape:
-                raise ValueError(f"it is of {shape}, not of {pixels.shape}")
-            imagecodecs.jpeg8_decode(jpeg, out=pixels)
+            if (shape := jpeg_shape(jpeg)) != self._patch:
+                raise ValueError(f"its shape is {shape}, not {self._patch}")
+            imagecodecs.jpeg8_decode(jpeg, out=np.empty(self._patch, np.uint8))
         except (imagecodecs.Jpeg8Error, ValueError) as error:
             raise StoreError(
-                f"the JPEG stream of patch {patch} cannot go into {self.path} as it is: {error};"
+                f"the JPEG stream of patch {patch} cannot go into {self.path} unchanged: {error};"
                 " decode and resize it, or leave it out"
             ) from error
         return jpeg
@@ -189,37 +191,27 @@ class StoreWriter:
         _sync(self.path.parent)
 
     def _write_arrays(self) -> None:
-        """Everything but the shards, which are already there: zarr-python writes it."""
-        header = {
-            "format_version": FORMAT_VERSION,
-            "patch_size": self._patch_size,
-            "mpp": self._mpp,
-            "jpeg_quality": self._quality,
-            "jpeg_subsampling": self._subsampling,
-        }
-        root = zarr.create_group(self._partial, attributes={**self._attributes, HEADER: header})
-        jpeg = JpegCodec(level=self._quality, subsampling=self._subsampling)
-        patch = (self._patch_size, self._patch_size, 3)
+        """Write everything but the shards, through zarr-python."""
+        root = zarr.create_group(self._partial, attributes=self._attributes)
         for number, scale in enumerate(self._scales):
             create_array(
                 root,
                 f"{number}/patches",
                 ("patch", "y", "x", "channel"),
                 dtype="uint8",
-                shape=(scale.num_patches, *patch),
-                shards=(scale.patches_per_shard, *patch),
-                chunks=(1, *patch),
-                serializer=jpeg,
+                shape=(scale.num_patches, *self._patch),
+                shards=(scale.patches_per_shard, *self._patch),
+                chunks=(1, *self._patch),
+                serializer=self._codec,
             )
             write_array(root, f"{number}/coords", scale.coords(), ("patch", "xy"))
         if self._thumbnail is not None:
-            write_array(root, "thumbnail", self._thumbnail, ("y", "x", "channel"), serializer=jpeg)
+            write_array(root, "thumbnail", self._thumbnail, ("y", "x", "channel"), serializer=self._codec)
         if self._tissue is not None:
-            write_array(
-                root, "tissue", self._tissue, ("y", "x"), compressors=[ZstdCodec(level=3), Crc32cCodec()]
-            )
+            codecs = [ZstdCodec(level=3), Crc32cCodec()]
+            write_array(root, "tissue", self._tissue, ("y", "x"), compressors=codecs)
         with warnings.catch_warnings():
-            # It warns that this is its own extension; readers that do not know it read each zarr.json.
+            # zarr warns that this is an extension of its own; readers that lack it read each zarr.json
             warnings.filterwarnings("ignore", message="Consolidated metadata")
             zarr.consolidate_metadata(root.store)
 
@@ -232,20 +224,19 @@ def write_store(
     quality: int = JPEG_QUALITY,
     subsampling: Subsampling = "444",
 ) -> PatchStore:
-    """Write your own patches as a store.
+    """Write your own patches as a store; the other options are those of `StoreWriter`.
 
     Args:
         path: The ``<slide>.zarr`` folder to make; it must not exist.
         scales: For each µm per pixel (NaN where unknown) the patches, RGB uint8 of shape (N, P, P, 3), and
             the level-0 (x, y) of their top left corners, shape (N, 2), or None where unknown.
-        attributes: What to record: plain JSON values, None for an unknown number.
-        quality: JPEG quality, 1 to 100.
-        subsampling: JPEG chroma subsampling; ``"420"`` saves a third of the bytes and costs 4 to 5 dB on slides
-            whose colour is as sharp as their brightness (``benchmarks/store_quality.py``).
+        attributes: What to record about the slide.
+        quality: JPEG quality.
+        subsampling: JPEG chroma subsampling.
 
     Raises:
         StoreError: If the store exists already or cannot be written.
-        ValueError: If an argument breaks its rule.
+        ValueError: If an argument is out of range.
     """
     finest_first = sorted(scales, key=lambda mpp: (math.isnan(mpp), mpp))
     with StoreWriter(
@@ -266,7 +257,7 @@ def write_store(
 
 
 def leftovers(path: str | Path) -> list[Path]:
-    """The hidden folders that killed writers of a store left; delete them when no writer is at work on it."""
+    """Return the hidden folders that killed writers of a store left behind; running writers have one each, too."""
     path = Path(path)
     return sorted(found for found in path.parent.iterdir() if found.name.startswith(_partial_prefix(path)))
 
@@ -285,6 +276,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a StoreError."""
     try:
         yield
     except OSError as error:

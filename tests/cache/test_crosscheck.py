@@ -1,4 +1,4 @@
-"""The other reader finds what the first one gets wrong, and finds nothing where it does not."""
+"""The cross-check detects a reader that decodes wrongly, and raises no false alarm."""
 
 import logging
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Fault = Callable[[pytest.MonkeyPatch], None]
 
 
 def _wrong_colours(patch: pytest.MonkeyPatch) -> None:
-    """Tiles stay YCbCr, as tiffslide leaves those of compression 33003."""
+    """Leave tiles in YCbCr, as tiffslide does with those of compression 33003."""
     right = tiles.TiledLevel._tile
 
     def wrong(self: tiles.TiledLevel, index: int) -> np.ndarray:
@@ -39,13 +39,13 @@ def _swapped_colours(patch: pytest.MonkeyPatch) -> None:
 
 
 def _shifted_tiles(patch: pytest.MonkeyPatch) -> None:
-    """Each tile shows its neighbour."""
+    """Show the neighbour in place of each tile."""
     right = tiles.TiledLevel._tile
     patch.setattr(tiles.TiledLevel, "_tile", lambda self, index: right(self, max(0, index - 1)))
 
 
 def _tiles_moved_by_some_pixels(patch: pytest.MonkeyPatch) -> None:
-    """As where overlapping tiles are laid side by side."""
+    """Move the pixels of each tile, as if overlapping tiles were laid side by side."""
     right = tiles.TiledLevel._tile
     patch.setattr(
         tiles.TiledLevel, "_tile", lambda self, index: np.roll(right(self, index), (5, 9), axis=(0, 1))
@@ -53,7 +53,7 @@ def _tiles_moved_by_some_pixels(patch: pytest.MonkeyPatch) -> None:
 
 
 def _other_jpeg_tables(patch: pytest.MonkeyPatch) -> None:
-    """The file's own tables are missed, and others take their place."""
+    """Decode with other JPEG tables than the file's own."""
     stream = imagecodecs.jpeg8_encode(np.zeros((16, 16, 3), np.uint8), level=5)
     tables = stream[: stream.index(b"\xff\xc0")] + b"\xff\xd9"
     huffman = stream[stream.index(b"\xff\xc4") : stream.index(b"\xff\xda")]
@@ -76,7 +76,7 @@ def fault(request: pytest.FixtureRequest) -> Fault:
     return request.param
 
 
-def test_planted_faults_are_caught(
+def test_planted_faults_are_detected(
     shared: Path, tmp_path: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault(monkeypatch)
@@ -95,8 +95,10 @@ def test_planted_faults_are_caught(
     ]  # neither store nor picture
 
 
-def test_without_the_check_they_pass(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The faults are such that nothing else sees them."""
+def test_without_the_check_the_faults_are_not_detected(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the cross-check can see these faults."""
     _wrong_colours(monkeypatch)
     slide = shared / "data/slides/CMU-1-Small-Region.svs"
     (row,) = cache_slides([slide], tmp_path, mpp=(0.5,), min_tissue=0.0, check_patches=0, workers=1)
@@ -109,13 +111,13 @@ def test_missing_jpeg_tables_are_refused(shared: Path, tmp_path: Path) -> None:
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         tag = tiff.pages[0].tags["JPEGTables"]
         tiff.filehandle.seek(tag.offset)
-        tiff.filehandle.write((65000).to_bytes(2, "little"))  # a private tag, which says nothing
+        tiff.filehandle.write((65000).to_bytes(2, "little"))  # a private tag, which is ignored
     (row,) = cache_slides([path], tmp_path / "out", mpp=(0.5,), workers=1)
     assert row.status == "failed"
     assert "cannot be read" in row.reason
 
 
-def test_a_fault_beyond_one_slide_stops_no_other(
+def test_a_fault_of_one_slide_stops_no_other(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = tiles.TiledLevel._tile
@@ -154,14 +156,14 @@ def test_no_false_alarm_on_real_slides(shared: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mpp", [(2.0, 3.0), (2.5, 4.0)])
 def test_no_false_alarm_far_between_levels(shared: Path, tmp_path: Path, mpp: tuple[float, ...]) -> None:
-    """Squares of pixels are averaged there, and patches cut alone must lie on the same ones."""
+    """Squares of pixels are averaged at these scales, and patches cut alone must average the same squares."""
     slide = shared / "data/slides/CMU-1-Small-Region.svs"
     (row,) = cache_slides([slide], tmp_path, mpp=mpp, patch_size=32, workers=1)
     _assert_agreement([row], 16)
 
 
-def test_three_pages_are_not_compared_with_one(tmp_path: Path) -> None:
-    """OpenSlide takes the first page for the slide: a channel, or the macro picture."""
+def test_files_that_openslide_reads_otherwise_are_not_compared(tmp_path: Path) -> None:
+    """OpenSlide takes the first page for the slide: a single channel, or the macro image."""
     pixels = draw_slide(seed=1, lesion_share=0.4, side=512)[0]
     tags = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "tile": (128, 128)}
     planes = np.moveaxis(pixels, -1, 0)
@@ -195,8 +197,8 @@ def test_no_false_alarm_on_all_of_ucsb(shared: Path, tmp_path: Path, quality: in
     _assert_agreement(rows, 60)
 
 
-def test_levels_that_the_other_reader_lacks_are_compared_loosely(stores: Path) -> None:
-    """The synthetic pyramids keep their levels where OpenSlide does not look."""
+def test_levels_that_the_second_reader_lacks_are_compared_loosely(stores: Path) -> None:
+    """The synthetic pyramids store their levels as SubIFDs, which OpenSlide does not read."""
     rows = read_manifest(stores).values()
     assert len(rows) == 24
     for row in rows:
@@ -205,7 +207,7 @@ def test_levels_that_the_other_reader_lacks_are_compared_loosely(stores: Path) -
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_how_many_is_an_option(cohort: Path, tmp_path: Path, count: int) -> None:
+def test_the_number_of_patches_is_an_option(cohort: Path, tmp_path: Path, count: int) -> None:
     slide = cohort / "slides/slide-000.tiff"
     (row,) = cache_slides([slide], tmp_path, patch_size=64, check_patches=count, workers=1)
     assert row.checked == 2 * count
@@ -213,7 +215,7 @@ def test_how_many_is_an_option(cohort: Path, tmp_path: Path, count: int) -> None
         cache_slides([slide], tmp_path, check_patches=-1)
 
 
-def test_a_slide_of_one_reader_says_so(tmp_path: Path) -> None:
+def test_a_slide_that_only_one_reader_reads_says_so(tmp_path: Path) -> None:
     pixels = draw_slide(seed=1, lesion_share=0.4, side=512)[0]
     tags = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "metadata": None}
     tifffile.imwrite(tmp_path / "strips.tif", pixels, photometric="rgb", **tags)
@@ -226,7 +228,7 @@ def test_a_slide_of_one_reader_says_so(tmp_path: Path) -> None:
     }
 
 
-def test_imported_coordinates_go_through_the_same_door(
+def test_imported_coordinates_are_checked_too(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)

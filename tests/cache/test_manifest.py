@@ -1,3 +1,5 @@
+"""The manifest keeps one row per slide, whoever writes it."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ for number in range(20):
 """
 
 
-def test_rows_survive_the_file(tmp_path: Path) -> None:
+def test_rows_are_read_as_written(tmp_path: Path) -> None:
     rows = [
         CachedSlide("b", "failed", 'no "µm/px", nowhere\nat all'),
         CachedSlide(
@@ -26,14 +28,14 @@ def test_rows_survive_the_file(tmp_path: Path) -> None:
     assert rows[0].num_patches == 0
 
 
-def test_new_rows_replace_old_ones_and_leave_the_rest(tmp_path: Path) -> None:
+def test_new_rows_replace_old_ones_of_the_same_slide(tmp_path: Path) -> None:
     update_manifest(tmp_path, [CachedSlide("a", "failed", "why"), CachedSlide("b", "done")])
     update_manifest(tmp_path, [CachedSlide("a", "done")])
     assert {name: row.status for name, row in read_manifest(tmp_path).items()} == {"a": "done", "b": "done"}
     assert read_manifest(tmp_path / "absent") == {}
 
 
-def test_processes_lose_no_row(tmp_path: Path) -> None:
+def test_processes_that_write_together_lose_no_row(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "xyz"]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
     assert sorted(read_manifest(tmp_path)) == [

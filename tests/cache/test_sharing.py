@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from e2e_abmilx.cache import CacheError, cache_slides
-from e2e_abmilx.cache.build import OVERVIEWS, Job
+from e2e_abmilx.cache.build import SlideJob
+from e2e_abmilx.cache.jobs import OVERVIEWS
 from e2e_abmilx.cache.manifest import read_manifest
 from e2e_abmilx.cache.overview import draw_overview
 from e2e_abmilx.cache.tiling import Tiling
@@ -42,8 +43,8 @@ import sys, time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from e2e_abmilx.cache.build import StoreJob
-from e2e_abmilx.cache import make_stores
+from e2e_abmilx.cache.caching import make_stores
+from e2e_abmilx.cache.jobs import StoreJob
 from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import StoreWriter
 
@@ -71,7 +72,7 @@ print(time.monotonic())
 def _start(
     folder: Path, slides: Path, out: Path, *, workers: int = 1, code: str = CACHING
 ) -> subprocess.Popen[str]:
-    """A process that has imported everything and caches as soon as the file ``start`` is there."""
+    """Start a process that has imported everything and begins as soon as the file ``start`` exists."""
     script = folder / "caching.py"
     script.write_text(code)
     words = [sys.executable, str(script), str(slides), str(out), str(workers), str(folder / "start")]
@@ -87,26 +88,26 @@ def _start(
 def _wait_for(what: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < deadline, "nothing came"
+        assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(0.01)
 
 
 @pytest.fixture
 def three(cohort: Path, tmp_path: Path) -> Path:
-    """A folder of three slides, linked."""
+    """A folder of three linked slides."""
     (tmp_path / "slides").mkdir()
     for number in range(3):
         (tmp_path / f"slides/slide-00{number}.tiff").hardlink_to(cohort / f"slides/slide-00{number}.tiff")
     return tmp_path / "slides"
 
 
-def _job(slides: Path, out: Path, name: str, patch_size: int = 64) -> Job:
+def _job(slides: Path, out: Path, name: str, patch_size: int = 64) -> SlideJob:
     tiling = Tiling((0.5, 1.0), patch_size, 0.0, 0.5, 90, None)
-    return Job(SlideFile(slides / f"{name}.tiff"), out, tiling, 1)
+    return SlideJob(SlideFile(slides / f"{name}.tiff"), out, tiling, 1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_slide_that_another_process_is_at_is_waited_for_last(
+def test_a_slide_that_another_process_makes_is_waited_for_last(
     three: Path, tmp_path: Path, workers: int
 ) -> None:
     out = tmp_path / "out"
@@ -116,10 +117,10 @@ def test_a_slide_that_another_process_is_at_is_waited_for_last(
     with hold(first.claim, wait=False) as ours:
         assert ours
         process = _start(tmp_path, three, out, workers=workers)
-        _wait_for(lambda: len(read_manifest(out)) == 2)  # the other two are done meanwhile
+        _wait_for(lambda: len(read_manifest(out)) == 2)  # the other two are made meanwhile
         assert set(read_manifest(out)) == {"slide-001", "slide-002"}
         time.sleep(0.3)
-        assert process.poll() is None  # and the first one is waited for
+        assert process.poll() is None  # it waits for the first one
         first.write()
         made = (first.store / "zarr.json").stat().st_mtime_ns
     assert process.wait(timeout=60) == 0
@@ -129,7 +130,7 @@ def test_a_slide_that_another_process_is_at_is_waited_for_last(
         assert sheet.width == 2 * 256  # three slides on two columns
 
 
-def test_the_slide_of_a_process_that_is_killed_is_taken_over(three: Path, tmp_path: Path) -> None:
+def test_the_slide_of_a_killed_process_is_taken_over(three: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     claim = _job(three, out, "slide-000").claim
@@ -150,9 +151,7 @@ def test_the_slide_of_a_process_that_is_killed_is_taken_over(three: Path, tmp_pa
     )
 
 
-def test_a_store_that_another_process_makes_otherwise_meanwhile_is_refused(
-    three: Path, tmp_path: Path
-) -> None:
+def test_a_store_made_meanwhile_with_other_settings_is_refused(three: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     other = _job(three, out, "slide-000", patch_size=32)
@@ -164,20 +163,22 @@ def test_a_store_that_another_process_makes_otherwise_meanwhile_is_refused(
     said = process.communicate(timeout=60)[1]
     assert process.returncode != 0
     assert CacheError.__name__ in said
-    assert "patch_size 32 there, 64 now" in said
+    assert "patch_size was 32 and is now 64" in said
 
 
-def test_the_sheet_waits_for_no_slide_and_mends_a_broken_picture(cohort: Path, tmp_path: Path) -> None:
+def test_the_sheet_leaves_out_unfinished_slides_and_redraws_broken_overviews(
+    cohort: Path, tmp_path: Path
+) -> None:
     slides = sorted((cohort / "slides").glob("*.tiff"))
     cache_slides(slides[:2], tmp_path, patch_size=64, workers=1)
     picture = tmp_path / OVERVIEWS / "slide-001.png"
-    picture.write_bytes(picture.read_bytes()[:2000])  # as a process leaves it that is killed there
-    (tmp_path / OVERVIEWS / "slide-003.png").write_bytes(b"\x89PNG")  # as another process is writing it
+    picture.write_bytes(picture.read_bytes()[:2000])  # as left by a process that was killed while writing it
+    (tmp_path / OVERVIEWS / "slide-003.png").write_bytes(b"\x89PNG")  # as while another process writes it
     with hold(_job(cohort / "slides", tmp_path, "slide-003").claim, wait=False):
         cache_slides(slides[:3], tmp_path, patch_size=64, workers=1)
     right = draw_overview(PatchStore(tmp_path / "slide-001.zarr"))
-    with Image.open(picture) as mended:
-        assert np.array_equal(np.asarray(mended), np.asarray(right))
+    with Image.open(picture) as redrawn:
+        assert np.array_equal(np.asarray(redrawn), np.asarray(right))
     with Image.open(tmp_path / "overview.png") as sheet:
         assert sheet.width == 2 * 256
 
@@ -194,7 +195,7 @@ def test_a_slide_whose_name_is_too_long_does_not_stop_the_others(
 
 
 def _burn(seconds: float) -> int:
-    """Rounds of arithmetic in so many seconds."""
+    """Return how many rounds of arithmetic this process does in some seconds."""
     stop, rounds = time.perf_counter() + seconds, 0
     while time.perf_counter() < stop:
         sum(range(1000))
@@ -203,15 +204,15 @@ def _burn(seconds: float) -> int:
 
 
 def _free_cores() -> float:
-    """How many times the arithmetic of one process two processes do, here and now: 2 where two cores are free."""
+    """Return the speed of two processes over that of one, at this moment: 2 if two cores are free."""
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pool.map(_burn, [0.05, 0.05])  # both have started
+        pool.map(_burn, [0.05, 0.05])  # so that both have started
         (alone,) = pool.map(_burn, [0.4])
         return sum(pool.map(_burn, [0.4, 0.4], chunksize=1)) / alone
 
 
 def _cache(folder: Path, slides: Path, processes: int, code: str = CACHING) -> float:
-    """Seconds until all processes that share a new folder have ended, from when the first may begin."""
+    """Return the seconds from the start until all processes that share a new folder have finished."""
     folder.mkdir()
     started = [_start(folder, slides, folder / "out", code=code) for _ in range(processes)]
     began = time.monotonic()
@@ -223,17 +224,17 @@ def _cache(folder: Path, slides: Path, processes: int, code: str = CACHING) -> f
 
 
 @pytest.mark.slow
-def test_two_processes_halve_the_time_that_is_waited_for_slides(tmp_path: Path) -> None:
-    """On a slow disk: then it does not matter how many cores are free."""
+def test_two_processes_halve_the_time_on_a_slow_disk(tmp_path: Path) -> None:
+    """Waiting for a slow disk does not depend on how many cores are free."""
     alone, both = (_cache(tmp_path / str(number), tmp_path, number, SLOW_DISK) for number in (1, 2))
     print(f"one process {alone:.2f} s, two {both:.2f} s: {alone / both:.2f} times as fast")
     assert alone / both >= 1.6
 
 
-@pytest.mark.slow  # half a minute; and where two cores are not free all that time it says nothing, and skips
-def test_two_processes_are_faster_than_one(tmp_path: Path) -> None:
-    """Where cores and not disks are what is short: one process encodes on a second core already, 1.27 in the mean, so that
-    two could be 1.58 times as fast; 1.22 to 1.24 were measured.
+@pytest.mark.slow  # half a minute; skipped unless two cores are free all the time
+def test_two_processes_are_faster_than_one_on_two_cores(tmp_path: Path) -> None:
+    """One process uses 1.27 cores on average, because it encodes in a second thread; so two processes can be at most
+    1.58 times as fast on two cores. Measured: 1.22 to 1.24.
     """
     write_cohort(tmp_path, slides=24, side=1024)
     ratios = []

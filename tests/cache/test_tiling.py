@@ -1,13 +1,15 @@
+"""Scales may be µm/px, magnifications or pyramid levels, and settings out of range are refused."""
+
 from pathlib import Path
 
 import pytest
 
-from e2e_abmilx.cache.tiling import TilingError, parse_scales
+from e2e_abmilx.cache.tiling import Tiling, TilingError, check, parse_scales
 from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.synthetic import write_slide
 
 
-def test_magnifications_are_resolutions() -> None:
+def test_magnifications_are_converted_to_resolutions() -> None:
     assert parse_scales([1.0, 0.5]) == (0.5, 1.0)
     assert parse_scales(["20x", "5X"]) == (0.5, 2.0)
     assert parse_scales(["0.25", "20x", 1]) == (0.25, 0.5, 1.0)
@@ -43,3 +45,28 @@ def test_levels_of_real_slides(shared: Path) -> None:
     assert parse_scales(["level1"], [unknown, pyramid], 0.25) == (0.5,)
     with pytest.raises(TilingError, match="give assume_mpp"):
         parse_scales(["level1"], [one_level, unknown])
+
+
+@pytest.mark.parametrize("scales", [[0.5, "20x"], [0.0], [-1.0], ["inf"], ["nan"]])
+def test_equal_or_impossible_scales_are_refused(scales: list[float | str]) -> None:
+    with pytest.raises(TilingError, match="give different positive µm/px"):
+        parse_scales(scales)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mpp", ()),
+        ("patch_size", 7),
+        ("overlap", -0.1),
+        ("overlap", 1.0),
+        ("min_tissue", 1.1),
+        ("quality", 101),
+        ("assume_mpp", 0.0),
+    ],
+)
+def test_a_setting_out_of_range_is_named(name: str, value: object) -> None:
+    tiling = Tiling((0.5,), 8, 0.0, 1.0, 100, None)
+    check(tiling)
+    with pytest.raises(TilingError, match=f"{name} is {value or ''}"):
+        check(tiling._replace(**{name: value}))

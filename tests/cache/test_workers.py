@@ -1,4 +1,4 @@
-"""Workers that die take nobody with them."""
+"""Workers that die do not stop the other slides."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from e2e_abmilx.cache import cache_slides
-from e2e_abmilx.cache.build import Job
+from e2e_abmilx.cache.build import SlideJob
 from e2e_abmilx.cache.manifest import CachedSlide, read_manifest
 from e2e_abmilx.cache.tiling import Tiling
 from e2e_abmilx.cache.workers import WorkerError, run_jobs
@@ -21,8 +21,8 @@ from e2e_abmilx.slides.slide_files import SlideFile
 TILING = Tiling((0.5,), 64, 0.0, 0.5, 90, None)
 
 
-def _task(job: Job) -> CachedSlide:
-    """Fail as a decoder that crashes on one slide, and as one that runs out of memory once."""
+def _task(job: SlideJob) -> CachedSlide:
+    """Die on one slide always, as from a crashing decoder, and on another once, as from lack of memory."""
     job.claim.parent.mkdir(exist_ok=True)
     with hold(job.claim, wait=True):
         seen = job.out / f"{job.slide.name}.seen"
@@ -33,9 +33,9 @@ def _task(job: Job) -> CachedSlide:
         return CachedSlide(job.slide.name, "done")
 
 
-def test_a_slide_that_kills_its_process_is_set_aside(tmp_path: Path) -> None:
+def test_a_slide_that_kills_its_process_fails(tmp_path: Path) -> None:
     names = ["a", "b", "deadly", "c", "unlucky", "d"]
-    jobs = [Job(SlideFile(tmp_path / f"{name}.svs"), tmp_path, TILING, 1) for name in names]
+    jobs = [SlideJob(SlideFile(tmp_path / f"{name}.svs"), tmp_path, TILING, 1) for name in names]
     rows = {row.slide: row for row in run_jobs(_task, jobs, 2, None)}
     assert set(rows) == set(names)
     assert {name for name, row in rows.items() if row.status == "failed"} == {"deadly"}
@@ -44,7 +44,7 @@ def test_a_slide_that_kills_its_process_is_set_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # it waits for 30 s
-def test_no_scheduler_answers(tmp_path: Path, cohort: Path) -> None:
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, cohort: Path) -> None:
     pytest.importorskip("distributed", reason="the dask extra is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -54,7 +54,9 @@ def test_no_scheduler_answers(tmp_path: Path, cohort: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_dask_cluster_loses_a_worker(tmp_path: Path, cohort: Path, stores: Path) -> None:
+def test_a_dask_cluster_that_loses_a_worker_caches_all_slides(
+    tmp_path: Path, cohort: Path, stores: Path
+) -> None:
     pytest.importorskip("distributed", reason="the dask extra is not installed")
     from distributed import Client
 
@@ -94,7 +96,7 @@ def test_a_dask_cluster_loses_a_worker(tmp_path: Path, cohort: Path, stores: Pat
             assert (tmp_path / path.relative_to(stores)).read_bytes() == path.read_bytes()
 
 
-def test_a_script_without_a_main_guard_is_told_so(cohort: Path, tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_is_explained(cohort: Path, tmp_path: Path) -> None:
     script = tmp_path / "unguarded.py"
     script.write_text(
         "from e2e_abmilx import cache_slides\n"
@@ -102,4 +104,4 @@ def test_a_script_without_a_main_guard_is_told_so(cohort: Path, tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
-    assert 'must do so below `if __name__ == "__main__":`' in done.stderr
+    assert 'the script must start them below `if __name__ == "__main__":`' in done.stderr

@@ -1,4 +1,4 @@
-"""Slides and the patch coordinates of other tools → patch stores."""
+"""``import_coords``: slides and the patch coordinates of TRIDENT or CLAM → patch stores."""
 
 import logging
 import math
@@ -8,23 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from e2e_abmilx.cache.build import StoreJob, fingerprint
 from e2e_abmilx.cache.caching import make_stores
 from e2e_abmilx.cache.crosscheck import CHECK_PATCHES, Check, check_count, compare_readers
-from e2e_abmilx.cache.imports.coordinates import Tiles, read_tiles
+from e2e_abmilx.cache.imports.coords_files import Tiles, read_tiles
+from e2e_abmilx.cache.jobs import StoreJob, fingerprint
 from e2e_abmilx.cache.manifest import CachedSlide
 from e2e_abmilx.cache.patches import cut_patches
+from e2e_abmilx.cache.tiling import parse_scales
 from e2e_abmilx.errors import SourceError
-from e2e_abmilx.slides import SNAP, ReadPlan, Slide
+from e2e_abmilx.slides import SNAP, ReadPlan, Resolution, Slide
 from e2e_abmilx.slides.bounds import read_bounds
 from e2e_abmilx.slides.grid import coarse_grid
 from e2e_abmilx.slides.listing import plain_name
-from e2e_abmilx.slides.slide_files import SlideFile, find_slides
+from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import PatchStore, StoreWriter
 
 logger = logging.getLogger(__name__)
-
-from e2e_abmilx.cache.imports.facts import import_facts, parse_mpp
 
 
 def import_coords(
@@ -39,37 +38,36 @@ def import_coords(
 ) -> list[CachedSlide]:
     """Cut slides into patches at coordinates that TRIDENT or CLAM found, without looking for tissue again.
 
-    A patch has as many pixels as the coordinates file says. Where the finest scale is within 2 % of the file's,
-    a patch covers what it covered there; otherwise it is centred on that. Coarser scales get a lattice of
-    patches, each around the centre of at least one fine patch. A patch that overhangs its slide is moved inwards.
+    A patch has as many pixels as the coordinates file says. If the finest scale is within 2 % of the file's, a patch
+    covers the same square as there; otherwise it has the same centre. Coarser scales get a lattice of patches, each
+    around the centre of at least one fine patch. A patch that overhangs its slide is moved inwards.
 
     Args:
         coords: Folder of ``.h5`` files: TRIDENT's ``…/patches`` with ``<slide>_patches.h5``, or CLAM's ``patches``
             with ``<slide>.h5``.
         slides: A folder, or a CSV with a column ``slide`` (or ``wsi``) of paths and, where the slide's own µm/px
             is wrong or missing, ``mpp``.
-        out: Folder of the stores; made where it does not exist.
+        out: Folder of the stores; created if it does not exist.
         mpp: Each scale as µm per pixel, as a magnification such as ``20x``, or as a pyramid level such as
-            ``level1``. By default the coordinates files' own, each slide's taken as 0.25, 0.5, 1 … where it is within
-            2 % of that.
+            ``level1``. By default the scale of the coordinates files; within 2 % of 0.25, 0.5, 1 … it counts as that.
         assume_mpp: Level-0 µm per pixel of slides that state neither µm/px nor an objective power.
-        check_patches: Patches a scale that are decoded again by the other reader of the slide, as when caching.
-        workers: Slides cut at the same time, each by a process of its own.
+        check_patches: Patches per scale that a second reader of the slide decodes again, as when caching.
+        workers: Number of slides cut at the same time, each by its own process.
 
     Returns:
-        A row for each coordinates file, as in the manifest.
+        One row per coordinates file, as in the manifest.
 
     Raises:
-        SourceError: There are no coordinates, or two files of one slide.
-        SlideError: There is no slide, or two of one name.
-        TilingError: A scale is neither µm/px nor a magnification nor a level that a slide has.
+        SourceError: There are no coordinates, or two files of the same slide.
+        SlideError: There is no slide, or two have the same name.
+        TilingError: A scale is neither µm/px nor a magnification nor a level that a slide has, or two are the same.
         CheckError: check_patches is negative.
-        CacheError: A slide was imported here from something else or in another way.
+        CacheError: A slide was imported into this folder from another source or with other settings.
     """
     check_count(check_patches)
     files = find_slides(slides)
-    scales, by_name = parse_mpp(mpp, files, assume_mpp), {file.name: file for file in files}
-    jobs: dict[str, _TiledSlide] = {}
+    scales, by_name = parse_scales(mpp or (), files, assume_mpp), {file.name: file for file in files}
+    jobs: dict[str, _CoordsJob] = {}
     failed = []
     for path in sorted(Path(coords).glob("*.h5")):
         stem = plain_name(path)
@@ -77,11 +75,10 @@ def import_coords(
         if name in jobs:
             raise SourceError(f"{jobs[name].coords} and {path} both belong to {name!r}; remove one of them")
         if name in by_name:
-            jobs[name] = _TiledSlide(by_name[name], Path(out), path, scales, assume_mpp, check_patches)
+            jobs[name] = _CoordsJob(by_name[name], Path(out), path, scales, assume_mpp, check_patches)
         else:
-            failed.append(
-                CachedSlide(name, "failed", f"{path} has no slide: none in {slides} is named {name!r}")
-            )
+            reason = f"{path} has no slide: none in {slides} is named {name!r}"
+            failed.append(CachedSlide(name, "failed", reason))
     if not jobs and not failed:
         raise SourceError(f"{coords} holds no .h5 file; give the folder `patches` that TRIDENT or CLAM wrote")
     if left := len(by_name) - len(jobs):
@@ -90,12 +87,13 @@ def import_coords(
 
 
 @dataclass(frozen=True)
-class _TiledSlide(StoreJob):
-    slide: SlideFile
+class _CoordsJob(StoreJob):
+    """One slide to cut at the coordinates of a file."""
+
     coords: Path
     mpp: tuple[float, ...]
     assume_mpp: float | None
-    check_patches: int = CHECK_PATCHES
+    check_patches: int
 
     def check(self, store: PatchStore) -> Check:
         return compare_readers(store, self.slide.path, self.check_patches)
@@ -112,39 +110,48 @@ class _TiledSlide(StoreJob):
             resolution = slide.resolution(self.assume_mpp, override_mpp=self.slide.mpp)
             own = tiles.footprint * resolution.mpp / tiles.patch_size
             scales = self.mpp or (_conventional(own),)
-            # within 2 % of the files' own scale, that one is meant: their patches stay as they are
+            # A finest scale within 2 % of the file's means the file's: its patches keep their exact squares.
             sampled = (own if abs(own / scales[0] - 1) <= SNAP else scales[0], *scales[1:])
             plans = [slide.plan(scale, tiles.patch_size, resolution.mpp) for scale in sampled]
             grids = _lay_out(tiles, slide, plans)
-            facts = {
-                **import_facts(self, [len(grid) for grid in grids], [plan.mpp for plan in plans]),
-                "slide_file": self.slide.path.name,
-                "slide_size": list(slide.size),
-                "slide_bounds": read_bounds(slide.properties),
-                "slide_mpp": resolution.mpp,
-                "slide_mpp_source": resolution.source,
-                "fingerprint": fingerprint(self.slide.path),
-                "footprints": [plan.footprint for plan in plans],
-            }
-            with StoreWriter(self.store, scales, patch_size=tiles.patch_size, attributes=facts) as writer:
+            attributes = self._attributes(slide, resolution, plans, grids)
+            with StoreWriter(
+                self.store, scales, patch_size=tiles.patch_size, attributes=attributes
+            ) as writer:
                 writer.write_thumbnail(slide.thumbnail(1024))
                 for scale, (plan, grid) in enumerate(zip(plans, grids, strict=True)):
                     for patches, kept in cut_patches(slide, plan, grid, tiles.patch_size):
                         writer.write(patches, kept, scale)
 
+    def _attributes(
+        self, slide: Slide, resolution: Resolution, plans: Sequence[ReadPlan], grids: Sequence[np.ndarray]
+    ) -> dict[str, object]:
+        return {
+            **self.origin(),
+            "slide_mpp": resolution.mpp,
+            "slide_mpp_source": resolution.source,
+            "patch_mpp": [plan.mpp for plan in plans],
+            "grid_patches": [len(grid) for grid in grids],
+            "slide_file": self.slide.path.name,
+            "slide_size": list(slide.size),
+            "slide_bounds": read_bounds(slide.properties),
+            "fingerprint": fingerprint(self.slide.path),
+            "footprints": [plan.footprint for plan in plans],
+        }
+
 
 def _conventional(mpp: float) -> float:
-    """The nearest of … 0.25, 0.5, 1 … where it is within 2 %, so that slides of one cohort have one scale."""
+    """Return the nearest of … 0.25, 0.5, 1 … if it is within 2 %, so that slides of one cohort have one scale."""
     nearest = 2.0 ** round(math.log2(mpp))
     return nearest if abs(mpp / nearest - 1) <= SNAP else mpp
 
 
 def _lay_out(tiles: Tiles, slide: Slide, plans: Sequence[ReadPlan]) -> list[np.ndarray]:
-    """Corners of the patches of each scale: centred on the tiles at the finest, around their centres at others."""
+    """Return the corners of the patches per scale: the finest have the tiles' centres, the others surround them."""
     finest = plans[0].footprint
     room = np.array(slide.size) - math.ceil(finest)
     fine = np.clip(tiles.coords + round((tiles.footprint - finest) / 2), 0, np.maximum(room, 0))
-    anywhere = np.ones((1, 1), bool)  # what is worth a patch was decided before
+    anywhere = np.ones((1, 1), bool)  # the other tool has chosen the tissue already
     grids = [fine] + [
         coarse_grid(
             anywhere, slide.size, fine, fine_footprint=finest, footprint=plan.footprint, min_tissue=0.0

@@ -1,4 +1,4 @@
-"""Random reads of the shard files of one scale."""
+"""Random reads from the shard files of one scale."""
 
 import functools
 import os
@@ -14,21 +14,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from e2e_abmilx.store.format import ABSENT, CRC_BYTES, CRC_RESIDUE, StoreError, problems_of
 
-OPEN_SHARDS = 128  # file handles a process keeps: far below the usual limit of 1024, and reopening is cheap
+OPEN_SHARDS = 128  # open files per process: far below the usual limit of 1024, and reopening is cheap
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleReader:
-    """The patches of one scale."""
+    """The patches of one scale: scale ``number`` of the ``store`` at a path, written at ``modified_ns``."""
 
     store: Path
     number: int
-    mpp: float
     num_patches: int
     patches_per_shard: int
     modified_ns: int
 
+    def __str__(self) -> str:
+        return f"{self.store}, scale {self.number}"
+
     def checked(self, indices: ArrayLike) -> list[int]:
+        """Return patch indices as a list; refuse all but a flat list of integers in 0 to N - 1."""
         wanted = np.asarray(indices)
         if wanted.size == 0:
             return []
@@ -45,64 +48,55 @@ class ScaleReader:
         return patches
 
     def chunks(self, wanted: Iterable[int]) -> Iterator[bytes]:
-        """The stored bytes of patches, checked: a JPEG stream and its crc32c each."""
+        """Yield the stored bytes of each patch, a JPEG stream and its crc32c; refuse a missing or damaged patch."""
         for patch in wanted:
             number, position = divmod(patch, self.patches_per_shard)
-            shard = self.shard(number)
+            shard = self._shard(number)
             try:
                 data = shard.chunk(position)
             except (OSError, OverflowError) as error:
-                raise StoreError(
-                    f"{self}, patch {patch} cannot be read: {error}; build this store anew"
-                ) from error
+                raise self._error(f"patch {patch} cannot be read: {error}") from error
             if crc32c(data) != CRC_RESIDUE:
-                raise StoreError(
-                    f"{self}, patch {patch} is damaged: its checksum does not match; build this store anew"
-                )
+                raise self._error(f"patch {patch} is damaged: its checksum does not match")
             yield data
 
     def decode(self, wanted: Sequence[int], out: NDArray[np.uint8]) -> None:
+        """Decode n patches into ``out``, shape (n, P, P, 3); refuse a missing or damaged patch."""
         for patch, data, pixels in zip(wanted, self.chunks(wanted), out, strict=True):
             try:
                 imagecodecs.jpeg8_decode(data, out=pixels)
             except (imagecodecs.Jpeg8Error, ValueError) as error:
-                raise StoreError(
-                    f"{self}, patch {patch} cannot be decoded: {error}; build this store anew"
-                ) from error
+                raise self._error(f"patch {patch} cannot be decoded: {error}") from error
 
     def problems(self, patch_size: int) -> Iterator[str]:
+        """Decode every patch; yield one sentence per damaged patch, and one per shard that cannot be opened."""
         pixels = np.empty((1, patch_size, patch_size, 3), np.uint8)
         for first in range(0, self.num_patches, self.patches_per_shard):
-            if broken := list(problems_of(functools.partial(self.shard, first // self.patches_per_shard))):
+            if broken := list(problems_of(functools.partial(self._shard, first // self.patches_per_shard))):
                 yield from broken
                 continue
             for patch in range(first, min(first + self.patches_per_shard, self.num_patches)):
                 yield from problems_of(functools.partial(self.decode, [patch], pixels))
 
-    def shard(self, number: int) -> "_Shard":
+    def _shard(self, number: int) -> "_Shard":
+        path = f"{self.store}/{self.number}/patches/c.{number}.0.0.0"
         try:
-            return _open_shard(
-                f"{self.store}/{self.number}/patches/c.{number}.0.0.0",
-                self.patches_per_shard,
-                self.modified_ns,
-            )
+            return _open_shard(path, self.patches_per_shard, self.modified_ns)
         except (OSError, ValueError) as error:
             first = number * self.patches_per_shard
             last = min(first + self.patches_per_shard, self.num_patches) - 1
-            raise StoreError(
-                f"{self}, patches {first} to {last} cannot be read: {error}; build this store anew"
-            ) from error
+            raise self._error(f"patches {first} to {last} cannot be read: {error}") from error
 
-    def __str__(self) -> str:
-        return f"{self.store}, scale {self.number}"
+    def _error(self, problem: str) -> StoreError:
+        return StoreError(f"{self}, {problem}; rebuild this store")
 
 
 class _Shard:
-    """An open shard file: chunks one after another, then where each starts and how long it is.
+    """An open shard file: chunks one after another, followed by an index of their offsets and lengths.
 
-    It is read with ``pread``, not through a memory map. Beside a JPEG decode the call costs nothing; a cold
-    read fetches the patch in one go, where a map takes a page at a time; mapped pages do not add to the
-    process; and a failing disk raises an error where a map would kill the process.
+    It is read with ``pread`` rather than through a memory map: the call is negligible next to decoding a JPEG; a
+    cold read fetches the whole patch at once, where a map fetches page by page; a map's pages would add to the
+    process's memory; and a failing disk raises an error, where a map would kill the process.
     """
 
     def __init__(self, path: str, num_chunks: int) -> None:
@@ -127,5 +121,5 @@ class _Shard:
 
 @functools.lru_cache(maxsize=OPEN_SHARDS)
 def _open_shard(path: str, num_chunks: int, modified_ns: int) -> _Shard:
-    """The shard, open; ``modified_ns`` keeps a store rebuilt under its old name from meeting old handles."""
+    """Open a shard, or return it if it is open; ``modified_ns`` tells apart stores rebuilt at the same path."""
     return _Shard(path, num_chunks)

@@ -1,4 +1,4 @@
-"""Folders of patch images → patch stores."""
+"""``import_images``: folders of patch images → patch stores."""
 
 import contextlib
 import hashlib
@@ -12,64 +12,70 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from e2e_abmilx.cache.build import StoreJob
 from e2e_abmilx.cache.caching import make_stores
-from e2e_abmilx.cache.imports.tile_names import NamedImages, Names, at_an_edge, numbers_in_names, tell_names
+from e2e_abmilx.cache.imports.attributes import import_attributes, nan_to_none
+from e2e_abmilx.cache.imports.image_names import (
+    NamedImages,
+    Names,
+    choose_names,
+    edge_tiles,
+    numbers_in_names,
+)
+from e2e_abmilx.cache.jobs import StoreJob
 from e2e_abmilx.cache.manifest import CachedSlide
+from e2e_abmilx.cache.tiling import parse_scales
 from e2e_abmilx.errors import InputError, SourceError
+from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import StoreError, StoreWriter
 
 logger = logging.getLogger(__name__)
 
-from e2e_abmilx.cache.imports.facts import NamedSource, import_facts, known_scales, parse_mpp
-
 _IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-
-
-_MODES = ("RGB", "RGBA", "L", "P")  # 8 bits a channel; transparency is dropped
+_MODES = ("RGB", "RGBA", "L", "P")  # 8 bits per channel; transparency is dropped
 
 
 def import_images(
     folder: Path, out: Path, *, mpp: float | None = None, names: Names | None = None, workers: int = 2
 ) -> list[CachedSlide]:
-    """Make patch stores of images: a folder for each slide, in it a PNG, JPEG or TIFF for each patch.
+    """Make patch stores of images: one folder per slide, and in it one PNG, JPEG or TIFF per patch.
 
-    Where the names of all images of a slide end in two numbers, alone or after the slide's name and ``_``, as in
-    ``s1/s1_1024_512.png``, these may be the level-0 pixel ``x_y`` of the patch's top left corner, or, of DeepZoom
-    tiles, ``column_row``; where tiles lie in level-0 pixels is unknown, as that of images of other names. Images at the
-    edge of a slide that are narrower or lower than its others are left out, and counted in the manifest as unreadable.
-    Baseline JPEG files are stored unchanged.
+    If the names of all images of a slide end in two numbers, alone or after the slide's name and ``_``, as in
+    ``s1/s1_1024_512.png``, these may be the level-0 ``x_y`` of the patch's top left corner or, for DeepZoom tiles,
+    ``column_row``. The level-0 coordinates of tiles, and of images with other names, are unknown. Images at the edge of a
+    slide that are narrower or lower than its others are left out, and counted as unreadable in the manifest. Baseline
+    JPEG files are stored unchanged.
 
     Args:
         folder: Folder of the slides' folders.
-        out: Folder of the stores; made where it does not exist.
+        out: Folder of the stores; created if it does not exist.
         mpp: µm per pixel of the images; unknown by default.
-        names: What two numbers in names are, ``"pixels"`` or ``"tiles"``; by default what they can only be.
-        workers: Slides imported at the same time, each by a process of its own.
+        names: Meaning of two numbers in names, ``"pixels"`` or ``"tiles"``; by default the only one that fits.
+        workers: Number of slides imported at the same time, each by its own process.
 
     Returns:
-        A row for each slide, as in the manifest.
+        One row per slide, as in the manifest.
 
     Raises:
-        SourceError: There is no folder of images, or numbers in their names may be pixels as well as tiles.
-        CacheError: A slide was imported here from something else or in another way.
+        SourceError: There is no folder of images, or the numbers in their names may be pixels or tiles.
+        TilingError: mpp is not positive.
+        CacheError: A slide was imported into this folder from another source or with other settings.
     """
-    (scale,) = parse_mpp(None if mpp is None else (mpp,)) or (math.nan,)
+    (scale,) = parse_scales(() if mpp is None else (mpp,)) or (math.nan,)
     slides = sorted(path for path in Path(folder).glob("[!.]*") if path.is_dir())
     if not slides:
-        raise SourceError(f"{folder} holds no folder; it needs one for each slide, with the images in it")
+        raise SourceError(f"{folder} holds no folder; it must hold one folder of images per slide")
     if _are_levels(slides):
         raise SourceError(
             f"{folder} is the DeepZoom pyramid of one slide: its folders {slides[0].name} to {slides[-1].name} are levels;"
-            " put those of one level into a folder named after the slide, beside the other slides'"
+            " put those of one level into a folder named after the slide, next to those of the other slides"
         )
     meaning = _read_names(Path(folder), slides, names)
-    jobs = [_ImageFolder(NamedSource(path.name, path), Path(out), scale, meaning) for path in slides]
+    jobs = [_ImagesJob(SlideFile(path, title=path.name), Path(out), scale, meaning) for path in slides]
     return make_stores(jobs, Path(out), workers)
 
 
 def _are_levels(folders: Sequence[Path]) -> bool:
-    """Whether folders are 0, 1, 2 … of which the first has the one tile 0_0: levels of a DeepZoom pyramid."""
+    """Return whether folders are the levels of a DeepZoom pyramid: 0, 1, 2 …, of which the first has only 0_0."""
     if {path.name for path in folders} != set(map(str, range(len(folders)))):
         return False
     first = next(path for path in folders if path.name == "0")
@@ -77,7 +83,7 @@ def _are_levels(folders: Sequence[Path]) -> bool:
 
 
 def _read_names(folder: Path, slides: Sequence[Path], names: Names | None) -> Names:
-    """What the numbers in the names of images are, said in one line of the log."""
+    """Return the meaning of the numbers in the names of images, and log it."""
     numbered: dict[str, NamedImages] = {}
     for slide in slides:
         files = _images_in(slide)
@@ -86,15 +92,15 @@ def _read_names(folder: Path, slides: Sequence[Path], names: Names | None) -> Na
             numbered[slide.name] = NamedImages(numbers, _largest_side(files))
     if not numbered:
         return names or "pixels"
-    meaning = names or tell_names(folder, numbered)
+    meaning = names or choose_names(folder, numbered)
     if meaning == "tiles":
         logger.warning(
-            "the images in %s are named after their columns and rows, as DeepZoom tiles are: where they lie in level-0"
-            " pixels is unknown, so that no heatmaps can be drawn; if they are level-0 pixels, say names=pixels (--names)",
+            "the images in %s are named after their columns and rows, as DeepZoom tiles are: their level-0 coordinates"
+            " are unknown, so no heatmaps can be drawn; if the numbers are level-0 pixels, give names=pixels (--names)",
             folder,
         )
     else:
-        logger.info("the images of %d slides are named after their level-0 pixels", len(numbered))
+        logger.info("the images of %d slides are named after their level-0 coordinates", len(numbered))
     return meaning
 
 
@@ -103,7 +109,7 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _largest_side(files: Sequence[Path]) -> int:
-    """Pixels along the longest side of a few images; what cannot be opened is named later, with its slide."""
+    """Return the longest side of a few images, pixels; those that cannot be opened are reported later."""
     longest = 1
     for file in files[:: max(1, len(files) // 8)]:
         with contextlib.suppress(SourceError), _open_image(file) as image:
@@ -112,7 +118,9 @@ def _largest_side(files: Sequence[Path]) -> int:
 
 
 @dataclass(frozen=True)
-class _ImageFolder(StoreJob):
+class _ImagesJob(StoreJob):
+    """One slide, given as a folder of images."""
+
     mpp: float
     names: Names
 
@@ -122,32 +130,30 @@ class _ImageFolder(StoreJob):
         digest = hashlib.sha256(repr(sizes).encode()).hexdigest()[:32]
         source = {"images": self.slide.path.name, "fingerprints": [digest]}
         tiles = self.names == "tiles" and numbers_in_names(self.slide.name, files) is not None
-        return {"imported": {**source, "mpp": known_scales([self.mpp]), "names": "tiles" if tiles else None}}
+        return {"imported": {**source, "mpp": nan_to_none([self.mpp]), "names": "tiles" if tiles else None}}
 
     def write(self) -> None:
         files = _images_in(self.slide.path)
         if not files:
             raise SourceError(f"{self.slide.path} holds no image: no file ends in {', '.join(_IMAGES)}")
-        sizes = [_size(file) for file in files]
+        sizes = []
+        for file in files:
+            with _open_image(file) as image:
+                sizes.append(image.size)
         side = Counter(sizes).most_common(1)[0][0][0]
         numbers = numbers_in_names(self.slide.name, files)
-        left_out = np.zeros(len(files), bool) if numbers is None else at_an_edge(numbers, sizes, side)
+        left_out = np.zeros(len(files), bool) if numbers is None else edge_tiles(numbers, sizes, side)
         if left_out.any():
             logger.warning(
-                "%s: %d of %d images are left out; at the edge of the slide they are smaller than %d × %d pixels",
+                "%s: left out %d of %d images, which are smaller than %d × %d pixels at the edge of the slide",
                 self.slide.path, left_out.sum(), len(files), side, side,
             )  # fmt: skip
         unknown = np.full((len(files), 2), -1)
         coords = unknown if numbers is None or self.names == "tiles" else numbers
-        facts = import_facts(self, [len(files)], [self.mpp])
-        with StoreWriter(self.store, [self.mpp], patch_size=side, attributes=facts) as writer:
+        attributes = import_attributes(self, [len(files)], [self.mpp])
+        with StoreWriter(self.store, [self.mpp], patch_size=side, attributes=attributes) as writer:
             for patch in np.flatnonzero(~left_out):
                 _write_image(writer, files[patch], side, coords[patch : patch + 1])
-
-
-def _size(file: Path) -> tuple[int, int]:
-    with _open_image(file) as image:
-        return image.size
 
 
 def _write_image(writer: StoreWriter, file: Path, side: int, coords: np.ndarray) -> None:
@@ -158,7 +164,7 @@ def _write_image(writer: StoreWriter, file: Path, side: int, coords: np.ndarray)
                 f" square, all of one size, here {side}, and of {', '.join(_MODES)}"
             )
         if image.format == "JPEG":
-            with contextlib.suppress(StoreError):  # a grey or progressive one is encoded anew
+            with contextlib.suppress(StoreError):  # a grey or progressive one is decoded and encoded again
                 writer.write_encoded([file.read_bytes()], coords)
                 return
         pixels = np.asarray(image.convert("RGB"))
@@ -167,12 +173,11 @@ def _write_image(writer: StoreWriter, file: Path, side: int, coords: np.ndarray)
 
 @contextlib.contextmanager
 def _open_image(file: Path) -> Iterator[Image.Image]:
+    """Open an image for the ``with`` block; turn every error into a SourceError that names the file."""
     try:
         with Image.open(file) as image:
             yield image
     except InputError:
         raise
-    except Exception as error:  # decoders raise many kinds
-        raise SourceError(
-            f"{file} cannot be read as an image ({error}); remove it or make it anew"
-        ) from error
+    except Exception as error:  # decoders raise errors of many types
+        raise SourceError(f"{file} cannot be read as an image ({error}); remove or replace it") from error

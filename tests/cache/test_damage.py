@@ -1,4 +1,4 @@
-"""Two hundred damaged inputs: each ends in a row or a named error, and no store ever gives a wrong patch."""
+"""Two hundred damaged inputs: every slide ends in a row, and no store ever returns a wrong patch."""
 
 import shutil
 from pathlib import Path
@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def _damage(data: bytes, rng: np.random.Generator, kind: str) -> bytes:
+    """Return a damaged copy of a file's content."""
     if kind == "empty":
         return b""
     if kind == "truncated":
@@ -22,7 +23,7 @@ def _damage(data: bytes, rng: np.random.Generator, kind: str) -> bytes:
     if kind == "flipped":  # a few bits anywhere
         for place in rng.integers(0, len(data), 8):
             damaged[place] ^= 1 << int(rng.integers(8))
-    elif kind == "header":  # bits of the first bytes, where readers trust what they find
+    elif kind == "header":  # bits of the first bytes, which readers tend to trust
         for place in rng.integers(0, min(512, len(data)), 4):
             damaged[place] ^= 1 << int(rng.integers(8))
     elif kind == "overwritten":
@@ -32,14 +33,14 @@ def _damage(data: bytes, rng: np.random.Generator, kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "flipped", "header", "overwritten"])
-def test_damaged_slides_end_in_a_row(cohort: Path, tmp_path: Path, kind: str) -> None:
+def test_every_damaged_slide_has_a_row(cohort: Path, tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(sum(kind.encode()))
     folder = tmp_path / "slides"
     folder.mkdir()
     originals = sorted((cohort / "slides").glob("*.tiff"))
     count = 4 if kind == "empty" else 24
     for number in range(count):
-        suffix = (".tiff", ".svs", ".ndpi", ".scn")[number % 4]  # renamed, too
+        suffix = (".tiff", ".svs", ".ndpi", ".scn")[number % 4]  # and of another format by name
         whole = originals[number % len(originals)].read_bytes()
         (folder / f"{kind}-{number:02d}{suffix}").write_bytes(_damage(whole, rng, kind))
     rows = cache_slides(folder, tmp_path / "out", patch_size=64, workers=2)
@@ -55,7 +56,7 @@ def test_damaged_slides_end_in_a_row(cohort: Path, tmp_path: Path, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "flipped", "header", "overwritten"])
-def test_damaged_stores_never_give_a_wrong_patch(stores: Path, tmp_path: Path, kind: str) -> None:
+def test_damaged_stores_never_return_a_wrong_patch(stores: Path, tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(sum(kind.encode()))
     sound = PatchStore(stores / "slide-000.zarr")
     truth = [sound.read(np.arange(sound.num_patches(scale)), scale) for scale in (0, 1)]
@@ -75,6 +76,6 @@ def test_damaged_stores_never_give_a_wrong_patch(stores: Path, tmp_path: Path, k
                 assert np.array_equal(store.coords(scale), coords[scale])
             except InputError as error:
                 refused += 1
-                assert str(copy) in str(error)  # noqa: PT017 - a read that succeeds is as good
+                assert str(copy) in str(error)  # noqa: PT017 - a read that succeeds is right, too
         shutil.rmtree(copy)
     assert refused >= 3

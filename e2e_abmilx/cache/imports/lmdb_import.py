@@ -1,7 +1,6 @@
-"""The authors' LMDB databases → patch stores."""
+"""``import_lmdb``: the LMDB databases of the authors of ABMILX → patch stores."""
 
 import contextlib
-import logging
 import math
 import re
 from dataclasses import dataclass
@@ -9,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from e2e_abmilx.cache.build import StoreJob, fingerprint
 from e2e_abmilx.cache.caching import make_stores
-from e2e_abmilx.cache.imports.databases import open_database
+from e2e_abmilx.cache.imports.attributes import import_attributes, nan_to_none
+from e2e_abmilx.cache.imports.lmdb_files import open_database
+from e2e_abmilx.cache.jobs import StoreJob, fingerprint
 from e2e_abmilx.cache.manifest import CachedSlide
+from e2e_abmilx.cache.tiling import parse_scales
 from e2e_abmilx.errors import SourceError
+from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import StoreWriter
-
-logger = logging.getLogger(__name__)
-
-from e2e_abmilx.cache.imports.facts import NamedSource, import_facts, known_scales, parse_mpp
 
 _FILE_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\ud800-\udfff]{1,200}")
 
@@ -31,31 +29,34 @@ def import_lmdb(
     mpp: tuple[float | str, ...] | None = None,
     workers: int = 2,
 ) -> list[CachedSlide]:
-    """Make patch stores of the LMDBs of the authors of ABMILX, JPEG streams unchanged.
+    """Make patch stores of the LMDB databases of the authors of ABMILX, without decoding their JPEG streams.
 
-    The two scales are matched by slide name. Where a patch lay in its slide is not in these databases. Of their
-    pickles nothing but bytes, str, int, list and dict is accepted, and nothing is run.
+    The two scales are matched by slide name. These databases do not say where in its slide a patch lay. They hold
+    pickles, of which only bytes, str, int, list and dict are accepted; nothing in them is run.
 
     Args:
         fine: The database of the finest scale, such as ``256_80_level1.lmdb``.
-        out: Folder of the stores; made where it does not exist.
+        out: Folder of the stores; created if it does not exist.
         coarse: The database of the coarser scale, such as ``256_80_level1_512.lmdb``.
         mpp: µm per pixel of each database, or magnifications such as ``20x``; unknown by default.
-        workers: Slides imported at the same time, each by a process of its own.
+        workers: Number of slides imported at the same time, each by its own process.
 
     Returns:
-        A row for each slide, as in the manifest.
+        One row per slide, as in the manifest.
 
     Raises:
         SourceError: A database cannot be used.
-        CacheError: A slide was imported here from something else or in another way.
+        TilingError: A scale is neither µm/px nor a magnification, or two are the same.
+        CacheError: A slide was imported into this folder from another source or with other settings.
     """
     databases = (Path(fine),) if coarse is None else (Path(fine), Path(coarse))
     if len({path.resolve() for path in databases}) < len(databases):
-        raise SourceError(f"fine and coarse are one database, {fine}; name two, or leave coarse out")
-    scales = parse_mpp(mpp) or (math.nan,) * len(databases)
+        raise SourceError(f"fine and coarse are both {fine}; give two databases, or leave coarse out")
+    scales = parse_scales(mpp or ()) or (math.nan,) * len(databases)
     if len(scales) != len(databases):
-        raise SourceError(f"mpp {list(scales)} is not one number for each of {len(databases)} databases")
+        raise SourceError(
+            f"mpp is {list(scales)}; it must have one number per database, here {len(databases)}"
+        )
     counts = []
     for path in databases:
         with open_database(path) as database:
@@ -69,13 +70,15 @@ def import_lmdb(
             reason = f"{' and '.join(without)} has no patch of slide {name!r}"
             failed.append(CachedSlide(name, "failed", reason))
         else:
-            numbers = tuple(count[name] for count in counts)
-            jobs.append(_LmdbSlide(NamedSource(name, databases[0]), Path(out), databases, numbers, scales))
+            slide = SlideFile(databases[0], title=name)
+            jobs.append(_LmdbJob(slide, Path(out), databases, tuple(count[name] for count in counts), scales))
     return make_stores(jobs, Path(out), workers, failed=failed)
 
 
 @dataclass(frozen=True)
-class _LmdbSlide(StoreJob):
+class _LmdbJob(StoreJob):
+    """One slide of one or two databases, with its number of patches in each."""
+
     databases: tuple[Path, ...]
     counts: tuple[int, ...]
     mpp: tuple[float, ...]
@@ -83,19 +86,18 @@ class _LmdbSlide(StoreJob):
     def origin(self) -> dict[str, object]:
         prints = [fingerprint(path) for path in self.databases]
         names = [path.name for path in self.databases]
-        return {"imported": {"lmdb": names, "fingerprints": prints, "mpp": known_scales(self.mpp)}}
+        return {"imported": {"lmdb": names, "fingerprints": prints, "mpp": nan_to_none(self.mpp)}}
 
     def write(self) -> None:
-        name, facts = self.slide.name, import_facts(self, self.counts, self.mpp)
+        name = self.slide.name
         with contextlib.ExitStack() as stack:
             databases = [stack.enter_context(open_database(path)) for path in self.databases]
-            # the authors' writer has quality 80 and 4:2:0 unless it is told otherwise
             writer = StoreWriter(
                 self.store,
                 self.mpp,
-                patch_size=databases[0].side(name),
-                attributes=facts,
-                quality=80,
+                patch_size=databases[0].patch_size(name),
+                attributes=import_attributes(self, self.counts, self.mpp),
+                quality=80,  # the defaults of the authors' program that writes these databases
                 subsampling="420",
             )
             with writer:
