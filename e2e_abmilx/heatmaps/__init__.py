@@ -5,8 +5,8 @@ from e2e_abmilx.heatmaps.colours import Kind
 from e2e_abmilx.heatmaps.contact_sheet import draw_contact_sheet
 from e2e_abmilx.heatmaps.folder import write_heatmap
 from e2e_abmilx.heatmaps.geojson import write_geojson
+from e2e_abmilx.heatmaps.ome_zarr import write_ome_zarr
 from e2e_abmilx.heatmaps.overlay import draw_overlay
-from e2e_abmilx.heatmaps.pyramid import write_pyramid
 from e2e_abmilx.heatmaps.raster import Raster
 
 __all__ = [
@@ -20,5 +20,5 @@ __all__ = [
     "draw_overlay",
     "write_geojson",
     "write_heatmap",
-    "write_pyramid",
+    "write_ome_zarr",
 ]

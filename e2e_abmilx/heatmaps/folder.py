@@ -9,8 +9,8 @@ from e2e_abmilx.heatmaps.attention import Contribution, SlideAttention
 from e2e_abmilx.heatmaps.colours import Kind
 from e2e_abmilx.heatmaps.contact_sheet import draw_contact_sheet
 from e2e_abmilx.heatmaps.geojson import write_geojson
+from e2e_abmilx.heatmaps.ome_zarr import write_ome_zarr
 from e2e_abmilx.heatmaps.overlay import draw_overlay
-from e2e_abmilx.heatmaps.pyramid import write_pyramid
 from e2e_abmilx.store import PatchStore
 
 _DPI = 200
@@ -56,7 +56,7 @@ def write_heatmap(
     partial.mkdir(parents=True)
     draw_overlay(slide, kind=kind, title=title).savefig(partial / "overlay.png", dpi=_DPI)
     write_geojson(slide, partial / "patches.geojson")
-    write_pyramid(slide, partial / f"{kind}.ome.zarr", kind=kind)
+    write_ome_zarr(slide, partial / f"{kind}.ome.zarr", kind=kind)
     draw_contact_sheet(slide, kind=kind, title=title).savefig(partial / "contact_sheet.png", dpi=_DPI)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

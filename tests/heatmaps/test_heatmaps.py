@@ -25,7 +25,7 @@ from e2e_abmilx.heatmaps import (
     draw_overlay,
     write_geojson,
     write_heatmap,
-    write_pyramid,
+    write_ome_zarr,
 )
 from e2e_abmilx.heatmaps.colours import Colouring, Kind
 from e2e_abmilx.store import PatchStore, write_store
@@ -270,7 +270,7 @@ def test_contributions_that_nobody_computed_are_asked_for(attention: SlideAttent
         ):
             draw(attention, kind="contribution")
     with pytest.raises(HeatmapError, match="leave_one_out"):
-        write_pyramid(attention, tmp_path / "contribution.ome.zarr", kind="contribution")
+        write_ome_zarr(attention, tmp_path / "contribution.ome.zarr", kind="contribution")
 
 
 def test_overlay_of_contributions_has_one_panel_for_all_heads(contributing: SlideAttention) -> None:
@@ -328,7 +328,7 @@ def test_geojson_holds_contributions_beside_attention(contributing: SlideAttenti
 
 
 def test_pyramid_of_contributions_has_their_sign(contributing: SlideAttention, tmp_path: Path) -> None:
-    write_pyramid(contributing, tmp_path / "contribution.ome.zarr", kind="contribution")
+    write_ome_zarr(contributing, tmp_path / "contribution.ome.zarr", kind="contribution")
     root = zarr.open_group(tmp_path / "contribution.ome.zarr", mode="r")
     channels = root.attrs["omero"]["channels"]
     assert [channel["label"] for channel in channels] == ["contribution, 0.5 µm/px", "contribution, 1 µm/px"]
@@ -343,7 +343,7 @@ def test_pyramid_of_contributions_has_their_sign(contributing: SlideAttention, t
 
 
 def test_every_level_of_the_pyramid_lies_over_the_slide(attention: SlideAttention, tmp_path: Path) -> None:
-    write_pyramid(attention, tmp_path / "attention.ome.zarr")
+    write_ome_zarr(attention, tmp_path / "attention.ome.zarr")
     root = zarr.open_group(tmp_path / "attention.ome.zarr", mode="r")
     (image,) = root.attrs["multiscales"]
     assert [axis["name"] for axis in image["axes"]] == ["c", "y", "x"]
@@ -371,7 +371,7 @@ def test_every_level_of_the_pyramid_lies_over_the_slide(attention: SlideAttentio
 
 def test_the_pyramid_opens_with_ome_zarr(attention: SlideAttention, tmp_path: Path) -> None:
     io, reader = pytest.importorskip("ome_zarr.io"), pytest.importorskip("ome_zarr.reader")
-    write_pyramid(attention, tmp_path / "attention.ome.zarr")
+    write_ome_zarr(attention, tmp_path / "attention.ome.zarr")
     (node,) = reader.Reader(io.parse_url(tmp_path / "attention.ome.zarr", mode="r"))()
     assert node.metadata["channel_names"][0] == "mean of 3 heads, 0.5 µm/px"
     assert [axis["unit"] for axis in node.metadata["axes"][1:]] == ["micrometer"] * 2

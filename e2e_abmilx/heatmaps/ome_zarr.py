@@ -16,7 +16,7 @@ _ZLIB: Mapping[str, Any] = {"id": "zlib", "level": 1}  # the one compression tha
 _SMALLEST = 128  # pixels along the shorter side of the last level
 
 
-def write_pyramid(attention: SlideAttention, path: Path, *, kind: Kind = "attention") -> None:
+def write_ome_zarr(attention: SlideAttention, path: Path, *, kind: Kind = "attention") -> None:
     """Write an OME-Zarr 0.4 image: float32, a channel for each plane of :class:`Colouring` of each scale.
 
     Version 0.4, on zarr 2 with zlib, is what QuPath, napari and OMERO all read today. The first level has the
