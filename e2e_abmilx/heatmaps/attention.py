@@ -51,7 +51,7 @@ class SlideAttention:
     contribution: Contribution | None = None
 
     @classmethod
-    def of_weights(
+    def from_weights(
         cls,
         store: PatchStore,
         coords: ArrayLike,
@@ -98,7 +98,7 @@ class SlideAttention:
         return int(width), int(height)
 
     @property
-    def shown_from(self) -> tuple[int, int]:
+    def qupath_origin(self) -> tuple[int, int]:
         """Level-0 ``(x, y)`` of the corner from which QuPath counts: that of the slide's bounds, or (0, 0) without any."""
         left, top = (self.store.attributes.get("slide_bounds") or (0, 0))[:2]
         return int(left), int(top)

@@ -72,7 +72,7 @@ def draw_contact_sheet(attention: SlideAttention, *, kind: Kind = "attention", t
 
 
 def _say_origin(attention: SlideAttention) -> str:
-    left, top = attention.shown_from
+    left, top = attention.qupath_origin
     counted = "(x, y): level-0 pixels from the corner of the whole slide"
     return f"{counted}; QuPath counts from ({left}, {top})" if left or top else counted
 

@@ -48,7 +48,7 @@ def write_heatmap(
         HeatmapError: The store does not say where its patches lie, or they lie elsewhere; or contributions are
             asked for and not there.
     """
-    slide = SlideAttention.of_weights(
+    slide = SlideAttention.from_weights(
         store, coords, scale, attention, bag_size=bag_size, contribution=contribution
     )
     partial = folder.with_name(f".{folder.name}.partial")

@@ -38,7 +38,7 @@ def _origin(attention: SlideAttention) -> dict[str, object]:
     """What coordinates count, and from where, as a member that readers of GeoJSON pass over."""
     attributes = attention.store.attributes
     about = "coordinates are level-0 pixels from the corner of the whole slide, which is QuPath's too"
-    if any(attention.shown_from):
+    if any(attention.qupath_origin):
         about = (
             "coordinates are level-0 pixels from the corner of the slide's openslide.bounds, to which QuPath crops it;"
             " add origin for level-0 coordinates of the whole slide, which QuPath shows where it is opened with --no-crop"
@@ -51,7 +51,7 @@ def _origin(attention: SlideAttention) -> dict[str, object]:
     return {
         "slide": attention.store.name,
         "unit": "pixel of level 0",
-        "origin": attention.shown_from,
+        "origin": attention.qupath_origin,
         "about": about,
     }
 
@@ -90,7 +90,7 @@ def _measurements(attention: SlideAttention) -> dict[str, NDArray[np.floating] |
 def _square(attention: SlideAttention, corner: list[int], scale: int) -> list[list[float]]:
     """The five corners of a patch, the first again at the end; inside the slide, whatever was rounded."""
     width, height = attention.slide_size
-    x, y = attention.shown_from
+    x, y = attention.qupath_origin
     side = attention.footprint(scale)
     left, top = corner[0] - x, corner[1] - y
     right, bottom = _short(min(left + side, width - x)), _short(min(top + side, height - y))

@@ -98,7 +98,7 @@ def _patches_as_mask(lesion: _Lesion, shape: tuple[int, ...]) -> Mask:
 def test_hot_pixels_of_the_overlay_are_the_lesion(tmp_path: Path, slide_mpp: float, mpp: float) -> None:
     lesion = _lesion(tmp_path, slide_mpp, mpp)
     store, weights = lesion.store, lesion.hot / lesion.hot.sum()
-    attention = SlideAttention.of_weights(store, store.coords(), np.zeros(len(weights)), weights[None])
+    attention = SlideAttention.from_weights(store, store.coords(), np.zeros(len(weights)), weights[None])
     hot = _hot_in_print(tmp_path / "overlay.png", attention)
     truth, patches = _resize(lesion.truth, hot.shape), _patches_as_mask(lesion, hot.shape)
     possible = _iou(patches, truth)  # of squares that touch the lesion
@@ -118,7 +118,7 @@ def test_patches_that_speak_for_a_class_are_red_and_lie_on_the_lesion(tmp_path: 
     of_mean = (lesion.hot - lesion.hot.mean()) / (
         count - 1
     )  # to a mean of ones in the lesion, zeros elsewhere
-    attention = SlideAttention.of_weights(
+    attention = SlideAttention.from_weights(
         lesion.store, lesion.store.coords(), np.zeros(count), np.full((1, count), 1 / count),
         contribution=Contribution("log-odds of tumour", of_mean),
     )  # fmt: skip
@@ -172,7 +172,7 @@ def _attention(stores: Path, slide: str, *, heads: int = 3) -> SlideAttention:
     coords = np.concatenate([store.coords(scale) for scale in scales])
     scale = np.concatenate([np.full(store.num_patches(scale), scale) for scale in scales])
     weights = np.random.default_rng(0).exponential(size=(heads, len(coords)))
-    return SlideAttention.of_weights(store, coords, scale, weights / weights.sum(axis=1, keepdims=True))
+    return SlideAttention.from_weights(store, coords, scale, weights / weights.sum(axis=1, keepdims=True))
 
 
 def test_attention_is_relative_to_uniform_over_the_whole_bag(attention: SlideAttention) -> None:
@@ -181,7 +181,7 @@ def test_attention_is_relative_to_uniform_over_the_whole_bag(attention: SlideAtt
     assert sorted(attention.rank()) == list(range(1, len(attention.coords) + 1))
     store, count = attention.store, len(attention.coords)
     alike = np.full((1, count), 1 / (count + 30))  # with 30 patches of another slide
-    shared = SlideAttention.of_weights(store, attention.coords, attention.scale, alike, bag_size=count + 30)
+    shared = SlideAttention.from_weights(store, attention.coords, attention.scale, alike, bag_size=count + 30)
     np.testing.assert_allclose(shared.heads, 1, rtol=1e-6)
 
 
@@ -189,7 +189,7 @@ def test_attention_of_other_patches_is_refused(attention: SlideAttention) -> Non
     store, scale, weights = attention.store, attention.scale, attention.heads / len(attention.coords)
     for coords in (attention.coords + 1, attention.coords[::-1]):
         with pytest.raises(HeatmapError, match="of other patches than those at"):
-            SlideAttention.of_weights(store, coords, scale, weights)
+            SlideAttention.from_weights(store, coords, scale, weights)
 
 
 def test_a_store_that_knows_no_places_is_refused(stores: Path, tmp_path: Path) -> None:

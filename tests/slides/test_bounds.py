@@ -88,7 +88,7 @@ def _attention(store: PatchStore) -> SlideAttention:
     coords = np.concatenate([store.coords(scale) for scale in range(2)])
     scale = np.repeat([0, 1], [store.num_patches(0), store.num_patches(1)])
     weights = np.full((1, len(coords)), 1 / len(coords), np.float32)
-    return SlideAttention.of_weights(store, coords, scale, weights)
+    return SlideAttention.from_weights(store, coords, scale, weights)
 
 
 def _off(store: PatchStore, index: int, scale: int, region: NDArray[np.uint8]) -> float:
