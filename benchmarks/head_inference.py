@@ -13,9 +13,9 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
+from head_memory import resident_bytes
 
 from e2e_abmilx.heads import (
     ABMIL,
@@ -52,11 +52,6 @@ HEADS: dict[str, type[BagHead]] = {
     )
 }
 GIGABYTE_TARGET = 3.0
-
-
-def resident_bytes() -> int:
-    """Return the memory that this process holds now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def measure(name: str, device: str) -> dict[str, float]:

@@ -39,8 +39,7 @@ class SlideAttention:
         store: The slide's patches.
         coords: Level-0 ``(x, y)`` of each patch's top left corner, shape ``(N, 2)``.
         scale: Number of the store's scale that each patch is from, shape ``(N,)``.
-        heads: Attention relative to uniform attention, shape ``(H, N)``: the weight times the number of
-            patches in the bag, so that 1 is the weight of every patch if all weights are equal.
+        heads: Weights times the number of patches in the bag, shape ``(H, N)``: 1 is uniform attention.
         contribution: What each patch adds to a score, if known.
     """
 
@@ -65,11 +64,10 @@ class SlideAttention:
 
         Args:
             store: The slide's patches.
-            coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``: all patches of one or more scales, in
-                the order of the store, which is the order of predictions.
+            coords: Level-0 ``(x, y)`` of all patches of one or more scales, in the store's order, shape ``(N, 2)``.
             scale: Scale of each patch, shape ``(N,)``.
             attention: Weights, shape ``(H, N)``; each row sums to 1 over the bag.
-            bag_size: Patches in the bag, by default N; more if the bag holds other slides too.
+            bag_size: Number of patches in the bag, by default N; larger if the bag has other slides too.
             contribution: What each patch adds to a score.
 
         Raises:

@@ -40,8 +40,7 @@ class Raster:
         height, width = self.shape
         signed = np.concatenate([values, values, -values, -values]).astype(np.float64)
         plane = np.bincount(self._corners, signed, minlength=(height + 1) * (width + 1))
-        filled: NDArray[np.float64] = plane.reshape(height + 1, width + 1).cumsum(axis=0).cumsum(axis=1)
-        return filled[:-1, :-1]
+        return np.asarray(plane.reshape(height + 1, width + 1).cumsum(axis=0).cumsum(axis=1)[:-1, :-1])
 
 
 def _edges(
