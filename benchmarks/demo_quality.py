@@ -1,11 +1,11 @@
-"""Train a demo for several seeds; print what it reaches on test cases and how well attention finds the lesions.
+"""Train a demo with several seeds; print the test metric and how well the attention finds the lesions.
 
     python benchmarks/demo_quality.py --seeds 3
     python benchmarks/demo_quality.py --seeds 3 --config configs/demo_survival.yaml
 
-A fine patch is a lesion patch where at least half of it is lesion in the true mask. Attention, averaged over
-heads, is compared with that inside every test slide with a lesion; the mean of those AUCs is printed. Exits
-non-zero where a mean over the seeds misses its target.
+A fine patch is a lesion patch if at least half of it is lesion in the true mask. In every test slide with a lesion, the
+AUC of the attention, averaged over heads, is computed for this label; the mean of the AUCs is printed. The exit status
+is not 0 if a mean over the seeds misses its target.
 """
 
 import argparse
@@ -27,15 +27,15 @@ from e2e_abmilx.main import main
 from e2e_abmilx.synthetic import MASK_DOWNSAMPLE
 from e2e_abmilx.tasks import Prediction
 
-#: Of a mean over seeds: at least this for a class, and for survival.
+#: Least mean over seeds, for classification and for survival.
 TARGETS = {
     "ClassificationTask": {"test/auc": 0.95, "attention AUC": 0.85},
     "SurvivalTask": {"test/c_index": 0.75},
 }
 
 
-def lesion_shares(store: PatchStore, mask_file: Path) -> np.ndarray:
-    """Share of lesion in each fine patch of a slide, shape ``(N,)``."""
+def lesion_fractions(store: PatchStore, mask_file: Path) -> np.ndarray:
+    """Return the fraction of lesion in each fine patch of a slide, shape ``(N,)``."""
     mask = np.asarray(Image.open(mask_file)) > 0
     side = round(store.attributes["footprints"][0] / MASK_DOWNSAMPLE)
     corners = store.coords() // MASK_DOWNSAMPLE
@@ -43,24 +43,24 @@ def lesion_shares(store: PatchStore, mask_file: Path) -> np.ndarray:
 
 
 def attention_auc(predictions: list[Prediction], folder: Path) -> float:
-    """Mean over slides of the AUC with which attention tells lesion patches from the rest."""
+    """Return the mean over slides of the AUC with which attention separates lesion patches from other patches."""
     aucs = []
     for prediction in predictions:
         slide = prediction.case.replace("case", "slide")
         store = PatchStore(folder / f"cache/{slide}.zarr")
-        lesion = torch.from_numpy(lesion_shares(store, folder / f"masks/{slide}.png") >= 0.5)
+        lesion = torch.from_numpy(lesion_fractions(store, folder / f"masks/{slide}.png") >= 0.5)
         if 0 < lesion.sum() < len(lesion):
             aucs.append(float(binary_auroc(prediction.output.attention[0].mean(dim=0), lesion.int())))
     return float(np.mean(aucs))
 
 
 def task_name(settings: dict[str, Any]) -> str:
-    """Class of the model that settings name."""
+    """Return the name of the model's class in the settings."""
     return str(settings["model"]["class_path"]).rpartition(".")[2]
 
 
 def run_seed(config: Path, run: Path, seed: int, changes: list[str]) -> dict[str, float]:
-    """Fit the demo with one seed, as a user would, and measure it."""
+    """Fit the demo with one seed, by the command line, and measure it."""
     started = time.perf_counter()
     seeded = [
         "--seed_everything",
@@ -90,13 +90,13 @@ def run_seed(config: Path, run: Path, seed: int, changes: list[str]) -> dict[str
 
 
 def report() -> int:
-    """Run all seeds, print the table, and return the exit code."""
+    """Run all seeds, print the table and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "configs/demo.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs/demo_quality"))
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    options, changes = parser.parse_known_args()  # the rest changes the config: --model.head.num_heads 2
+    options, changes = parser.parse_known_args()  # other options change the config: --model.head.num_heads 2
     seeds = range(options.first, options.first + options.seeds)
     rows = [run_seed(options.config, options.out / f"seed-{seed}", seed, changes) for seed in seeds]
     print("seed", *rows[0], sep="\t")

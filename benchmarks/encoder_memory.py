@@ -1,10 +1,10 @@
-"""Peak memory of one training step of the encoder: bag × chunk, with recomputing.
+"""Peak memory of a training step of the encoder with gradient checkpointing, by size of bag and chunk.
 
     python benchmarks/encoder_memory.py [--side 64]
 
-Each cell is a process of its own: patches pass a ResNet-18 in chunks, the mean feature is minimised, and what the
-step needed above model and patches is printed in MB. "kept" is one pass of the whole bag that keeps its activations.
-On a GPU the allocator's peak counts, on a CPU the process's (Linux only).
+Each cell has its own process: patches pass through a ResNet-18 in chunks, the mean feature is minimised, and the memory
+of the step in addition to model and patches is printed in MB. "kept" is one pass of the whole bag that keeps all
+activations. On a GPU the peak of the allocator counts, on a CPU the peak of the process (Linux only).
 """
 
 import argparse
@@ -18,26 +18,25 @@ from e2e_abmilx.encoders import ResNetEncoder, encode_in_chunks
 
 BAGS = (128, 256, 512, 1024, 2048)
 CHUNKS = (32, 64, 128, 256, 512)
-MOST_KEPT = 512  # patches of which all activations are kept: more would need 10 GB
+MOST_KEPT = 512  # patches; to keep the activations of more would take 10 GB
 
 
 def memory_mb(field: str) -> float:
-    """A memory field of this process."""
+    """Return a memory field of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def step(bag: int, chunk: int, side: int, answer: "multiprocessing.Queue[float]") -> None:
-    """One step; ``chunk`` 0 keeps the activations of the whole bag."""
+    """Run one step; ``chunk`` 0 keeps the activations of the whole bag."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     encoder = ResNetEncoder("resnet18", pretrained=False).to(device).train()
     patches = torch.randn(bag, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
     for parameter in encoder.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    encode_in_chunks(
-        encoder, patches[:8], 8, checkpoint=True
-    ).mean().backward()  # what the first pass allocates
+    # the first pass allocates memory that does not count
+    encode_in_chunks(encoder, patches[:8], 8, checkpoint=True).mean().backward()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

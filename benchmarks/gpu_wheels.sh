@@ -4,8 +4,8 @@
 #     benchmarks/gpu_wheels.sh
 #
 # For Python 3.12 on x86-64 Linux with torch 2.11, torchvision, timm, lightning, torchmetrics, pandas, scikit-image,
-# matplotlib, h5py, tifffile and pytest. PYTHON names the Python whose pip fetches. One version of each package: two
-# would stop the installation. What they require and the machine has is left out (--no-deps).
+# matplotlib, h5py, tifffile and pytest. PYTHON names the Python whose pip is used. Each package has one version, because
+# two would stop the installation. Requirements that the machine already has are not fetched (--no-deps).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -26,9 +26,9 @@ rm -rf .whl
     --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
     --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -d .whl "${packages[@]}"
 
-ls -lS .whl | awk 'NR > 1 { printf "%11.2f MB  %s\n", $5 / 1e6, $9; sum += $5 } END { printf "%11.2f MB  in all\n", sum / 1e6 }'
+ls -lS .whl | awk 'NR > 1 { printf "%11.2f MB  %s\n", $5 / 1e6, $9; sum += $5 } END { printf "%11.2f MB  in total\n", sum / 1e6 }'
 cat <<'END'
 
-Where the checkout and .whl are:
+To install them, in the folder of the checkout and .whl:
 python3 -m pip install -q --no-index --no-deps --no-compile --target /tmp/site .whl/*.whl && PYTHONPATH=/tmp/site:. python3 benchmarks/gpu.py --out OUT
 END

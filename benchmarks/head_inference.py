@@ -1,11 +1,11 @@
 """Memory and time of every head on one whole slide: a bag of 100,000 patches with 1024 features.
 
-Every head runs in a process of its own, as evaluation calls it: without gradient, with a mask. Its extra memory is the
-peak of the process less what it held just before, features and weights included. Linux only, on a machine with nothing
-else to do; on CUDA, where there is one, too.
+    python benchmarks/head_inference.py
 
-Run ``python benchmarks/head_inference.py``: about ten minutes on two cores, nearly all of them ABMILX's, whose time
-grows with N². The exit status is 1 if a head needs more than allowed.
+Every head runs in its own process, as in evaluation: without gradients, with a mask. Its extra memory is the peak minus
+the memory held just before, which includes features and weights. It needs Linux and an otherwise idle machine, and takes
+about ten minutes on two cores, nearly all of them for ABMILX, whose time grows with N². If there is a CUDA device, the
+heads are measured there too. The exit status is 1 if a head needs more memory than allowed.
 """
 
 import json
@@ -13,9 +13,9 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
+from head_memory import resident_bytes
 
 from e2e_abmilx.heads import (
     ABMIL,
@@ -54,13 +54,8 @@ HEADS: dict[str, type[BagHead]] = {
 GIGABYTE_TARGET = 3.0
 
 
-def resident_bytes() -> int:
-    """Memory that this process holds now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 def measure(name: str, device: str) -> dict[str, float]:
-    """Parameters of a head, seconds of one bag, and the gigabytes that it needed on top of what was there."""
+    """Return the parameters of a head, and the seconds and extra gigabytes for one bag."""
     torch.manual_seed(0)
     head = HEADS[name](FEATURES, OUTPUTS).to(device).eval()
     features = torch.randn(1, PATCHES, FEATURES, device=device)
@@ -75,7 +70,7 @@ def measure(name: str, device: str) -> dict[str, float]:
         output = head.attend(features, mask)
         total = float(output.attention.sum()) / output.attention.shape[1]  # waits for the device
         seconds = time.perf_counter() - start
-    assert abs(total - 1) < 1e-3, f"{name} pays {total} of attention"
+    assert abs(total - 1) < 1e-3, f"the attention of {name} sums to {total}"
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated()
     else:
@@ -85,7 +80,7 @@ def measure(name: str, device: str) -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure all heads, print them, and say which needed too much."""
+    """Measure and print all heads; report those that need too much memory."""
     missed = []
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
@@ -101,7 +96,7 @@ def main() -> int:
             )
             if result["gigabytes"] > GIGABYTE_TARGET:
                 missed.append(f"{name} on {device}")
-    print(f"Missed: {', '.join(missed)}" if missed else "All heads keep to it.")
+    print(f"Missed: {', '.join(missed)}" if missed else "All targets met.")
     return 1 if missed else 0
 
 

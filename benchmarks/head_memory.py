@@ -1,13 +1,14 @@
-"""Memory and time of ABMILX on one large bag, against attention with a one-column value.
+"""Memory and time of ABMILX on one large bag, compared with attention with a one-column value.
 
-The authors' A+ calls ``F.scaled_dot_product_attention`` with A as a value of one column. No fused kernel takes that, so
-PyTorch falls back to one that holds N×N numbers for every head, about 19 GB for the bag below. To spare the machine,
-the two ways to compute U·A are compared on half of the heads, 10 GB; everything else runs the whole head. Every run is
-a process of its own; its extra memory is its peak less what it held just before, inputs and weights included. Of the
-compared rows the fastest of three runs counts. Linux only, on a machine with nothing else to do: the one-column side
-mostly waits for memory, ours for the processor.
+    python benchmarks/head_memory.py
 
-Run ``python benchmarks/head_memory.py``: about two minutes on two cores. The exit status is 1 if a target is missed.
+The authors' A+ calls ``F.scaled_dot_product_attention`` with A as a value with one column. No fused kernel accepts that,
+so PyTorch falls back to a kernel that holds N×N numbers per head, about 19 GB for the bag below. To limit the memory, the
+two ways to compute U·A are compared on half of the heads (10 GB); all other rows run the whole head. Every run has its
+own process; its extra memory is the peak minus the memory held just before, which includes inputs and weights. Of the
+compared rows the fastest of three runs counts. It needs Linux and an otherwise idle machine, because the one-column value
+is limited by memory bandwidth and ours by the processor, and takes about two minutes on two cores. The exit status is 1
+if a target is missed.
 """
 
 import json
@@ -29,13 +30,13 @@ PATCHES = 16_384
 
 
 def abmilx(device: str) -> ABMILX:
-    """The head that is measured, in evaluation mode."""
+    """Build the measured head, in evaluation mode."""
     torch.manual_seed(0)
     return ABMILX(FEATURES, OUTPUTS, hidden_features=HIDDEN, num_heads=HEADS).to(device).eval()
 
 
 def forward(num_patches: int, device: str = "cpu", *, masked: bool = False) -> Callable[[], object]:
-    """Logits of one bag without gradient."""
+    """Return a call that computes the logits of one bag without gradients."""
     head, features = abmilx(device), torch.randn(1, num_patches, FEATURES, device=device)
     mask = torch.arange(num_patches, device=device)[None] < num_patches - 100 if masked else None
 
@@ -47,14 +48,14 @@ def forward(num_patches: int, device: str = "cpu", *, masked: bool = False) -> C
 
 
 def training_step(num_patches: int, device: str = "cpu") -> Callable[[], object]:
-    """Forward and backward, the features' gradient included, as end-to-end training needs."""
+    """Return a call of forward and backward pass, including the gradient of the features, as in end-to-end training."""
     head = abmilx(device)
     features = torch.randn(1, num_patches, FEATURES, device=device, requires_grad=True)
     return lambda: head(features).sum().backward()
 
 
 def refinement(num_patches: int, num_heads: int, *, one_column: bool) -> Callable[[], object]:
-    """U·A alone: as ABMILX computes it, or with A as a value of one column."""
+    """Return a call that computes U·A alone, as ABMILX does or with A as a value with one column."""
     query, key = torch.randn(2, 1, num_heads, num_patches, HIDDEN // HEADS)
     scores = torch.randn(1, num_heads, num_patches)
 
@@ -91,12 +92,12 @@ SPEED_TARGET = 8.0  # times faster than the one-column value
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now."""
+    """Return the memory that this process holds now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def measure_cpu(run: Callable[[], object]) -> dict[str, float]:
-    """Seconds of one run and the megabytes that it needed on top."""
+    """Return the seconds and the extra megabytes of one run."""
     before, start = resident_bytes(), time.perf_counter()
     run()
     seconds = time.perf_counter() - start
@@ -105,7 +106,7 @@ def measure_cpu(run: Callable[[], object]) -> dict[str, float]:
 
 
 def measure_cuda(run: Callable[[], object]) -> dict[str, float]:
-    """The same on the GPU, after one run that loads the kernels."""
+    """Return the same on the GPU, after a run that loads the kernels."""
     run()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -117,7 +118,7 @@ def measure_cuda(run: Callable[[], object]) -> dict[str, float]:
 
 
 def measure_in_own_process(row: str) -> dict[str, float]:
-    """Call this script for one row."""
+    """Run this script in a new process for one row."""
     runs = 3 if row in (ONE_COLUMN, OURS) else 1
     command = [sys.executable, __file__, row]
     outputs = [subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout for _ in range(runs)]
@@ -125,7 +126,7 @@ def measure_in_own_process(row: str) -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure all rows, print them, and say which targets were missed."""
+    """Measure and print all rows; report missed targets."""
     rows = [*CPU_ROWS, *(CUDA_ROWS if torch.cuda.is_available() else [])]
     print(
         f"D={FEATURES}, C={HIDDEN}, H={HEADS}, float32, N={PATCHES:,} unless named, {torch.get_num_threads()} threads"

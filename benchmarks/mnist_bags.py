@@ -1,22 +1,22 @@
-"""MNIST-bags of Ilse et al. 2018 (arXiv:1802.04712): is there a 9 in a bag of about ten digits?
+"""MNIST-bags of Ilse et al. 2018 (arXiv:1802.04712): does a bag of about ten digits contain a 9?
 
     python benchmarks/mnist_bags.py --bags 50 100 200 500 --seeds 5 --heads ABMIL ABMILX
 
-Encoder and head are trained together, from the labels of bags alone, by the library's task and Lightning's trainer.
-The protocol is the paper's: bag sizes are normal with mean 10 and variance 2, rounded; digits are drawn at random; a
-bag is positive where one of them is a 9; the encoder is the paper's LeNet, the optimizer its Adam; the test is 1,000
-bags of images that are in no other bag. The heads have their default sizes.
+Encoder and head are trained together, from the labels of the bags, by the library's task and Lightning's trainer. The
+protocol is that of the paper: bag sizes are normal with mean 10 and variance 2, rounded; digits are drawn at random; a
+bag is positive if one of them is a 9; encoder and optimizer are the paper's LeNet and Adam; the test set has 1,000 bags of
+images that are in no other bag. The heads have their default sizes.
 
-Two settings are not the paper's. A step takes four bags instead of one, which spares a CPU three of four updates.
-The learning rate is 2e-4 instead of 5e-4: at 5e-4 ABMILX needs about twice as many steps before its attention finds
-the 9s. That was seen on training images, as was the number of steps.
+Two settings differ from the paper. A step takes four bags instead of one, so that a CPU makes only a quarter of the
+updates. The learning rate is 2e-4 instead of 5e-4: at 5e-4 ABMILX needs about twice as many steps before its attention
+finds the 9s. Learning rate and number of steps were chosen on training images.
 
-Every run takes as many steps, and is tested once, with the weights of the lowest loss on validation bags: a quarter as
-many as there are training bags, on top of them, of training images that no training bag holds. A seed decides bags,
-first weights and order; the bags of a seed are the same for both heads, and a smaller training set is the beginning of
+Every run has the same number of steps and is tested once, with the weights of the lowest validation loss. There are a
+quarter as many validation bags as training bags, made of other images of MNIST's training set. The seed determines bags,
+initial weights and order; the bags of a seed are the same for both heads, and a smaller training set is the first part of
 a larger one.
 
-Prints test AUC, mean ± standard deviation over seeds. The exit status is 1 if a mean at 200 bags is below 0.96.
+The test AUC is printed as mean ± std over seeds. The exit status is 1 if a mean at 200 bags is below 0.96.
 """
 
 import argparse
@@ -45,7 +45,7 @@ DIGITS = Path(__file__).parents[2] / "shared/data/mnist/mnist_10k_10k.npz"
 POSITIVE_DIGIT = 9
 BAG_SIZE_MEAN, BAG_SIZE_VARIANCE = 10, 2
 TEST_BAGS = 1000
-VALIDATION_SHARE = 0.2  # of the training images
+VAL_FRACTION = 0.2  # of the training images
 
 STEPS, BAGS_PER_STEP = 1200, 4
 LEARNING_RATE, WEIGHT_DECAY = 2e-4, 1e-4
@@ -54,12 +54,12 @@ TARGET_BAGS, TARGET_AUC = 200, 0.96
 
 
 class LeNet(nn.Module):
-    """The paper's encoder of a digit.
+    """The paper's encoder of digits.
 
     Attributes:
         num_features: D.
-        mean: Of MNIST's pixels.
-        std: Likewise.
+        mean: Mean of MNIST's pixels.
+        std: Standard deviation of MNIST's pixels.
     """
 
     num_features = 500
@@ -80,7 +80,7 @@ class LeNet(nn.Module):
         )
 
     def forward(self, digits: Tensor) -> Tensor:
-        """Encode digits ``(M, 3, 28, 28)``, whose three channels are alike, as features ``(M, D)``."""
+        """Encode digits ``(M, 3, 28, 28)``, whose three channels are equal, as features ``(M, D)``."""
         features: Tensor = self.layers(digits[:, :1])
         return features
 
@@ -89,14 +89,14 @@ class DigitBags(Dataset[Bag]):
     """Bags of digits.
 
     Attributes:
-        members: Rows of ``images`` that each bag holds.
+        members: Rows of ``images`` in each bag.
 
     Args:
         images: Digits, uint8, shape ``(n, 28, 28)``.
-        digits: What they show, 0 … 9, shape ``(n,)``.
+        digits: Their labels, 0 … 9, shape ``(n,)``.
         rows: Rows of ``images`` to draw from, with replacement.
         count: Number of bags.
-        rng: Draws one bag after the other.
+        rng: Draws the bags in order.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ def _draw_size(rng: np.random.Generator) -> int:
 
 
 class Splits(NamedTuple):
-    """Bags of three purposes, no image in two of them."""
+    """Training, validation and test bags without common images."""
 
     train: DigitBags
     val: DigitBags
@@ -135,17 +135,17 @@ class Splits(NamedTuple):
 
 
 def make_splits(file: Path, train_bags: int, seed: int) -> Splits:
-    """Draw the bags of a run, each split with a generator of its own.
+    """Draw the bags of a run, each split with its own generator.
 
     Args:
         file: ``.npz`` of ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
         train_bags: Number of training bags.
-        seed: Of every draw.
+        seed: Seed of all draws.
     """
     mnist = np.load(file)
     train, test = (mnist["x_train"], mnist["y_train"]), (mnist["x_test"], mnist["y_test"])
     shuffled = np.random.default_rng([seed, 0]).permutation(len(train[0]))
-    val_rows, train_rows = np.split(shuffled, [int(VALIDATION_SHARE * len(shuffled))])
+    val_rows, train_rows = np.split(shuffled, [int(VAL_FRACTION * len(shuffled))])
     return Splits(
         DigitBags(*train, train_rows, train_bags, np.random.default_rng([seed, 1])),
         DigitBags(*train, val_rows, train_bags // 4, np.random.default_rng([seed, 2])),
@@ -154,14 +154,14 @@ def make_splits(file: Path, train_bags: int, seed: int) -> Splits:
 
 
 def fit_and_test(head: str, splits: Splits, seed: int, folder: Path, *, steps: int = STEPS) -> float:
-    """Train an encoder and a head; return the AUC of the best weights on the test bags.
+    """Train an encoder and a head; return the test AUC of the best weights.
 
     Args:
         head: A name in ``HEADS``.
         splits: The bags.
-        seed: Of weights, order and dropout.
-        folder: For the checkpoint.
-        steps: Of the optimizer.
+        seed: Seed of weights, order and dropout.
+        folder: Folder of the checkpoint.
+        steps: Optimizer steps.
     """
     torch.manual_seed(seed)
     task = ClassificationTask(
@@ -189,18 +189,18 @@ def fit_and_test(head: str, splits: Splits, seed: int, folder: Path, *, steps: i
 
 
 def main() -> int:
-    """Run all seeds of all rows, print the table, judge."""
+    """Run all seeds of all rows, print the table and check the target."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bags", type=int, nargs="+", default=[50, 100, 200, 500], help="training bags")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
-    parser.add_argument("--digits", type=Path, default=DIGITS, help="the .npz of images and their digits")
+    parser.add_argument("--digits", type=Path, default=DIGITS, help="the .npz of images and labels")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    print(f"{'bags':>4}  {'head':8}{'test AUC':16}{'seconds a run':15}each seed", flush=True)
+    print(f"{'bags':>4}  {'head':8}{'test AUC':16}{'seconds per run':17}each seed", flush=True)
     missed = []
     for bags in options.bags:
         for head in options.heads:
@@ -213,7 +213,7 @@ def main() -> int:
             seconds = (time.perf_counter() - started) / options.seeds
             mean, std = np.mean(aucs), np.std(aucs, ddof=1)
             each = "  ".join(f"{auc:.3f}" for auc in aucs)
-            print(f"{bags:4}  {head:8}{f'{mean:.3f} ± {std:.3f}':16}{seconds:<15.0f}{each}", flush=True)
+            print(f"{bags:4}  {head:8}{f'{mean:.3f} ± {std:.3f}':16}{seconds:<17.0f}{each}", flush=True)
             if bags == TARGET_BAGS and mean < TARGET_AUC:
                 missed.append(f"{head} {mean:.3f} < {TARGET_AUC}")
     print("missed: " + "; ".join(missed) if missed else "all targets met")

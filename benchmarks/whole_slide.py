@@ -2,10 +2,11 @@
 
     python benchmarks/whole_slide.py [--patches 40000] [--patch_size 224]
 
-The store is written first, in a process of its own. Then a process loads model and data, notes its memory, predicts,
-and notes the peak; the readers' memory counts too. Beside it stands what the same slide is as one tensor of floats,
-which is how the authors' release evaluates it. The encoder is cheap (a linear map of each patch's mean colours), so
-that what is measured is the streaming. The exit status is 1 if the peak is above 1 GB. Linux only.
+The store is written first, by another process. Then a process loads model and data, records its memory, predicts, and
+records its peak memory, which includes the data loading processes. For comparison the size of the same slide as one
+tensor of floats is printed, which the authors' release needs in evaluation. The encoder is cheap (a linear map of the
+mean colours of each patch), so that mainly the streaming is measured. The exit status is 1 if the peak is above 1 GB. It
+needs Linux.
 """
 
 import argparse
@@ -28,7 +29,7 @@ TARGET_MB = 1000
 
 
 class MeanColours(nn.Module):
-    """Mean colours of 4 × 4 fields, then a linear map."""
+    """An encoder: mean colours of 4 × 4 fields, then a linear map."""
 
     num_features = 256
 
@@ -37,12 +38,12 @@ class MeanColours(nn.Module):
         self.project = nn.Linear(48, self.num_features)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """(M, 3, S, S) → (M, 256)."""
+        """Encode patches ``(M, 3, S, S)`` as features ``(M, 256)``."""
         return self.project(nn.functional.adaptive_avg_pool2d(patches, 4).flatten(1))
 
 
 def write_slide(path: Path, patches: int, side: int) -> None:
-    """Textures of many brightnesses, each encoded once and repeated."""
+    """Write a store of a few hundred random textures, repeated."""
     rng = np.random.default_rng(0)
     variety = rng.integers(0, 256, (500, side // 8, side // 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     columns = 256
@@ -53,21 +54,21 @@ def write_slide(path: Path, patches: int, side: int) -> None:
             writer.write(variety[: len(index)], coords)
 
 
-def own_and_readers() -> float:
-    """Memory of this process and its readers, MB: what they share counts once, mapped library files not at all."""
+def memory_of_processes() -> float:
+    """Return the memory of this process and its children, MB: shared memory counts once, mapped library files never."""
     pids = ["self", *(str(child.pid) for child in multiprocessing.active_children())]
     total = 0
     for pid in pids:
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):  # a reader that has just ended
+        except (FileNotFoundError, ProcessLookupError):  # a child that has just ended
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
     return total / 1024
 
 
-def predict(cache: Path, answer: "multiprocessing.Queue[tuple[float, float, int]]") -> None:
-    """Predict the one slide of a cache."""
+def predict(cache: Path, result: "multiprocessing.Queue[tuple[float, float, int]]") -> None:
+    """Predict the only slide of a cache; return extra memory, seconds and number of patches through the queue."""
     torch.manual_seed(0)
     head = lambda width, outputs: ABMILX(width, outputs, hidden_features=256, num_heads=8)
     task = ClassificationTask(MeanColours(), head, 2)
@@ -79,12 +80,12 @@ def predict(cache: Path, answer: "multiprocessing.Queue[tuple[float, float, int]
         enable_progress_bar=False,
         precision="32-true",
     )
-    before, peak, done = own_and_readers(), 0.0, threading.Event()
+    before, peak, done = memory_of_processes(), 0.0, threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.2):
-            peak = max(peak, own_and_readers())
+            peak = max(peak, memory_of_processes())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -93,11 +94,11 @@ def predict(cache: Path, answer: "multiprocessing.Queue[tuple[float, float, int]
     seconds = time.perf_counter() - started
     done.set()
     watcher.join()
-    answer.put((peak - before, seconds, predictions[0].output.attention.shape[-1]))
+    result.put((peak - before, seconds, predictions[0].output.attention.shape[-1]))
 
 
 def main() -> int:
-    """Write, predict, print, judge."""
+    """Write the store, predict it, print the result and check the target."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--patches", type=int, default=40_000)
     parser.add_argument("--patch_size", type=int, default=224)
@@ -108,10 +109,10 @@ def main() -> int:
         writer = context.Process(target=write_slide, args=(path, arguments.patches, arguments.patch_size))
         writer.start()
         writer.join()
-        answer = context.Queue()
-        reader = context.Process(target=predict, args=(Path(folder), answer))
+        result = context.Queue()
+        reader = context.Process(target=predict, args=(Path(folder), result))
         reader.start()
-        peak, seconds, seen = answer.get()
+        peak, seconds, seen = result.get()
         reader.join()
     assert seen == arguments.patches
     floats = arguments.patches * 3 * arguments.patch_size**2 * 4 / 1e6

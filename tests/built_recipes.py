@@ -1,4 +1,4 @@
-"""Recipes of ``configs/`` as the command line builds them."""
+"""The recipes in ``configs/``, built by the command line: a helper of their tests."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 class Recipe(NamedTuple):
-    """A config, and what the command line makes of it."""
+    """A config and the objects that the command line builds from it."""
 
     config: Any
     task: BagTask
@@ -32,12 +32,12 @@ class Recipe(NamedTuple):
         return self.task.optimizer(self.task.parameters())
 
     def callbacks(self) -> dict[str, Any]:
-        """Names and arguments of the callbacks of the config."""
+        """Return names and arguments of the config's callbacks."""
         found = self.config.trainer.callbacks or []
         return {one.class_path.rpartition(".")[2]: one.init_args.as_dict() for one in found}
 
     def rates_at_epochs(self, steps: int, epochs: int) -> list[float]:
-        """Learning rates at the start of epochs of so many steps."""
+        """Return the learning rate at the start of each epoch, for a number of steps per epoch."""
         optimizer = self.optimizer()
         assert self.task.schedule is not None
         schedule = self.task.schedule(optimizer, steps * epochs)
@@ -51,7 +51,7 @@ class Recipe(NamedTuple):
 
 
 def build_recipe(name: str, run: Path, **options: object) -> Recipe:
-    """Build a recipe on the CPU, with options of the command line for what it leaves open."""
+    """Build a recipe on the CPU, with more options of the command line."""
     given = {"trainer.accelerator": "cpu", "trainer.default_root_dir": run, **options}
     cli = BagCLI(
         BagTask,
@@ -70,7 +70,7 @@ def build_recipe(name: str, run: Path, **options: object) -> Recipe:
 
 
 def read_rates(shared: Path, name: str) -> list[float]:
-    """The authors' learning rates at the start of each epoch of a recipe, by their name of it."""
+    """Return the authors' learning rates at the start of each epoch of a recipe, which has the authors' name."""
     file = shared / "reference/schedule_reference.json"
     rates: list[float] = json.loads(file.read_text())["schedules"][name]["per_epoch"]
     return rates

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures for all tests."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ settings.load_profile("busy machines")
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real slides and parity data beside the checkout; tests that need it skip without it."""
+    """The folder of real slides and reference data next to the checkout; without it, tests that need it are skipped."""
     folder = Path(__file__).parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("the reference material (../shared) is not here")
@@ -31,6 +31,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stores(cohort: Path) -> Path:
-    """The folder of those slides' patch stores: 64 px patches at 0.5 and 1.0 µm/px."""
+    """The folder of the patch stores of ``cohort``: 64 px patches at 0.5 and 1.0 µm/px."""
     cache_slides(cohort / "slides", cohort / "stores", mpp=(0.5, 1.0), patch_size=64, workers=1)
     return cohort / "stores"

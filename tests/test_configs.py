@@ -1,4 +1,4 @@
-"""Every shipped config is one that the command line accepts, and the demo's runs."""
+"""The command line accepts every config of ``configs/``, and the demo's config runs."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_config_parses(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_accepts_a_config(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     needed = ["--data.cache", "caches/none"] if "SlideDataModule" in config.read_text() else []
     if "SyntheticDataModule" in config.read_text():
         needed = []
@@ -20,10 +20,10 @@ def test_config_parses(config: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert stopped.value.code in (None, 0)
     shown = yaml.safe_load(capsys.readouterr().out)
     lr = shown["model"]["init_args"]["optimizer"]["init_args"]["lr"]
-    assert isinstance(lr, float)  # 8e-5 would be a string in YAML 1.1
+    assert isinstance(lr, float)  # YAML 1.1 would read 8e-5 as a string
 
 
-def test_demo_runs_for_a_step(tmp_path: Path) -> None:
+def test_the_demo_runs_for_one_step(tmp_path: Path) -> None:
     small = {
         "--data.folder": tmp_path / "demo",
         "--data.num_slides": 24,

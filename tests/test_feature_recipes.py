@@ -1,4 +1,4 @@
-"""The authors' three recipes on extracted features are what ``configs/`` says, number by number."""
+"""The feature recipes in ``configs/`` have the values of the authors' three recipes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from e2e_abmilx.encoders import Precomputed
 from e2e_abmilx.main import main
 
 RECIPES = ("features_panda", "features_subtyping", "features_survival")
-#: Their names in the authors' release, and so in the reference values.
+#: Names of the recipes in the authors' release and in the reference values.
 AUTHORS = ("fm_panda", "fm_subtyping", "fm_survival")
 
 
@@ -23,7 +23,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recipe]:
     return {name: build_recipe(name, tmp_path_factory.mktemp(name)) for name in RECIPES}
 
 
-_PATIENT = {
+_EARLY_STOPPING = {
     "DeferredEarlyStopping": {
         "monitor": "val/balanced_accuracy",
         "mode": "max",
@@ -32,17 +32,19 @@ _PATIENT = {
     }
 }
 
-#: By the authors' names, how a recipe has it and what the three should have.
+#: By the authors' option: how to get the value from a recipe, and the expected values of the three recipes.
 VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "num_epoch": (lambda r: r.trainer.max_epochs, (200, 75, 30)),
-    # theirs: the last epoch, from 0, that a run cannot stop after
+    # the authors' value: runs stop after this epoch, counted from 0, at the earliest
     "max_epoch": (lambda r: r.trainer.min_epochs and r.trainer.min_epochs - 2, (100, None, None)),
     "patient, mm": (
         lambda r: {
-            name: {key: value for key, value in how.items() if key in _PATIENT["DeferredEarlyStopping"]}
+            name: {
+                key: value for key, value in how.items() if key in _EARLY_STOPPING["DeferredEarlyStopping"]
+            }
             for name, how in r.callbacks().items()
         },
-        (_PATIENT, {}, {}),
+        (_EARLY_STOPPING, {}, {}),
     ),
     "opt": (lambda r: type(r.optimizer()).__name__, ("AdamW",) * 3),
     "lr": (lambda r: r.optimizer().defaults["lr"], (1e-4,) * 3),
@@ -60,8 +62,8 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "mil_bias": (lambda r: r.head.project.bias is not None, (True,) * 3),
     "ffn": (lambda r: r.head.ffn is not None, (False,) * 3),
     "abx_attn_bias": (lambda r: r.head.score[0].bias is not None, (False,) * 3),
-    "A+, which theirs leaves off": (lambda r: r.head.attention_plus is not None, (True,) * 3),
-    # the authors' default head has 801 028, of which 65 are biases of the score; 513 an output
+    "A+, which the authors leave off": (lambda r: r.head.attention_plus is not None, (True,) * 3),
+    # the authors' default head has 801,028 parameters, of which 65 are biases of the score, and 513 per output
     "head parameters": (
         lambda r: sum(parameter.numel() for parameter in r.head.parameters()),
         tuple(801_028 - 65 + 513 * (outputs - 2) for outputs in (6, 2, 4)),
@@ -92,13 +94,13 @@ def test_values(recipes: dict[str, Recipe], key: str) -> None:
     )
 
 
-def test_checkpoints_are_chosen_by_what_is_measured(recipes: dict[str, Recipe]) -> None:
+def test_checkpoints_are_chosen_by_a_metric_of_the_task(recipes: dict[str, Recipe]) -> None:
     for recipe in recipes.values():
         assert recipe.config.checkpoint.monitor in {*recipe.task.val_metrics.keys()}
 
 
 @pytest.mark.parametrize(("name", "cases"), list(zip(RECIPES, (7143, 656, 671), strict=True)))
-def test_rates_at_the_start_of_epochs(
+def test_learning_rates_at_the_start_of_each_epoch(
     shared: Path, recipes: dict[str, Recipe], name: str, cases: int
 ) -> None:
     theirs = read_rates(shared, AUTHORS[RECIPES.index(name)])
@@ -124,7 +126,7 @@ def test_the_authors_tables(
     select_on_test: bool,
     sizes: tuple[int, int, int],
 ) -> None:
-    """Every slide of the table has the same small file here."""
+    """Every slide of the table is a link to the same small file."""
     recipe = recipes[name]
     torch.save(torch.zeros(2, 1024), tmp_path / "one.pt")
     features = tmp_path / "features"
@@ -155,7 +157,7 @@ def test_the_authors_tables(
     ],
 )
 def test_a_recipe_trains(cohort: Path, tmp_path: Path, name: str, own: list[str]) -> None:
-    """On features of noise, a few patches a slide, with all its callbacks."""
+    """A recipe with all its callbacks, on noise as features and a few patches per slide."""
     torch.manual_seed(0)
     (tmp_path / "features").mkdir()
     for case in read_cohort(cohort / "labels.csv", columns={"label": "lesion"}):

@@ -1,4 +1,4 @@
-"""The GPU benchmark: no section spoils another, nothing measured is lost, the tables read well, and all of it runs."""
+"""The GPU benchmark: sections are independent, results are kept, tables are readable, and all sections run."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPT = BENCHMARKS / "gpu.py"
-#: Numbers of things, and ratios; every other column of numbers ends with its unit.
+#: Columns of counts and ratios; the names of all other columns of numbers end with a unit.
 COUNTS = {"readers", "patches", "N", "loop / bare", "times faster"}
 UNITS = ("patches/s", " s", " GB", " %", "ms")
 
@@ -27,7 +27,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run_sections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run sections given as the bodies of their function ``run(settings, rows)``; returns the verdict and the folder."""
+    """Run sections, given as bodies of ``run(settings, rows)``; returns whether all succeeded, and the folder."""
     from gpu_sections import Section
     from gpu_sections.runner import Runner
 
@@ -50,14 +50,14 @@ def ends(out: Path) -> list[str]:
     return [line["end"]["outcome"] for line in lines if "end" in line]
 
 
-def test_sections_that_run_are_done(run_sections) -> None:
+def test_sections_that_succeed_are_done(run_sections) -> None:
     good, out = run_sections("rows.add({'patches/s': 12345})", "rows.note('Nothing to do.')")
     assert good
     assert ends(out) == ["done", "done"]
     assert "12,345" in (out / "gpu.txt").read_text()
 
 
-def test_one_that_raises_stops_no_other(run_sections) -> None:
+def test_a_section_that_raises_does_not_stop_the_others(run_sections) -> None:
     body = "rows.add({'patches/s': 1})\nraise ValueError('no such patch')"
     good, out = run_sections(body, "rows.add({'patches/s': 2})")
     assert not good
@@ -68,7 +68,7 @@ def test_one_that_raises_stops_no_other(run_sections) -> None:
     assert "raise ValueError" in table
 
 
-def test_a_row_that_raises_stops_no_other_row(run_sections) -> None:
+def test_a_row_that_raises_does_not_stop_the_others(run_sections) -> None:
     body = """
         for number in (1, 0, 2):
             with rows.guard(f"row {number}"):
@@ -83,7 +83,9 @@ def test_a_row_that_raises_stops_no_other_row(run_sections) -> None:
     assert "FAILED: row 0: ZeroDivisionError" in table
 
 
-def test_one_that_hangs_is_killed_with_its_children_and_keeps_its_rows(run_sections, tmp_path: Path) -> None:
+def test_a_section_that_hangs_is_killed_with_its_children_and_keeps_its_rows(
+    run_sections, tmp_path: Path
+) -> None:
     body = """
         import pathlib, subprocess, time
         child = subprocess.Popen(["sleep", "600"])
@@ -104,7 +106,7 @@ def test_one_that_hangs_is_killed_with_its_children_and_keeps_its_rows(run_secti
     assert not _runs(pid)
 
 
-def test_one_that_crashes_is_named_with_what_it_printed_last(run_sections) -> None:
+def test_a_crash_is_reported_with_the_last_output(run_sections) -> None:
     body = """
         import os, signal
         rows.add({"patches/s": 77})
@@ -120,13 +122,13 @@ def test_one_that_crashes_is_named_with_what_it_printed_last(run_sections) -> No
     assert "77" in table
 
 
-def test_nothing_is_begun_when_the_time_is_over(run_sections) -> None:
+def test_no_section_starts_without_time_left(run_sections) -> None:
     good, out = run_sections("rows.note('here')", minutes=0.01)
     assert not good
-    assert ends(out) == ["not begun: no time was left"]
+    assert ends(out) == ["not started: no time was left"]
 
 
-def test_a_folder_of_its_own_is_removed_after_a_section(run_sections) -> None:
+def test_the_scratch_folder_is_removed_after_a_section(run_sections) -> None:
     body = """
         import tempfile
         (settings.scratch / "store").mkdir()
@@ -141,11 +143,11 @@ def test_a_folder_of_its_own_is_removed_after_a_section(run_sections) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("after_s", [0, 1])
-def test_stopped_from_outside_its_section_ends_too(
+def test_the_section_ends_when_the_runner_is_stopped(
     tmp_path: Path, how: signal.Signals, after_s: float
 ) -> None:
     if signal.getsignal(how) is signal.SIG_IGN:
-        pytest.skip(f"{how.name} is ignored here, and so by whatever is started here")
+        pytest.skip(f"{how.name} is ignored here, and so by all child processes")
     command = [
         sys.executable,
         str(SCRIPT),
@@ -171,7 +173,7 @@ def test_stopped_from_outside_its_section_ends_too(
     assert not _runs(int(started[0]))
 
 
-def test_half_a_line_is_passed_over(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_ignored(tmp_path: Path) -> None:
     from gpu_sections.rows import Rows, read_lines
 
     file = tmp_path / "gpu.jsonl"
@@ -181,7 +183,7 @@ def test_half_a_line_is_passed_over(tmp_path: Path) -> None:
     assert read_lines(file) == [{"section": "heads", "row": {"N": 4000}}]
 
 
-def test_targets_are_judged(tmp_path: Path) -> None:
+def test_targets_are_met_or_missed(tmp_path: Path) -> None:
     from gpu_sections.rows import Rows, read_lines
     from gpu_sections.table import show_section
 
@@ -198,7 +200,7 @@ def test_targets_are_judged(tmp_path: Path) -> None:
     assert "memory of another 0.40 (≤ 0.33): MISSED" in text
 
 
-def test_columns_are_aligned_and_say_where_nothing_is_known() -> None:
+def test_columns_are_aligned_and_unknown_values_are_dashes() -> None:
     from gpu_sections.table import show_rows
 
     table = show_rows(
@@ -223,12 +225,12 @@ def test_the_script_refuses_a_machine_without_cuda(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_part_of_it_runs(tmp_path: Path) -> None:
+def test_two_sections_run(tmp_path: Path) -> None:
     _rehearse(tmp_path, "environment", "heads")
 
 
 @pytest.mark.slow
-def test_all_of_it_runs(tmp_path: Path) -> None:
+def test_all_sections_run(tmp_path: Path) -> None:
     from gpu_sections import SECTIONS
 
     started = time.monotonic()
@@ -241,13 +243,13 @@ def test_all_of_it_runs(tmp_path: Path) -> None:
     assert encoders == {"resnet18", "resnet50"}
 
 
-def test_all_but_the_last_section_have_their_time() -> None:
+def test_all_sections_but_the_last_fit_into_nine_minutes() -> None:
     from gpu_sections import SECTIONS
 
     assert sum(section.limit_s for section in SECTIONS[:-1]) <= 9 * 60
 
 
-def test_wheels_are_pinned_once_each() -> None:
+def test_each_wheel_is_pinned_once() -> None:
     script = (BENCHMARKS / "gpu_wheels.sh").read_text()
     packages = re.search(r"packages=\(\n(.*?)\n\)", script, re.DOTALL)
     assert packages
@@ -258,7 +260,7 @@ def test_wheels_are_pinned_once_each() -> None:
 
 
 def _rehearse(out: Path, *sections: str) -> list[dict[str, Any]]:
-    """Run sections in tiny sizes and look at what they leave; returns the lines."""
+    """Run sections with tiny sizes, check their files, and return the lines."""
     done = _run_script("--device", "cpu", "--tiny", "--out", str(out), "--only", *sections)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in (out / "gpu.jsonl").read_text().splitlines()]
@@ -285,7 +287,7 @@ def _run_script(*arguments: str, **environment: str) -> subprocess.CompletedProc
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not asked for does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:

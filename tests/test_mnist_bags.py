@@ -1,4 +1,4 @@
-"""The MNIST-bags benchmark draws its bags as its paper says, and a short run of it learns."""
+"""The MNIST-bags benchmark draws bags as in its paper, and a short run learns."""
 
 import importlib.util
 from pathlib import Path
@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks/mnist_bags.py"
 
 @pytest.fixture(scope="module")
 def mnist_bags() -> ModuleType:
-    """The script, imported."""
+    """The imported script."""
     spec = importlib.util.spec_from_file_location(SCRIPT.stem, SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -26,7 +26,7 @@ def mnist_bags() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def digits(shared: Path) -> Path:
-    """The images, which are not part of the project."""
+    """The file of the digits, which is not part of the project."""
     file = shared / "data/mnist/mnist_10k_10k.npz"
     if not file.is_file():
         pytest.skip("the digits (../shared/data/mnist) are not here")
@@ -40,7 +40,7 @@ def test_sizes_have_the_mean_and_variance_of_the_paper(mnist_bags: ModuleType, d
     assert sizes.min() >= 1
 
 
-def test_a_bag_is_positive_if_it_holds_a_nine(mnist_bags: ModuleType, digits: Path) -> None:
+def test_a_bag_is_positive_if_it_has_a_nine(mnist_bags: ModuleType, digits: Path) -> None:
     mnist = dict(np.load(digits))
     splits = mnist_bags.make_splits(digits, 100, seed=0)
     for bags, part in zip(splits, ("train", "train", "test"), strict=True):
@@ -64,7 +64,7 @@ def test_no_image_is_in_two_splits(mnist_bags: ModuleType, digits: Path) -> None
     assert not val & test
 
 
-def test_a_seed_decides_the_bags(mnist_bags: ModuleType, digits: Path) -> None:
+def test_the_seed_determines_the_bags(mnist_bags: ModuleType, digits: Path) -> None:
     def rows(train_bags: int, seed: int) -> list[list[list[int]]]:
         splits = mnist_bags.make_splits(digits, train_bags, seed)
         return [[rows.tolist() for rows in bags.members] for bags in splits]
@@ -72,11 +72,11 @@ def test_a_seed_decides_the_bags(mnist_bags: ModuleType, digits: Path) -> None:
     small, again, large, other = rows(40, 0), rows(40, 0), rows(80, 0), rows(40, 1)
     assert small == again
     assert all(one != another for one, another in zip(small, other, strict=True))
-    assert large[0][:40] == small[0], "a smaller training set is the beginning of a larger one"
-    assert large[2] == small[2], "the test is the same for every size"
+    assert large[0][:40] == small[0], "a smaller training set is the first part of a larger one"
+    assert large[2] == small[2], "the test bags do not depend on the size of the training set"
 
 
-def test_the_encoder_sees_grey_digits(mnist_bags: ModuleType, digits: Path) -> None:
+def test_the_encoder_gets_grey_digits(mnist_bags: ModuleType, digits: Path) -> None:
     bags = mnist_bags.make_splits(digits, 3, seed=0).train
     batch = collate([bags[index] for index in range(3)])
     assert batch.patches.shape[2:] == (3, 28, 28)
@@ -88,7 +88,7 @@ def test_the_encoder_sees_grey_digits(mnist_bags: ModuleType, digits: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["ABMIL", "ABMILX"])
-def test_a_hundred_bags_are_learnt_from(
+def test_training_on_a_hundred_bags_learns(
     mnist_bags: ModuleType, digits: Path, tmp_path: Path, head: str
 ) -> None:
     splits = mnist_bags.make_splits(digits, 100, seed=0)

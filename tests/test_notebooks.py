@@ -1,4 +1,4 @@
-"""The notebooks are valid, carry no outputs, say before each cell what it is for, and run."""
+"""The notebooks are valid, have no outputs, introduce each code cell, and run."""
 
 import itertools
 import json
@@ -20,14 +20,14 @@ def test_there_are_five() -> None:
 
 
 @each_notebook
-def test_valid(path: Path) -> None:
+def test_is_valid(path: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed (pip install .[notebooks])")
     nbformat.validate(nbformat.read(path, as_version=nbformat.NO_CONVERT))
 
 
 @each_notebook
-def test_kept_without_outputs(path: Path) -> None:
-    """They would go stale and make every change of a notebook unreadable; CI draws them anew."""
+def test_has_no_outputs(path: Path) -> None:
+    """Outputs become outdated and make changes of a notebook unreadable; CI makes them again."""
     code = [cell for cell in read_cells(path) if cell["cell_type"] == "code"]
     assert [cell["id"] for cell in code if cell["outputs"] or cell["execution_count"]] == []
 
@@ -44,6 +44,6 @@ def test_runs(path: Path, tmp_path: Path) -> None:
     reason = "nbclient is not installed (pip install .[notebooks])"
     nbformat, nbclient = (pytest.importorskip(name, reason=reason) for name in ("nbformat", "nbclient"))
     notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(tmp_path)}}  # the working folder
-    nbclient.NotebookClient(notebook, timeout=120, resources=resources).execute()  # seconds a cell
-    assert list(tmp_path.iterdir()) == [], "a notebook writes to its temporary folder only"
+    resources = {"metadata": {"path": str(tmp_path)}}  # working folder
+    nbclient.NotebookClient(notebook, timeout=120, resources=resources).execute()  # seconds per cell
+    assert list(tmp_path.iterdir()) == [], "a notebook writes only to its temporary folder"

@@ -1,4 +1,4 @@
-"""The authors' five end-to-end recipes are what ``configs/`` says, number by number."""
+"""The end-to-end recipes in ``configs/`` have the values of the authors' five recipes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +18,13 @@ from e2e_abmilx.main import main
 from e2e_abmilx.store import write_store
 
 RECIPES = ("panda_r18", "panda_r50", "brca_subtyping_r18", "brca_subtyping_r50", "brca_survival_r18")
-#: Their names in the authors' release, and so in the reference values.
+#: Names of the recipes in the authors' release and in the reference values.
 AUTHORS = ("r18_panda", "r50_panda", "r18_brca_subtyping", "r50_brca_subtyping", "r18_brca_survival")
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the stores of a large slide and of one with fewer patches than any bag."""
+    """A folder with the stores of a large slide and of a slide with fewer patches than any bag."""
     folder = tmp_path_factory.mktemp("cache")
     for name, fine, coarse in (("large", 900, 200), ("small", 20, 5)):
         blank = {0.5 * 2**k: (np.zeros((n, 16, 16, 3), np.uint8), None) for k, n in enumerate((fine, coarse))}
@@ -52,7 +52,7 @@ def _size(module: nn.Module) -> int:
 
 
 def _max_epoch(recipe: Recipe) -> int | None:
-    """Theirs: the last epoch, from 0, that a run cannot stop after; None where it cannot stop at all."""
+    """Return the authors' value: runs stop after this epoch, counted from 0, at the earliest; None if they never do."""
     return None if recipe.trainer.min_epochs is None else recipe.trainer.min_epochs - 2
 
 
@@ -66,7 +66,7 @@ def _transform(recipe: Recipe) -> tuple[bool, float]:
 
 _STRONG, _WEAK, _WEAK_STRONG = (True, 0), (False, 0), (False, 100)
 
-#: By the authors' names, how a recipe has it and what the five should have.
+#: By the authors' option: how to get the value from a recipe, and the expected values of the five recipes.
 VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "encoder": (
         lambda r: r.config.model.init_args.encoder.init_args.name,
@@ -113,7 +113,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "ffn": (lambda r: r.head.ffn is not None, (True, True, False, False, False)),
     "abx_attn_plus": (lambda r: r.head.attention_plus is not None, (True,) * 5),
     "abx_attn_bias": (lambda r: r.head.score[0].bias is not None, (False, False, False, False, True)),
-    "α at first": (lambda r: r.config.model.init_args.head.init_args.alpha_init, ("normal",) * 5),
+    "initial α": (lambda r: r.config.model.init_args.head.init_args.alpha_init, ("normal",) * 5),
     "n_classes": (lambda r: r.task.num_outputs, (6, 6, 2, 2, 4)),
     "loss": (
         lambda r: (type(r.task.loss).__name__, getattr(r.task.loss, "alpha", None)),
@@ -142,13 +142,12 @@ def test_values(recipes: dict[str, Recipe], key: str) -> None:
     assert found == dict(zip(RECIPES, expected, strict=True))
 
 
-def test_stopping_watches_what_the_checkpoint_is_chosen_by(recipes: dict[str, Recipe]) -> None:
+def test_early_stopping_and_checkpoint_have_the_same_metric(recipes: dict[str, Recipe]) -> None:
     for name, recipe in recipes.items():
         stopping, checkpoint = recipe.callbacks().get("DeferredEarlyStopping"), recipe.config.checkpoint
         if stopping is not None:
             assert (stopping["monitor"], stopping["mode"]) == (checkpoint.monitor, checkpoint.mode), name
-        known = {*recipe.task.val_metrics.keys()}
-        assert checkpoint.monitor in known
+        assert checkpoint.monitor in {*recipe.task.val_metrics.keys()}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +155,9 @@ def test_stopping_watches_what_the_checkpoint_is_chosen_by(recipes: dict[str, Re
     list(zip(RECIPES, (32, 32, 128, 42, 76), (96, 96, 384, 86, 692), strict=True)),
 )
 @pytest.mark.parametrize("slide", ["large", "small"])
-def test_draws(recipes: dict[str, Recipe], name: str, slide: str, coarse: int, fine: int) -> None:
+def test_training_bags_have_the_right_numbers_of_patches(
+    recipes: dict[str, Recipe], name: str, slide: str, coarse: int, fine: int
+) -> None:
     data = recipes[name].data
     data.cases["train"], data.targets["train"] = [Case(slide, (slide,))], [Target(0)]
     bag = data.random_bags("train")[Draw(0, 0)]
@@ -164,7 +165,7 @@ def test_draws(recipes: dict[str, Recipe], name: str, slide: str, coarse: int, f
     assert bag.mask.all()
 
 
-#: Recipe, the authors' training cases or the rows of their repeating table, and steps an epoch on two GPUs.
+#: Recipe, training cases (or rows, in the authors' table with repeated rows), and steps per epoch on two GPUs.
 EPOCHS = [
     ("panda_r18", 7143, 446),
     ("panda_r50", 7143, 892),
@@ -177,7 +178,7 @@ EPOCHS = [
 
 
 @pytest.mark.parametrize(("name", "cases", "steps"), EPOCHS)
-def test_steps_an_epoch(recipes: dict[str, Recipe], name: str, cases: int, steps: int) -> None:
+def test_steps_per_epoch(recipes: dict[str, Recipe], name: str, cases: int, steps: int) -> None:
     data = recipes[name].data
     data.trainer = recipes[name].trainer
     data.cases["train"] = [Case(str(number), ("large",)) for number in range(cases)]
@@ -186,7 +187,7 @@ def test_steps_an_epoch(recipes: dict[str, Recipe], name: str, cases: int, steps
 
 
 @pytest.mark.parametrize(("name", "cases", "steps"), EPOCHS)
-def test_rates_at_the_start_of_epochs(
+def test_learning_rates_at_the_start_of_each_epoch(
     shared: Path, recipes: dict[str, Recipe], name: str, cases: int, steps: int
 ) -> None:
     theirs = read_rates(shared, AUTHORS[RECIPES.index(name)])
@@ -215,7 +216,7 @@ def test_the_authors_tables(
     sizes: tuple[int, int, int],
     steps: int,
 ) -> None:
-    """Every slide of the table is the same small one here."""
+    """Every slide of the table is a link to the same small store."""
     recipe = recipes[name]
     labels = shared / f"data/labels/authors/{table}.csv"
     for case in read_cohort(labels):
@@ -240,7 +241,7 @@ def test_the_authors_tables(
     ],
 )
 def test_a_recipe_trains(cohort: Path, stores: Path, tmp_path: Path, name: str, own: list[str]) -> None:
-    """Small enough for a CPU, with all its callbacks."""
+    """A recipe with all its callbacks, reduced to a size for a CPU."""
     small = {
         "model.encoder.pretrained": "false",
         "model.augment.size": 32,

@@ -1,4 +1,4 @@
-"""The whole project passes the linter and the package the type checker."""
+"""The project passes the linter and the formatter, and the package passes the type checker."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""One section, in a process of its own: ``python -m gpu_sections.child``, called by the runner."""
+"""The process of one section: ``python -m gpu_sections.child``, started by the runner."""
 
 import argparse
 import ctypes
@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def main() -> None:
-    """Run the section; what it raises is written down. The status is 0 even then: the lines tell."""
+    """Run the section; an exception is recorded as a failure and leaves the exit status 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("module")
     parser.add_argument("--name", required=True)
@@ -35,11 +35,11 @@ def main() -> None:
         section.run(Settings(arguments.device, arguments.tiny, arguments.scratch, ends), rows)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # readers that hang at exit would take the time of the next section
+    os._exit(0)  # a hanging data loading process would take the time of the next section
 
 
 def _end_with(parent: int) -> None:
-    """Let Linux kill this process when the runner is gone, however it went: a GPU is not to be kept busy unwatched."""
+    """Let Linux kill this process when the runner ends, even if it is killed: the GPU must not stay busy unattended."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)

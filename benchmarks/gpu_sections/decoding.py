@@ -1,4 +1,4 @@
-"""JPEG decoding by CPU workers and by the device: how fast, how alike, and whether the device waits for readers."""
+"""JPEG decoding by CPU workers and by the device: speed, equality, and the safety of queued reads."""
 
 import gc
 import itertools
@@ -14,21 +14,21 @@ from e2e_abmilx.store.codec import JPEG_QUALITY, encode_patch
 from gpu_sections.loop import fit
 from gpu_sections.measure import prepare, seconds, synchronize
 from gpu_sections.model import BATCHES, TINY_BATCHES, Batch, make_task
-from gpu_sections.queued_reads import count_spoilt, decoders
+from gpu_sections.queued_reads import count_overwritten, decoders
 from gpu_sections.rows import Rows
 from gpu_sections.settings import Settings
 from gpu_sections.stores import textures, write_cohort
 
 
 class Sizes(NamedTuple):
-    """How much is read.
+    """The sizes of the measurements.
 
     Attributes:
-        batch: A training batch; the loader alone reads one bag of it at a time.
-        workers: Readers.
-        rounds: Bags of each reader, after those that it has ready.
-        steps: Of training.
-        repeats: Of decoding alone, and of the search for spoilt reads.
+        batch: Sizes of a training batch; without training the loader reads one bag at a time.
+        workers: Numbers of data loading processes.
+        rounds: Bags per process, after the bags that are ready at the start.
+        steps: Steps of training.
+        repeats: Repetitions of decoding alone, and of the search for overwritten reads.
     """
 
     batch: Batch
@@ -42,7 +42,7 @@ FULL, TINY = Sizes(BATCHES[0], (4, 8, 16), 12, 30, 30), Sizes(TINY_BATCHES[0], (
 
 
 def run(settings: Settings, rows: Rows) -> None:
-    """Reading and decoding without training, then training with few readers, then the search for spoilt reads."""
+    """Measure reading and decoding, then training with few readers; then search for overwritten reads."""
     decoding = _Decoding(settings, rows, TINY if settings.tiny else FULL)
     decoding.describe()
     for workers in decoding.sizes.workers:
@@ -62,7 +62,7 @@ def run(settings: Settings, rows: Rows) -> None:
 
 
 class _Decoding:
-    """The measurements, on one cohort."""
+    """The measurements on one cohort."""
 
     def __init__(self, settings: Settings, rows: Rows, sizes: Sizes) -> None:
         self.settings, self.rows, self.sizes = settings, rows, sizes
@@ -81,27 +81,28 @@ class _Decoding:
         self.streams = Jpegs.of(list(itertools.islice(itertools.cycle(jpegs), batch.patches)))
 
     def describe(self) -> None:
-        """Say what is decoded."""
+        """Describe the streams."""
         kilobytes = len(self.streams.data) / len(self.streams.sizes) / 1000
         side = self.sizes.batch.stored
         self.rows.note(
-            f"Streams are of {side} px and {kilobytes:.1f} kB on average; a bag counts when its pixels are on the device."
+            f"Streams have {side} px and {kilobytes:.1f} kB on average; a bag is counted when its pixels are on the"
+            " device."
         )
 
     def device_decodes(self) -> bool:
-        """Whether there is anything to compare with; if not, say why."""
+        """Report whether the device can decode; if it cannot, add a note with the reason."""
         if self.settings.device != "cuda":
-            self.rows.note("No CUDA device: in its place the main process decodes, and no reads are queued.")
+            self.rows.note("No CUDA device: the main process decodes instead, and no reads are queued.")
             return True
         try:
             import_decoders()
         except InputError as error:
-            self.rows.note(f"Left out: {error}")
+            self.rows.note(f"Skipped: {error}")
             return False
         return True
 
     def read(self, workers: int, *, on_device: bool) -> None:
-        """The loader without training, in its steady state."""
+        """Measure the loader without training, in its steady state."""
         data = SlideDataModule(
             self.labels.parent,
             self.labels,
@@ -122,17 +123,17 @@ class _Decoding:
         rate = count * self.sizes.batch.patches / (time.perf_counter() - started)
         self._add(self.decoder if on_device else "readers", loader.num_workers, "reading alone", rate)
         del bags, loader
-        gc.collect()  # ends the readers
+        gc.collect()  # ends the data loading processes
 
     def decode(self) -> None:
-        """Decoding streams that lie in memory."""
+        """Measure the decoding of streams in memory."""
         each = seconds(
             lambda: self.streams.decode(self.device), self.device, times=self.sizes.repeats, warm_up=2
         )
         self._add(self.decoder, None, "decoding alone", len(self.streams.sizes) / each)
 
     def train(self, *, on_device: bool) -> None:
-        """The loop with the fewest readers."""
+        """Measure training with the smallest number of data loading processes."""
         batch = self.sizes.batch
         loop = fit(
             make_task(batch),
@@ -142,7 +143,7 @@ class _Decoding:
             precision="bf16-mixed",
             steps=self.sizes.steps,
             warm_up=self.warm_up,
-            workers=self.sizes.workers[0],
+            num_workers=self.sizes.workers[0],
             decode_on_device=on_device,
         )
         decoder = self.decoder if on_device else "readers"
@@ -150,7 +151,7 @@ class _Decoding:
         self._add(decoder, loop.workers, what, batch.size / loop.seconds, 100 * loop.waiting)
 
     def compare(self) -> None:
-        """How far the device's pixels are from the CPU's, and whether it spoils what is still to be read."""
+        """Compare the pixels of device and CPU, and search for overwritten reads."""
         with self.rows.guard("pixels of the device"):
             theirs = self.streams.decode(self.device).cpu().short()
             difference = (theirs - self.streams.decode(torch.device("cpu")).short()).abs()
@@ -162,11 +163,13 @@ class _Decoding:
             return
         for name, decode in decoders(self.device).items():
             with self.rows.guard(f"queued reads, {name}"):
-                spoilt = count_spoilt(decode, self.streams, self.device, times=self.sizes.repeats)
-                self.rows.facts({f"queued reads spoilt, {name}": f"{spoilt} of {self.sizes.repeats}"})
-                if spoilt and name == "the library":
+                overwritten = count_overwritten(decode, self.streams, self.device, times=self.sizes.repeats)
+                self.rows.facts(
+                    {f"queued reads overwritten, {name}": f"{overwritten} of {self.sizes.repeats}"}
+                )
+                if overwritten and name == "the library":
                     self.rows.fail(
-                        "the library's decoding on the device spoils tensors that kernels still read"
+                        "the library's decoding on the device overwrites tensors that queued kernels still read"
                     )
 
     def _add(

@@ -1,4 +1,4 @@
-"""What runs here: the device, the processor and the versions."""
+"""The environment: device, processor and versions."""
 
 import importlib.metadata
 import os
@@ -17,7 +17,7 @@ PACKAGES = ("lightning", "torchvision", "timm", "torchcodec", "imagecodecs", "za
 
 
 def run(settings: Settings, rows: Rows) -> None:
-    """Write them down."""
+    """Record the environment."""
     device = prepare(settings.device)
     if device.type == "cuda":
         rows.facts(_gpu())
@@ -35,7 +35,7 @@ def run(settings: Settings, rows: Rows) -> None:
     ):
         rows.facts({"commit": commit})
     if settings.tiny:
-        rows.note("A rehearsal: sizes are tiny, and no figure below says anything about speed.")
+        rows.note("A rehearsal with tiny sizes: the figures below do not show speed.")
 
 
 def _gpu() -> dict[str, Cell]:
@@ -67,7 +67,7 @@ def _version(name: str) -> str:
 
 
 def _output(*command: str) -> str:
-    """What a program prints; nothing where it is missing or fails."""
+    """Return the output of a program; empty if it is missing or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""ABMILX alone for bags of up to 100,000 patches, beside the authors' formulation, which needs N×N memory."""
+"""ABMILX alone for bags of up to 100,000 patches, compared with the authors' formulation, which needs N×N memory."""
 
 import copy
 import gc
@@ -18,39 +18,42 @@ from gpu_sections.settings import Settings
 
 SIZES, TINY_SIZES = (4_000, 10_000, 20_000, 50_000, 100_000), (64, 128)
 MOST_BACKWARD = 20_000
-SAME = 0.02  # largest difference of logits, of two ways to round
+MOST_DIFFERENCE = 0.02  # of the logits of both formulations, due to rounding
 MEMORY_TARGET_GB = 2.0  # of the forward pass at N = 100,000
 
 
 class OneColumn(AttentionPlus):
-    """A+ as the authors have it: A is a value of one column, which no fused kernel takes."""
+    """A+ as in the authors' code: A is a value with one column, which no fused kernel accepts."""
 
     def forward(self, heads: Tensor, scores: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As the base class's, of bags without padding."""
+        """Return refined scores as the base class does, for bags without padding."""
         query, key = self.query_key(self.norm(heads)).transpose(1, 2).chunk(2, dim=-1)
         refined = F.scaled_dot_product_attention(query, key, scores.to(query.dtype).unsqueeze(-1))
         return scores + self.alpha * refined.squeeze(-1)
 
 
 class Cost(NamedTuple):
-    """What a call takes."""
+    """The time and memory of a call."""
 
     ms: float
     extra_gb: float | None
 
 
 def run(settings: Settings, rows: Rows) -> None:
-    """Forward passes in bf16 and float32, then both passes in bf16."""
+    """Measure forward passes in bf16 and float32, then forward and backward passes in bf16."""
     device = prepare(settings.device)
     sizes = TINY_SIZES if settings.tiny else SIZES
     ours = abmilx(settings.device)
     theirs = _one_column(ours)
     rows.note(
-        f"D = {FEATURES}, C = 512, {HEADS} heads, one bag. extra: memory above weights and features. authors': U·A with a value of one column."
+        f"D = {FEATURES}, C = 512, {HEADS} heads, one bag. extra: memory above weights and features. authors': U·A with"
+        " a one-column value."
     )
-    rows.note("A dash in the authors' columns: three (with backward six) N×N matrices a head would not fit.")
-    with rows.guard("both formulations alike"):
-        _check_alike(ours, theirs, sizes[0], device)
+    rows.note(
+        "A dash in the authors' columns: three N×N matrices per head (with backward six) would not fit."
+    )
+    with rows.guard("equality of both formulations"):
+        _check_equal(ours, theirs, sizes[0], device)
     for precision, backward in (("bf16-mixed", False), ("32-true", False), ("bf16-mixed", True)):
         for size in sizes:
             if backward and size > MOST_BACKWARD:
@@ -109,15 +112,15 @@ def _one_column(head: ABMILX) -> ABMILX:
     return twin.eval()
 
 
-def _check_alike(ours: ABMILX, theirs: ABMILX, size: int, device: torch.device) -> None:
+def _check_equal(ours: ABMILX, theirs: ABMILX, size: int, device: torch.device) -> None:
     features = torch.randn(1, size, FEATURES, device=device)
     with torch.inference_mode():
         difference = float((ours(features) - theirs(features)).abs().max())
-    assert difference < SAME, f"logits differ by {difference} at N = {size}"
+    assert difference < MOST_DIFFERENCE, f"logits differ by {difference} at N = {size}"
 
 
 def _fits(size: int, device: torch.device, *, backward: bool) -> bool:
-    """Whether what PyTorch falls back to has room: it computes in float32, whatever it is given."""
+    """Check that the fallback of PyTorch, which computes in float32, has enough memory."""
     needed = (6 if backward else 3) * HEADS * size**2 * 4
     if device.type != "cuda":
         return True

@@ -1,4 +1,4 @@
-"""Whole slides: from a store to the prediction, and what of that is computing."""
+"""Whole slides: the time from a store to the prediction, and the computing time in it."""
 
 import time
 from pathlib import Path
@@ -19,8 +19,8 @@ from gpu_sections.settings import Settings
 from gpu_sections.stores import repeat_slide, textures, write_slide
 
 PRECISION = "bf16-mixed"
-CHUNK = 256  # the data module's own
-SLIDES = 4  # of the larger case, each as large as the smaller one
+CHUNK = 256  # the default of the data module
+SLIDES = 4  # of the larger case; each has as many patches as the smaller case
 
 
 class Cohort(NamedTuple):
@@ -31,16 +31,14 @@ class Cohort(NamedTuple):
 
 
 def run(settings: Settings, rows: Rows) -> None:
-    """Both encoders, a slide and a case of four."""
+    """Measure both encoders on a case of one slide and on a case of four."""
     device = prepare(settings.device)
     batches, patches = (TINY_BATCHES[:1], 60) if settings.tiny else (BATCHES, 10_000)
     rows.note(
-        "predict: all of trainer.predict, the start of its readers included; behind first batch: without it. computing:"
-        " the same chunks, as bytes on the device. The paper names 1.7 s for 10,000 patches."
+        "predict: all of trainer.predict, including the start of the data loading processes; after first batch: without"
+        " it. computing: the same chunks, already on the device as uint8. The paper states 1.7 s for 10,000 patches."
     )
-    rows.note(
-        f"{SLIDES * patches:,} patches are one case of {SLIDES} slides, which the head sees as one bag."
-    )
+    rows.note(f"{SLIDES * patches:,} patches are one case of {SLIDES} slides, which is one bag for the head.")
     cohorts = _write(settings.scratch, patches, batches[0].stored)
     for batch in batches:
         for cohort in cohorts:
@@ -81,7 +79,7 @@ def _measure(rows: Rows, batch: Batch, cohort: Cohort, device: torch.device) -> 
             "encoder": batch.encoder,
             "patches": cohort.patches,
             "predict s": predict_s,
-            "behind first batch s": started + predict_s - first.came,
+            "after first batch s": started + predict_s - first.time_s,
             "peak GB": peak.gb,
             "computing s": computing_s,
             "its peak GB": computing_peak.gb,
@@ -91,13 +89,13 @@ def _measure(rows: Rows, batch: Batch, cohort: Cohort, device: torch.device) -> 
 
 
 class FirstBatch(Callback):
-    """When the first batch came."""
+    """Record the time of the first batch."""
 
-    came = 0.0
+    time_s = 0.0
 
     def on_predict_batch_start(self, *_: object) -> None:
-        """Note the time, once."""
-        self.came = self.came or time.perf_counter()
+        """Record the time, once."""
+        self.time_s = self.time_s or time.perf_counter()
 
 
 def _predict(task: ClassificationTask, data: SlideDataModule, device: str, first: FirstBatch) -> list[Any]:
@@ -115,7 +113,7 @@ def _predict(task: ClassificationTask, data: SlideDataModule, device: str, first
 
 
 def _chunks(patches: int, side: int, device: torch.device) -> list[Bag]:
-    """As the loader cuts them; the full ones are a few again and again, since 40,000 would take 8 GB."""
+    """Return chunks as the loader makes them; a few are repeated, since 40,000 patches would take 8 GB."""
     variety = [_chunk(CHUNK, side, device) for _ in range(min(4, patches // CHUNK))]
     full = [variety[number % len(variety)] for number in range(patches // CHUNK)]
     rest = patches % CHUNK

@@ -1,4 +1,4 @@
-"""A real fit: real stores, the real loader and Lightning's loop, timed after its first steps."""
+"""A fit with stores, the library's loader and Lightning's loop, timed after warm-up steps."""
 
 import time
 from pathlib import Path
@@ -15,14 +15,14 @@ from gpu_sections.model import Batch
 
 
 class Loop(NamedTuple):
-    """What a fit took.
+    """The result of a fit.
 
     Attributes:
-        seconds: Of a step.
-        waiting: Share of the time in which the device waited for a batch.
-        peak_gb: Memory; None on a CPU.
-        busy: GPU utilisation, percent; None where it is unknown.
-        workers: Processes that read.
+        seconds: Seconds per step.
+        waiting: Fraction of the time in which the device waited for a batch.
+        peak_gb: Peak memory, GB; None on a CPU.
+        busy: GPU utilisation, percent; None if unknown.
+        workers: Number of data loading processes.
     """
 
     seconds: float
@@ -33,11 +33,11 @@ class Loop(NamedTuple):
 
 
 class Window(Callback):
-    """Measures steps after the first few; the device is waited for only before and after all of them.
+    """Measure steps after warm-up steps; the device is synchronised only before and after all of them.
 
     Args:
-        steps: How many.
-        warm_up: How many before them.
+        steps: Number of measured steps.
+        warm_up: Number of steps before them.
     """
 
     loop: Loop
@@ -47,7 +47,7 @@ class Window(Callback):
         self._done = 0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        """Begin, or end."""
+        """Start the measurement after the warm-up, and end it after the last step."""
         self._done += 1
         if self._done == self.warm_up:
             self._begin(trainer, pl_module.device)
@@ -86,17 +86,17 @@ def fit(
     warm_up: int,
     **data: Any,
 ) -> Loop:
-    """Fit, as ``e2e-abmilx fit`` does, but without files.
+    """Fit as ``e2e-abmilx fit`` does, but without writing files.
 
     Args:
         task: The model.
-        labels: Label table, in the folder of the stores; it must have cases for all steps, so that no epoch ends.
-        batch: The batch of a step.
+        labels: Label table in the folder of the stores, with enough cases for all steps, so that no epoch ends.
+        batch: Sizes of a batch.
         device: ``"cuda"`` or ``"cpu"``.
-        precision: Of the trainer.
-        steps: Steps that are measured.
-        warm_up: Steps before them.
-        **data: More arguments of the data module.
+        precision: The trainer's precision.
+        steps: Number of measured steps.
+        warm_up: Number of steps before them.
+        **data: Other arguments of the data module.
     """
     window = Window(steps, warm_up)
     trainer = Trainer(

@@ -1,4 +1,4 @@
-"""Time, memory and utilisation, on a GPU and on a CPU."""
+"""Measurement of time, memory and utilisation, on a GPU and on a CPU."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ import torch
 
 
 def prepare(device: str) -> torch.device:
-    """Set torch up as each run of the library does.
+    """Set up torch as every run of the library does.
 
     Args:
         device: ``"cuda"`` or ``"cpu"``.
@@ -25,13 +25,13 @@ def prepare(device: str) -> torch.device:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done what was queued; a CPU has."""
+    """Wait until a device has finished its queue; a CPU has none."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds(run: Callable[[], object], device: torch.device, *, times: int, warm_up: int) -> float:
-    """Mean seconds of a call, the first few left out."""
+    """Return the mean seconds per call, after ``warm_up`` calls that do not count."""
     for _ in range(warm_up):
         run()
     synchronize(device)
@@ -43,11 +43,11 @@ def seconds(run: Callable[[], object], device: torch.device, *, times: int, warm
 
 
 class Peak:
-    """The most memory that torch held on a CUDA device inside a ``with`` block.
+    """The peak memory of torch on a CUDA device inside a ``with`` block.
 
     Attributes:
-        gb: In all, GB; None on a CPU.
-        extra_gb: Above what it held before.
+        gb: Total, GB; None on a CPU.
+        extra_gb: Above the memory held before, GB; None on a CPU.
     """
 
     gb: float | None = None
@@ -74,10 +74,10 @@ class Peak:
 
 
 class Utilisation:
-    """Share of the time in which a GPU ran a kernel, as its driver counts it, while this is watching.
+    """The fraction of time in which a GPU runs kernels, as reported by its driver.
 
     Args:
-        device: The device; a CPU is not watched.
+        device: The device; a CPU is not measured.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -87,12 +87,12 @@ class Utilisation:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start sampling."""
         if self.device.type == "cuda":
             self._thread.start()
 
     def stop(self) -> float | None:
-        """Stop, and return the mean in percent; None where the driver could not be asked."""
+        """Stop sampling and return the mean in percent; None if the driver does not report it."""
         self._done.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -102,6 +102,6 @@ class Utilisation:
         while not self._done.wait(0.2):
             try:
                 self._samples.append(torch.cuda.utilization(self.device))
-            except Exception as error:  # noqa: BLE001 - no library of the driver's, or one that does not tell
+            except Exception as error:  # noqa: BLE001 - the driver's library is missing or fails
                 print(f"utilisation is unknown: {error}", flush=True)
                 return

@@ -1,4 +1,4 @@
-"""The model that is measured, its sizes, and its training step on tensors that are there."""
+"""The measured model, its batches, and its training step on tensors in memory."""
 
 from typing import NamedTuple
 
@@ -10,14 +10,14 @@ from e2e_abmilx.encoders import encode_in_chunks
 
 
 class Batch(NamedTuple):
-    """A training batch of a recipe.
+    """The sizes of a training batch of a recipe.
 
     Attributes:
         encoder: Name of the ResNet.
         bags: B.
-        patches: Patches of a bag.
-        side: Pixels of a crop.
-        stored: Pixels of a patch in the store.
+        patches: Patches per bag.
+        side: Side of a crop, pixels.
+        stored: Side of a patch in the store, pixels.
     """
 
     encoder: str
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Patches in all."""
+        """Patches per batch."""
         return self.bags * self.patches
 
 
@@ -41,7 +41,7 @@ _HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 def make_task(
     batch: Batch, *, train_chunk_size: int = 512, gradient_checkpointing: bool = False
 ) -> ClassificationTask:
-    """ResNet and ABMILX with random weights, as in the recipes."""
+    """Build ResNet and ABMILX with random weights, as in the recipes."""
     torch.manual_seed(0)
     return ClassificationTask(
         ResNetEncoder(batch.encoder, pretrained=False),
@@ -54,19 +54,19 @@ def make_task(
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context of a precision that Lightning knows by that name."""
+    """Return the autocast context of one of Lightning's precisions."""
     half = _HALVES.get(precision)
     return torch.autocast(device.type, half, enabled=half is not None)
 
 
 class BareStep:
-    """Encoder, head, loss and optimizer on normalised pixels that lie on the device: no loader, no crops, no loop.
+    """A training step on normalised pixels that are already on the device: no loader, no crops, no Lightning.
 
     Args:
-        task: The model; it is moved.
-        batch: Its batch.
-        device: Where.
-        precision: Of the trainer.
+        task: The model; it is moved to the device.
+        batch: Sizes of the batch.
+        device: The device.
+        precision: The trainer's precision.
     """
 
     def __init__(self, task: ClassificationTask, batch: Batch, device: torch.device, precision: str) -> None:
@@ -78,7 +78,7 @@ class BareStep:
         self.label = torch.arange(batch.bags, device=device) % 2
 
     def __call__(self) -> None:
-        """Make one step."""
+        """Run one step: encoder, head, loss, gradients and optimizer."""
         with autocast(self.device, self.precision):
             features = encode_in_chunks(self.task.encoder, self.pixels, self.task.train_chunk_size)
             logits = self.task.head(features.unflatten(0, (self.batch.bags, self.batch.patches)))

@@ -1,4 +1,4 @@
-"""What sections find out: lines of JSON, written as they are measured."""
+"""The results of sections: lines of JSON, written as soon as they are measured."""
 
 import json
 import traceback
@@ -22,11 +22,11 @@ class Rows:
         self.file, self.section = file, section
 
     def add(self, row: Mapping[str, Cell]) -> None:
-        """Add a row of the section's table; columns are named with their unit, None is unknown."""
+        """Add a row to the section's table; names of columns include the unit, None means unknown."""
         self.write("row", dict(row))
 
     def facts(self, facts: Mapping[str, Cell]) -> None:
-        """Add or renew single values, shown a line each."""
+        """Add or replace single values, which are shown one per line."""
         self.write("facts", dict(facts))
 
     def note(self, text: str) -> None:
@@ -36,7 +36,7 @@ class Rows:
     def target(
         self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None
     ) -> None:
-        """Say what was aimed at, and whether it was reached."""
+        """Add a value with its target, and whether the target is met."""
         bound, met = (at_least, value >= at_least) if at_least is not None else (at_most, value <= at_most)
         self.write(
             "target",
@@ -50,15 +50,15 @@ class Rows:
         )
 
     def fail(self, what: str, details: str = "") -> None:
-        """Say what did not work."""
+        """Add a failure."""
         self.write("failure", {"what": what, "details": details})
 
     @contextmanager
     def guard(self, what: str) -> Iterator[None]:
-        """Go on behind the block if it raises; the failure is written down."""
+        """Record an exception of the block as a failure, and continue after the block."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others are measured
+        except Exception as error:  # noqa: BLE001 - the other measurements must go on
             self.fail(f"{what}: {type(error).__name__}", last_lines(traceback.format_exc()))
 
     def write(self, kind: str, value: Any) -> None:
@@ -68,7 +68,7 @@ class Rows:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """All whole lines of a file; a process that was killed may have left half a one."""
+    """Return the complete lines of a file; a killed process may have left an incomplete line."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         try:
@@ -79,6 +79,6 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 
 def last_lines(text: str, count: int = 12) -> str:
-    """The end of a traceback or a log, without the lines that only point."""
+    """Return the end of a traceback or a log, without lines of position markers."""
     lines = [line for line in text.strip().splitlines() if line.strip(" ^~")]
     return "\n".join(lines[-count:])

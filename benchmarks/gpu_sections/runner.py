@@ -1,4 +1,4 @@
-"""Sections one after another, each in a process that is killed at its limit."""
+"""The runner: sections one after another, each in a process that is killed at its time limit."""
 
 import contextlib
 import os
@@ -15,17 +15,17 @@ from gpu_sections.rows import Rows, last_lines, read_lines
 from gpu_sections.table import show_section, show_summary
 
 BENCHMARKS = Path(__file__).parents[1]
-LEAST_S = 5  # a section is not begun with less time than that
+LEAST_S = 5  # a section is not started with less time left
 
 
 class Runner:
-    """Runs sections, and keeps three files up to date.
+    """Run sections and keep three files up to date.
 
     Args:
-        out: Folder of ``gpu.jsonl``, ``gpu.txt`` and ``gpu.log``, which are written anew.
+        out: Folder of ``gpu.jsonl``, ``gpu.txt`` and ``gpu.log``, which are overwritten.
         device: ``"cuda"`` or ``"cpu"``.
         tiny: Whether this is a rehearsal.
-        minutes: What all sections may take together.
+        minutes: Time limit of all sections together.
     """
 
     def __init__(self, out: Path, *, device: str, tiny: bool, minutes: float) -> None:
@@ -37,11 +37,7 @@ class Runner:
         self._shown: list[str] = []
 
     def run(self, sections: Sequence[Section]) -> bool:
-        """Run sections.
-
-        Returns:
-            Whether all of them ran to their end without failure.
-        """
+        """Run sections and report whether all of them ended without failure."""
         self.lines.parent.mkdir(parents=True, exist_ok=True)
         for file in (self.lines, self.table, self.log):
             file.write_bytes(b"")
@@ -49,11 +45,15 @@ class Runner:
             limit = max(0.0, min(section.limit_s, self.deadline - time.monotonic()))
             print(f"… {section.title} (at most {limit:.0f} s)", flush=True)
             started = time.monotonic()
-            outcome = self._run_section(section, limit) if limit >= LEAST_S else "not begun: no time was left"
+            outcome = (
+                self._run_section(section, limit) if limit >= LEAST_S else "not started: no time was left"
+            )
             self._close(section, outcome, time.monotonic() - started, limit)
         lines = read_lines(self.lines)
         self._show(show_summary(sections, lines))
-        print(f"{self.table} holds this, {self.lines.name} every line, {self.log.name} what was printed.")
+        print(
+            f"{self.table} has these tables, {self.lines.name} the single results, {self.log.name} the output."
+        )
         return all(line["end"]["outcome"] == "done" for line in lines if "end" in line)
 
     def _run_section(self, section: Section, limit: float) -> str:
@@ -63,7 +63,7 @@ class Runner:
         ):
             log.write(f"==== {section.name}\n".encode())
             log.flush()
-            begins = log.tell()
+            start = log.tell()
             child = subprocess.Popen(
                 self._command(section, scratch, limit),
                 stdin=subprocess.DEVNULL,
@@ -71,7 +71,7 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 cwd=BENCHMARKS.parent,
                 env=_environment(scratch, tiny=self.tiny),
-                process_group=0,  # so that its readers end with it
+                process_group=0,  # so that its data loading processes end with it
             )
             try:
                 status = child.wait(timeout=limit)
@@ -80,7 +80,7 @@ class Runner:
             finally:
                 _kill_group(child)
         if status:
-            printed = self.log.read_bytes()[begins:].decode(errors="replace")
+            printed = self.log.read_bytes()[start:].decode(errors="replace")
             how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
             Rows(self.lines, section.name).fail(f"the process ended with {how}", last_lines(printed))
         return "done"
@@ -100,21 +100,21 @@ class Runner:
         self._show(show_section(section.title, [*own, {"section": section.name, "end": end}]))
 
     def _show(self, text: str) -> None:
-        """Print, and keep in the table's file."""
+        """Print a table and add it to the file of tables."""
         self._shown.append(text)
         self.table.write_text("\n".join(self._shown) + "\n", encoding="utf-8")
         print(text, flush=True)
 
 
 def _environment(scratch: str, *, tiny: bool) -> dict[str, str]:
-    """The checkout's own modules first; temporary files where they are removed."""
+    """Put the modules of the checkout first, and temporary files where they are removed."""
     paths = [str(BENCHMARKS), str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": scratch,
         "HYPOTHESIS_STORAGE_DIRECTORY": f"{scratch}/hypothesis",
-        **({"OMP_NUM_THREADS": "1"} if tiny else {}),  # more wait for each other where cores are shared
+        **({"OMP_NUM_THREADS": "1"} if tiny else {}),  # more threads wait for each other on shared cores
     }
 
 

@@ -1,4 +1,4 @@
-"""What a section is told."""
+"""The settings of a section."""
 
 import time
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class Settings(NamedTuple):
-    """What a section is told.
+    """The settings of a section.
 
     Attributes:
         device: ``"cuda"`` or ``"cpu"``.
-        tiny: Whether this is a rehearsal: sizes that say nothing about speed.
+        tiny: Whether this is a rehearsal, with sizes that do not show speed.
         scratch: An empty folder, removed after the section.
-        ends: When the section is stopped, on the clock ``time.monotonic``.
+        ends: Time at which the section is stopped, by ``time.monotonic``.
     """
 
     device: str

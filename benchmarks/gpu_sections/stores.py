@@ -1,4 +1,4 @@
-"""Patch stores that are written in seconds: a few textures again and again, and one store under many names."""
+"""Patch stores that take seconds to write: a few repeated textures, and one store under many names."""
 
 import os
 import shutil
@@ -14,11 +14,11 @@ TEXTURES = 128
 
 
 def textures(count: int, side: int) -> NDArray[np.uint8]:
-    """Stained-looking noise, whose grain makes it as long to decode as tissue: 33 kB at 256 px, real slides 31 to 41.
+    """Return noise in the colours of H&E that takes as long to decode as tissue: 33 kB at 256 px; real slides 31 to 41.
 
     Args:
-        count: How many.
-        side: Pixels, a multiple of 8.
+        count: Number of textures.
+        side: Side, pixels, a multiple of 8.
 
     Returns:
         Shape ``(count, side, side, 3)``.
@@ -33,7 +33,7 @@ def textures(count: int, side: int) -> NDArray[np.uint8]:
 
 
 def write_slide(path: Path, patches: int, side: int, *, mpp: tuple[float, ...] = (0.5, 1.0)) -> None:
-    """A store of so many patches at each scale, laid out in a square."""
+    """Write a store with a number of patches per scale, arranged in a square."""
     jpegs = [encode_patch(patch, JPEG_QUALITY, "444") for patch in textures(min(TEXTURES, patches), side)]
     numbers = np.arange(patches)
     columns = int(np.ceil(patches**0.5))
@@ -44,13 +44,13 @@ def write_slide(path: Path, patches: int, side: int, *, mpp: tuple[float, ...] =
 
 
 def write_cohort(folder: Path, *, cases: int, patches: int, side: int) -> Path:
-    """Stores and ``labels.csv`` of cases of two classes; all stores are one, under names of their own.
+    """Write stores and ``labels.csv`` of cases of two classes; all stores are links to the same files.
 
     Args:
-        folder: Where to, made if need be.
-        cases: Cases of one slide each, besides two that validate.
-        patches: Patches of a slide at each of two scales.
-        side: Pixels of a patch.
+        folder: Folder to write.
+        cases: Number of training cases with one slide each; two validation cases are added.
+        patches: Patches per slide at each of two scales.
+        side: Side of a patch, pixels.
 
     Returns:
         The label table.
@@ -65,6 +65,6 @@ def write_cohort(folder: Path, *, cases: int, patches: int, side: int) -> Path:
 
 
 def repeat_slide(store: Path, others: list[Path]) -> None:
-    """The same store under other names: its files are linked, not copied."""
+    """Link the files of a store to other names."""
     for other in others:
         shutil.copytree(store, other, copy_function=os.link)

@@ -14,7 +14,7 @@ MARK = "mark.gpu"
 
 
 def run(settings: Settings, rows: Rows) -> None:
-    """Run them, or without a GPU only collect them."""
+    """Run the tests, or only collect them without a GPU."""
     files = [
         file
         for file in sorted((ROOT / "tests").rglob("test_*.py"))
@@ -26,7 +26,7 @@ def run(settings: Settings, rows: Rows) -> None:
     arguments += ["--continue-on-collection-errors"]
     if settings.device != "cuda":
         arguments.append("--collect-only")
-        rows.note("No CUDA device: the tests are collected, not run.")
+        rows.note("No CUDA device: the tests are only collected.")
     record = Record(rows)
     status = pytest.main([*arguments, *map(str, files)], plugins=[record])
     if status == pytest.ExitCode.NO_TESTS_COLLECTED:
@@ -36,10 +36,10 @@ def run(settings: Settings, rows: Rows) -> None:
 
 
 class Record:
-    """A pytest plugin that writes down what becomes of each test, as it becomes.
+    """A pytest plugin that records the outcome of each test immediately.
 
     Args:
-        rows: Where to.
+        rows: Takes the outcomes.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -49,22 +49,22 @@ class Record:
         self._started = time.perf_counter()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A file that cannot be imported is a failure."""
+        """Record files that cannot be imported as failures."""
         if report.failed:
             self.rows.fail(f"{report.nodeid} cannot be collected", last_lines(report.longreprtext))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Count them."""
+        """Record the number of tests and of files."""
         self.rows.facts(
             {"collected": len(session.items), "files": len({item.path for item in session.items})}
         )
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Say which one runs, should it never end."""
-        self.rows.facts({"last begun": nodeid})
+        """Record the running test, in case it never ends."""
+        self.rows.facts({"last started": nodeid})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count, and name what did not pass."""
+        """Count the outcome; record failures and reasons for skipping."""
         if report.when != "call" and report.passed:
             return
         self.counts[report.outcome] += 1

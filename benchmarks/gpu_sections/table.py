@@ -1,4 +1,4 @@
-"""The lines of a run as text that people read."""
+"""The tables: the results of a run as readable text."""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ _INDENT = "  "
 
 
 def show_section(title: str, lines: Sequence[Line]) -> str:
-    """A section: heading, values, table, targets, notes, failures.
+    """Return the text of a section: heading, values, table, targets, notes, failures.
 
     Args:
-        title: What it measures.
-        lines: Its lines, in order.
+        title: Title of the section.
+        lines: Lines of the section, in order.
     """
     end = next(line["end"] for line in lines if "end" in line)
     heading = f"{title}: {end['outcome']}, {end['seconds']:.0f} s (limit {end['limit_s']:.0f} s)"
@@ -35,7 +35,7 @@ def show_section(title: str, lines: Sequence[Line]) -> str:
 
 
 def show_summary(sections: Sequence[Section], lines: Sequence[Line]) -> str:
-    """How each section ended, and which targets were missed."""
+    """Return the text about the outcomes of the sections and the missed targets."""
     ends = {line["section"]: line["end"] for line in lines if "end" in line}
     rows = [
         {"section": section.name, "outcome": end["outcome"], "s": end["seconds"], "limit s": section.limit_s}
@@ -46,20 +46,20 @@ def show_summary(sections: Sequence[Section], lines: Sequence[Line]) -> str:
     missed = [_target(target) for target in targets if not target["met"]]
     took = sum(row["s"] for row in rows)
     met = f", {len(targets) - len(missed)} of {len(targets)} targets met" if targets else ""
-    heading = f"In all: {took:.0f} s{met}"
+    heading = f"Total: {took:.0f} s{met}"
     return "\n".join(
         [heading, "=" * len(heading), *show_rows(rows), *(_sentence("missed", text) for text in missed)]
     )
 
 
 def show_facts(facts: Mapping[str, Any]) -> list[str]:
-    """Values, a line each."""
+    """Return single values, one per line."""
     width = max(map(len, facts), default=0)
     return [f"{_INDENT}{name:{width}}  {_cell(value)}" for name, value in facts.items()]
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A table: text to the left, numbers to the right, a dash where nothing is known; no column of dashes alone."""
+    """Return a table: text left-aligned, numbers right-aligned, a dash for unknown; unknown columns are left out."""
     columns = list(dict.fromkeys(name for row in rows for name, value in row.items() if value is not None))
     shown = []
     for column in columns:
@@ -72,7 +72,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    """A value with three figures, but whole numbers whole."""
+    """Format a value with three significant digits, and integers in full."""
     if value is None:
         return "-"
     if isinstance(value, str):
@@ -90,7 +90,13 @@ def _target(target: Mapping[str, Any]) -> str:
 
 
 def _sentence(label: str, text: str) -> str:
-    return textwrap.fill(text, _WIDTH, initial_indent=f"{_INDENT}{label}: ", subsequent_indent=2 * _INDENT)
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=f"{_INDENT}{label}: ",
+        subsequent_indent=2 * _INDENT,
+        break_on_hyphens=False,
+    )
 
 
 def _failure(failure: Mapping[str, str]) -> str:

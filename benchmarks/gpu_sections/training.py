@@ -1,4 +1,4 @@
-"""Training throughput: the loop from a store, beside the bare step, and with activations computed again."""
+"""Training throughput: the loop from a store, compared with the bare step and with gradient checkpointing."""
 
 import gc
 from pathlib import Path
@@ -15,14 +15,14 @@ from gpu_sections.stores import write_cohort
 
 LOOP_TARGET = 0.9  # of the bare step
 R18_TARGET = 12_000  # patches/s on an H100: the paper's BRCA recipe in 42 minutes
-MEMORY_TARGET = 1 / 3  # of what is needed without recomputing
-CHECKPOINT_CHUNK = 128  # patches whose activations are kept: the recipe's 512 are all of a ResNet-50's batch
+MEMORY_TARGET = 1 / 3  # of the memory without gradient checkpointing
+CHECKPOINT_CHUNK = 128  # patches; the recipe's chunk of 512 holds a whole batch of ResNet-50
 
 
 class Steps(NamedTuple):
-    """How many steps are measured, and how many come before."""
+    """Numbers of measured steps, and of warm-up steps."""
 
-    loop: int  # readers have 14 or 30 batches ready when it begins
+    loop: int  # more than the 14 or 30 batches that are ready at the start
     bare: int
     gradient_checkpointing: int
     warm_up: int
@@ -32,7 +32,7 @@ FULL, TINY = Steps(45, 15, 20, 8), Steps(2, 2, 2, 1)
 
 
 def run(settings: Settings, rows: Rows) -> None:
-    """Both encoders in bf16, then what recomputing saves, then the same in fp16."""
+    """Measure both encoders in bf16, without and with gradient checkpointing, then the same in fp16."""
     device = prepare(settings.device)
     batches, steps = (TINY_BATCHES, TINY) if settings.tiny else (BATCHES, FULL)
     labels = write_cohort(
@@ -41,51 +41,47 @@ def run(settings: Settings, rows: Rows) -> None:
         patches=max(batch.patches for batch in batches),
         side=batches[0].stored,
     )
-    rows.note(
-        "waiting: share of the loop's time in which the device had nothing to do because no batch was there."
-    )
-    rows.note(
-        "All stores are one under many names, in the page cache: what a slow disk costs is not seen here."
-    )
+    rows.note("waiting: fraction of the loop's time in which the device was idle because no batch was ready.")
+    rows.note("All stores are links to one store in the page cache: the cost of a slow disk is not included.")
     for precision in ("bf16-mixed", "16-mixed" if device.type == "cuda" else "32-true"):
         comparison = _Comparison(device, rows, labels, steps, precision)
         for batch in batches:
             with rows.guard(f"{batch.encoder}, {precision}"):
-                comparison.loop_beside_bare(batch)
+                comparison.loop_and_bare_step(batch)
         for batch in batches:
             with rows.guard(f"{batch.encoder}, {precision}, gradient_checkpointing"):
                 comparison.gradient_checkpointing(batch)
 
 
 class _Comparison:
-    """The runs of one precision."""
+    """The measurements of one precision."""
 
     def __init__(self, device: torch.device, rows: Rows, labels: Path, steps: Steps, precision: str) -> None:
         self.device, self.rows, self.labels = device, rows, labels
         self.steps, self.precision = steps, precision
         self._kept: dict[Batch, Loop] = {}
 
-    def loop_beside_bare(self, batch: Batch) -> None:
-        """The bare step, and the loop as its share."""
+    def loop_and_bare_step(self, batch: Batch) -> None:
+        """Measure the bare step, and the loop relative to it."""
         bare, peak_gb = self._bare(batch)
         self._add(batch, "bare step", bare, peak_gb)
         loop = self._kept[batch] = self._fit(batch, self.steps.loop)
-        share = bare / loop.seconds
-        self._add_loop(batch, "loop", loop, share)
+        ratio = bare / loop.seconds
+        self._add_loop(batch, "loop", loop, ratio)
         name = f"{batch.encoder}, {self.precision}"
-        self._target(f"{name}, loop / bare step", share, at_least=LOOP_TARGET)
+        self._target(f"{name}, loop / bare step", ratio, at_least=LOOP_TARGET)
         if batch.encoder == "resnet18":
             self._target(f"{name}, patches/s", batch.size / loop.seconds, at_least=R18_TARGET)
 
     def gradient_checkpointing(self, batch: Batch) -> None:
-        """The loop with activations computed again, and its share of the memory."""
+        """Measure the loop with gradient checkpointing, and its memory relative to the loop without."""
         loop = self._fit(batch, self.steps.gradient_checkpointing, gradient_checkpointing=True)
         self._add_loop(batch, f"loop, gradient_checkpointing, chunks of {CHECKPOINT_CHUNK}", loop, None)
         kept = self._kept.get(batch)
         if kept and kept.peak_gb and loop.peak_gb:
-            share = loop.peak_gb / kept.peak_gb
+            ratio = loop.peak_gb / kept.peak_gb
             name = f"{batch.encoder}, {self.precision}, memory with / without gradient_checkpointing"
-            self._target(name, share, at_most=MEMORY_TARGET)
+            self._target(name, ratio, at_most=MEMORY_TARGET)
 
     def _bare(self, batch: Batch) -> tuple[float, float | None]:
         _empty(self.device)
@@ -107,12 +103,12 @@ class _Comparison:
             warm_up=self.steps.warm_up,
         )
 
-    def _add_loop(self, batch: Batch, what: str, loop: Loop, share: float | None) -> None:
+    def _add_loop(self, batch: Batch, what: str, loop: Loop, ratio: float | None) -> None:
         more: dict[str, Cell] = {
             "readers": loop.workers,
             "waiting %": 100 * loop.waiting,
             "GPU busy %": loop.busy,
-            "loop / bare": share,
+            "loop / bare": ratio,
         }
         self._add(batch, what, loop.seconds, loop.peak_gb, more)
 
@@ -142,7 +138,7 @@ class _Comparison:
 
 
 def _empty(device: torch.device) -> None:
-    """Give the memory of the run before back."""
+    """Release the memory of the previous run."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

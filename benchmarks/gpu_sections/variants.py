@@ -1,4 +1,4 @@
-"""The bare step with channels-last weights, with cuDNN's own choice of algorithms, and compiled."""
+"""Variants of the bare step: channels-last weights, cuDNN's benchmark mode, and torch.compile."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from gpu_sections.rows import Rows
 from gpu_sections.settings import Settings
 
 PRECISION = "bf16-mixed"
-KEPT_FROM = 10  # percent: what gains less is not worth an option
 
 
 class Variant(NamedTuple):
@@ -28,27 +27,27 @@ class Variant(NamedTuple):
             "torch.compile": self.compiled,
             "cudnn.benchmark": self.benchmark,
         }
-        return " + ".join(name for name, on in parts.items() if on) or "as it is"
+        return " + ".join(name for name, on in parts.items() if on) or "default"
 
 
 PLAIN = Variant()
-#: Compiling takes longest, and may be cut short.
+#: Compilation takes longest and comes last, because it may be stopped.
 CHEAP = (PLAIN, Variant(channels_last=True), Variant(benchmark=True))
 COMPILED = (Variant(compiled=True), Variant(channels_last=True, compiled=True))
 
 
 def run(settings: Settings, rows: Rows) -> None:
-    """Each variant of each encoder."""
+    """Measure each variant of each encoder."""
     device = prepare(settings.device)
     batches = TINY_BATCHES[:1] if settings.tiny else BATCHES
     plain: dict[Batch, float] = {}
-    longest_s = 0.0  # what the slowest took, and half as long again
+    longest_s = 0.0  # 1.5 times the slowest measurement
     rows.note(
-        "The whole batch lies on the device, normalised; pixels are channels last in all runs. first step: with what"
-        " compiling or choosing algorithms takes."
+        "The normalised batch is on the device; pixels are channels last in all runs. first step: includes compiling or"
+        " the choice of algorithms."
     )
     if settings.tiny:
-        rows.note("torch.compile with the backend aot_eager, which makes no kernels.")
+        rows.note("torch.compile uses the backend aot_eager, which compiles no kernels.")
     for variants in (CHEAP, COMPILED[:1], COMPILED[1:]):
         for batch in batches:
             for variant in variants:

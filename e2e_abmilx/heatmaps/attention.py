@@ -1,4 +1,4 @@
-"""The attention of one slide's patches, what they contribute, and where they lie.
+"""The attention of a slide's patches, their contributions to a score, and their positions on the slide.
 
 Letters: N patches of the slide, H heads.
 """
@@ -14,16 +14,16 @@ from e2e_abmilx.store import PatchStore
 
 
 class HeatmapError(InputError):
-    """A slide whose attention cannot be drawn; the message names the cure."""
+    """A heatmap that cannot be drawn; the message names the remedy."""
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What each patch of a slide adds to a score of its bag.
+    """The contribution of each patch of a slide to a score of its bag.
 
     Attributes:
-        score: What the score is, such as ``"log-odds of tumour"``.
-        values: The score minus what it would be without the patch, shape ``(N,)``; see
+        score: Name of the score, such as ``"log-odds of tumour"``.
+        values: The score minus the score without the patch, shape ``(N,)``; see
             :func:`e2e_abmilx.heads.leave_one_out`.
     """
 
@@ -33,15 +33,14 @@ class Contribution:
 
 @dataclass(frozen=True)
 class SlideAttention:
-    """How much a head looks at each patch of a slide.
+    """The attention that each head pays to each patch of a slide.
 
     Attributes:
         store: The slide's patches.
         coords: Level-0 ``(x, y)`` of each patch's top left corner, shape ``(N, 2)``.
-        scale: Which of the store's scales each patch is from, shape ``(N,)``.
-        heads: Attention relative to uniform, shape ``(H, N)``: 1 is as much as each patch of the bag would
-            get if all got the same.
-        contribution: What each patch adds to a score, where that is known.
+        scale: Number of the store's scale that each patch is from, shape ``(N,)``.
+        heads: Weights times the number of patches in the bag, shape ``(H, N)``: 1 is uniform attention.
+        contribution: What each patch adds to a score, if known.
     """
 
     store: PatchStore
@@ -51,7 +50,7 @@ class SlideAttention:
     contribution: Contribution | None = None
 
     @classmethod
-    def of_weights(
+    def from_weights(
         cls,
         store: PatchStore,
         coords: ArrayLike,
@@ -61,19 +60,18 @@ class SlideAttention:
         bag_size: int | None = None,
         contribution: Contribution | None = None,
     ) -> Self:
-        """Take attention as a head gives it.
+        """Take the attention weights of a head.
 
         Args:
             store: The slide's patches.
-            coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``: of all patches of one or more scales,
-                in the order of the store, which is that of prediction.
+            coords: Level-0 ``(x, y)`` of all patches of one or more scales, in the store's order, shape ``(N, 2)``.
             scale: Scale of each patch, shape ``(N,)``.
             attention: Weights, shape ``(H, N)``; each row sums to 1 over the bag.
-            bag_size: Patches in the whole bag, where it holds other slides too; by default N.
+            bag_size: Number of patches in the bag, by default N; larger if the bag has other slides too.
             contribution: What each patch adds to a score.
 
         Raises:
-            HeatmapError: The store does not say where its patches lie, or they lie elsewhere.
+            HeatmapError: The store lacks the positions of its patches, or has other positions.
         """
         check_drawable(store)
         corners, scales = np.asarray(coords, np.int64), np.asarray(scale, np.int64)
@@ -82,13 +80,13 @@ class SlideAttention:
             if not np.array_equal(corners[scales == number], store.coords(int(number))):
                 raise HeatmapError(
                     f"the attention is of other patches than those at {store.scales[number]:g} µm/px in"
-                    f" {store.path}; predict again with the cache as it is now"
+                    f" {store.path}; predict again with the present cache"
                 )
         return cls(store, corners, scales, weights * (bag_size or weights.shape[1]), contribution)
 
     @property
     def present_scales(self) -> list[int]:
-        """The scales that there are patches of, finest first."""
+        """Numbers of the scales that have patches here, finest first."""
         return [int(number) for number in np.unique(self.scale)]
 
     @property
@@ -98,34 +96,33 @@ class SlideAttention:
         return int(width), int(height)
 
     @property
-    def shown_from(self) -> tuple[int, int]:
-        """Level-0 ``(x, y)`` of the corner from which QuPath counts: that of the slide's bounds, or (0, 0) without any."""
+    def qupath_origin(self) -> tuple[int, int]:
+        """Level-0 ``(x, y)`` of QuPath's origin: the corner of the slide's bounds, or (0, 0) without bounds."""
         left, top = (self.store.attributes.get("slide_bounds") or (0, 0))[:2]
         return int(left), int(top)
 
     @property
     def slide_mpp(self) -> float:
-        """Level-0 µm per pixel."""
+        """µm per pixel of level 0."""
         return float(self.store.attributes["slide_mpp"])
 
     def footprint(self, scale: int) -> float:
-        """Side of the square that a patch of a scale covers, level-0 pixels."""
+        """Return the side of the square that a patch of a scale covers, level-0 pixels."""
         return float(self.store.attributes["footprints"][scale])
 
     def mean(self) -> NDArray[np.float32]:
-        """Mean over the heads, shape ``(N,)``."""
-        mean: NDArray[np.float32] = self.heads.mean(axis=0)
-        return mean
+        """Return the mean over the heads, shape ``(N,)``."""
+        return np.asarray(self.heads.mean(axis=0))
 
     def rank(self) -> NDArray[np.int64]:
-        """1 for the patch of the slide with the highest mean, 2 for the next … N, shape ``(N,)``."""
+        """Return the rank of each patch by its mean attention, shape ``(N,)``; see :func:`rank_of`."""
         return rank_of(self.mean())
 
     def known_contribution(self) -> Contribution:
         """Return the contributions.
 
         Raises:
-            HeatmapError: Nobody has computed them.
+            HeatmapError: There are none.
         """
         if self.contribution is None:
             raise HeatmapError(
@@ -136,17 +133,17 @@ class SlideAttention:
 
 
 def rank_of(values: NDArray[np.floating]) -> NDArray[np.int64]:
-    """1 for the patch with the highest value, 2 for the next … N; both shapes ``(N,)``."""
+    """Return ranks from 1, the highest value, to N; both shapes ``(N,)``."""
     rank = np.empty(len(values), np.int64)
     rank[np.argsort(-values, kind="stable")] = np.arange(1, len(rank) + 1)
     return rank
 
 
 def check_drawable(store: PatchStore) -> None:
-    """Refuse a store that does not say how its patches lie on its slide.
+    """Refuse a store that does not know where its patches lie on the slide.
 
     Raises:
-        HeatmapError: It lacks its slide's size, µm per pixel, footprints, thumbnail or coordinates.
+        HeatmapError: The slide's size, µm per pixel, footprints, thumbnail or coordinates are missing.
     """
     needed = ("slide_size", "slide_mpp", "footprints")
     missing = [name for name in needed if store.attributes.get(name) is None]
@@ -156,6 +153,6 @@ def check_drawable(store: PatchStore) -> None:
         missing.append("coords")
     if missing:
         raise HeatmapError(
-            f"{store.path} does not know its {', '.join(missing)}, so nobody can say where its patches lie on"
-            " the slide; make it from the slide itself, with `e2e-abmilx cache` or `import_coords`"
+            f"{store.path} has no {', '.join(missing)}, so the positions of its patches on the slide are unknown;"
+            " make the store from the slide itself, with `e2e-abmilx cache` or `import_coords`"
         )

@@ -1,8 +1,9 @@
-"""Patches as objects that QuPath opens, and with it anything that reads GeoJSON."""
+"""GeoJSON: the patches of a slide as tiles with measurements, for QuPath and other readers of GeoJSON."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,17 @@ from e2e_abmilx.heatmaps.attention import SlideAttention
 
 
 def write_geojson(attention: SlideAttention, path: Path) -> None:
-    """Write one feature collection: a square in level-0 pixels for each patch, with measurements.
+    """Write a feature collection: one square per patch, in level-0 pixels, with measurements.
 
-    A patch is a *tile* in QuPath's words and of a class named after its µm/px, so that the tiles of a scale
-    can be hidden. *Measure → Show measurement maps* colours them.
+    In QuPath a patch is a *tile*. Its class is named after its µm/px, so that the tiles of a scale can be hidden.
+    *Measure → Show measurement maps* colours them.
 
-    Coordinates count from the corner that QuPath counts from. That is not the slide's where it states bounds, as MIRAX
-    and Leica slides do: then level-0 coordinates of the whole slide are these plus ``origin``, a member of
-    ``e2e_abmilx`` beside the features, ``[0, 0]`` for other slides.
+    Coordinates count from QuPath's origin. If the slide states bounds, as MIRAX and Leica slides do, this is the
+    corner of the bounds and not of the slide. The member ``e2e_abmilx`` of the file holds this ``origin``, which is
+    ``[0, 0]`` for other slides: adding it gives level-0 coordinates of the whole slide.
 
     Args:
-        attention: Of the slide.
+        attention: Attention of the slide.
         path: File to write.
     """
     with open(path, "w", encoding="utf-8") as file:
@@ -35,15 +36,14 @@ def write_geojson(attention: SlideAttention, path: Path) -> None:
 
 
 def _origin(attention: SlideAttention) -> dict[str, object]:
-    """What coordinates count, and from where, as a member that readers of GeoJSON pass over."""
-    attributes = attention.store.attributes
+    """Describe the unit and the origin of the coordinates, in a member that readers of GeoJSON ignore."""
     about = "coordinates are level-0 pixels from the corner of the whole slide, which is QuPath's too"
-    if any(attention.shown_from):
+    if any(attention.qupath_origin):
         about = (
             "coordinates are level-0 pixels from the corner of the slide's openslide.bounds, to which QuPath crops it;"
             " add origin for level-0 coordinates of the whole slide, which QuPath shows where it is opened with --no-crop"
         )
-    elif "slide_bounds" not in attributes:
+    elif "slide_bounds" not in attention.store.attributes:
         about = (
             "coordinates are level-0 pixels from the corner of the whole slide; the cache does not know whether the slide"
             " states openslide.bounds, to which QuPath would crop it: then open it with --no-crop, or cache it again"
@@ -51,7 +51,7 @@ def _origin(attention: SlideAttention) -> dict[str, object]:
     return {
         "slide": attention.store.name,
         "unit": "pixel of level 0",
-        "origin": attention.shown_from,
+        "origin": attention.qupath_origin,
         "about": about,
     }
 
@@ -71,26 +71,22 @@ def _features(attention: SlideAttention) -> Iterator[dict[str, object]]:
         }
 
 
-def _measurements(attention: SlideAttention) -> dict[str, NDArray[np.floating] | NDArray[np.int64]]:
-    """By their names, each of shape ``(N,)``."""
-    heads = {
-        f"attention, head {number} (× uniform)": head for number, head in enumerate(attention.heads, start=1)
-    }
-    measured = {
-        "attention, mean of heads (× uniform)": attention.mean(),
-        **heads,
-        "attention, rank (1 = highest)": attention.rank(),
-    }
-    if attention.contribution is None:
-        return measured
-    name = f"contribution to the {attention.contribution.score} (with the patch minus without it)"
-    return {**measured, name: attention.contribution.values}
+def _measurements(attention: SlideAttention) -> dict[str, NDArray[Any]]:
+    """Return the measurements by name, each of shape ``(N,)``."""
+    measured: dict[str, NDArray[Any]] = {"attention, mean of heads (× uniform)": attention.mean()}
+    for number, head in enumerate(attention.heads, start=1):
+        measured[f"attention, head {number} (× uniform)"] = head
+    measured["attention, rank (1 = highest)"] = attention.rank()
+    if attention.contribution is not None:
+        name = f"contribution to the {attention.contribution.score} (with the patch minus without it)"
+        measured[name] = attention.contribution.values
+    return measured
 
 
 def _square(attention: SlideAttention, corner: list[int], scale: int) -> list[list[float]]:
-    """The five corners of a patch, the first again at the end; inside the slide, whatever was rounded."""
+    """Return the four corners of a patch and again the first, clipped to the slide because sizes are rounded."""
     width, height = attention.slide_size
-    x, y = attention.shown_from
+    x, y = attention.qupath_origin
     side = attention.footprint(scale)
     left, top = corner[0] - x, corner[1] - y
     right, bottom = _short(min(left + side, width - x)), _short(min(top + side, height - y))
@@ -98,5 +94,5 @@ def _square(attention: SlideAttention, corner: list[int], scale: int) -> list[li
 
 
 def _short(value: float) -> float:
-    """Eight digits: the coordinates of the largest slides to a hundredth of a pixel, and half the bytes."""
+    """Round to eight digits: a hundredth of a pixel on the largest slides, and half the bytes."""
     return float(f"{value:.8g}")

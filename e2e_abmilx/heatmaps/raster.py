@@ -1,14 +1,14 @@
-"""Patches → pixels of a small picture of the slide."""
+"""Painting of patches onto the pixels of a small picture of the slide."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 class Raster:
-    """A picture that covers the whole slide, and which of its pixels each patch covers.
+    """A picture of the whole slide, and the pixels of it that each patch covers.
 
-    Each patch adds its value at its corners, with alternating signs, and two cumulative sums fill it: the
-    time does not depend on how large patches are or how far they overlap.
+    Each patch adds its value at its four corners, with alternating signs, and two cumulative sums fill the
+    square (a summed-area table in reverse). The time depends neither on the size of patches nor on their overlap.
 
     Args:
         coords: Level-0 ``(x, y)`` of each patch's top left corner, shape ``(N, 2)``.
@@ -18,11 +18,7 @@ class Raster:
     """
 
     def __init__(
-        self,
-        coords: NDArray[np.int64],
-        footprint: float,
-        slide_size: tuple[int, int],
-        shape: tuple[int, int],
+        self, coords: NDArray[np.int64], footprint: float, slide_size: tuple[int, int], shape: tuple[int, int]
     ) -> None:
         self.shape = shape
         left, right = _edges(coords[:, 0], footprint, slide_size[0], shape[1])
@@ -34,28 +30,23 @@ class Raster:
         self._count = self._fill(np.ones(len(coords)))
 
     def paint(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return the mean over the patches that cover a pixel, shape ``(h, w)``; NaN where none does.
-
-        Args:
-            values: A number for each patch, shape ``(N,)``.
-        """
+        """Return the mean of values ``(N,)`` over the patches that cover a pixel, shape ``(h, w)``; NaN without any."""
         mean = np.full(self.shape, np.nan, np.float32)
         np.divide(self._fill(values), self._count, out=mean, where=self._count > 0, casting="same_kind")
         return mean
 
     def _fill(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Sum over the patches that cover a pixel; a count is exact."""
+        """Return the sum over the patches that cover each pixel; exact if the values are whole numbers."""
         height, width = self.shape
         signed = np.concatenate([values, values, -values, -values]).astype(np.float64)
         plane = np.bincount(self._corners, signed, minlength=(height + 1) * (width + 1))
-        filled: NDArray[np.float64] = plane.reshape(height + 1, width + 1).cumsum(axis=0).cumsum(axis=1)
-        return filled[:-1, :-1]
+        return np.asarray(plane.reshape(height + 1, width + 1).cumsum(axis=0).cumsum(axis=1)[:-1, :-1])
 
 
 def _edges(
     origins: NDArray[np.int64], footprint: float, length: int, pixels: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First pixel and the one after the last that each patch covers along one axis: at least one."""
+    """Return the first pixel and the pixel after the last of each patch along one axis: at least one pixel."""
     first = np.rint(origins * (pixels / length)).astype(np.int64).clip(0, pixels - 1)
     end = np.rint((origins + footprint) * (pixels / length)).astype(np.int64).clip(first + 1, pixels)
     return first, end

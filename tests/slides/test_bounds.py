@@ -16,7 +16,7 @@ from PIL import Image
 from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.cache.imports import import_coords
 from e2e_abmilx.data.features import TridentWriter, describe_patches, read_features
-from e2e_abmilx.heatmaps import SlideAttention, draw_contact_sheet, write_geojson, write_pyramid
+from e2e_abmilx.heatmaps import SlideAttention, draw_contact_sheet, write_geojson, write_ome_zarr
 from e2e_abmilx.slides.bounds import read_bounds
 from e2e_abmilx.store import PatchStore, StoreWriter
 
@@ -88,7 +88,7 @@ def _attention(store: PatchStore) -> SlideAttention:
     coords = np.concatenate([store.coords(scale) for scale in range(2)])
     scale = np.repeat([0, 1], [store.num_patches(0), store.num_patches(1)])
     weights = np.full((1, len(coords)), 1 / len(coords), np.float32)
-    return SlideAttention.of_weights(store, coords, scale, weights)
+    return SlideAttention.from_weights(store, coords, scale, weights)
 
 
 def _off(store: PatchStore, index: int, scale: int, region: NDArray[np.uint8]) -> float:
@@ -155,7 +155,7 @@ def test_pictures_layers_and_features_say_what_they_count_from(store: PatchStore
     sheet = draw_contact_sheet(attention)
     counted = "(x, y): level-0 pixels from the corner of the whole slide"
     assert sheet.texts[-1].get_text() == f"{counted}; QuPath counts from (700, 400)"
-    write_pyramid(attention, tmp_path / "layer.ome.zarr")
+    write_ome_zarr(attention, tmp_path / "layer.ome.zarr")
     said = zarr.open_group(tmp_path / "layer.ome.zarr", mode="r").attrs["e2e_abmilx"]
     assert (said["origin"], said["openslide_bounds"]) == ([0, 0], [*OFFSET, *SIZE])
     coords = store.coords()

@@ -11,7 +11,14 @@ from torch import Tensor
 from e2e_abmilx.data.loaders import Padded
 from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.heads import BagHead, ContributionError, PoolingHead, leave_one_out, log_odds
-from e2e_abmilx.heatmaps import Contribution, HeatmapError, Kind, check_drawable, write_heatmap
+from e2e_abmilx.heatmaps import (
+    Contribution,
+    HeatmapError,
+    Kind,
+    SlideAttention,
+    check_drawable,
+    write_heatmap,
+)
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tasks import BagTask, ClassificationTask, MultiLabelTask, Prediction
 
@@ -72,17 +79,16 @@ class AttentionHeatmap(Callback):
         for slide, size in self._sizes[outputs.case].items():
             own = slice(start, start + size)
             start += size
-            write_heatmap(
+            attention = SlideAttention.from_weights(
                 PatchStore(self._cache / f"{slide}.zarr"),
                 outputs.coords[own].numpy(),
                 outputs.scale[own].numpy(),
                 outputs.output.attention[0, :, own].numpy(),
-                Path(trainer.default_root_dir, "heatmaps", slide),
                 bag_size=len(outputs.coords),
                 contribution=Contribution(whole.score, whole.values[own]) if whole else None,
-                kind=self.kind,
-                title=f"{slide}: {name} = {scores[name]:.3g}",
             )
+            folder = Path(trainer.default_root_dir, "heatmaps", slide)
+            write_heatmap(attention, folder, kind=self.kind, title=f"{slide}: {name} = {scores[name]:.3g}")
 
 
 def _contribution(task: BagTask, prediction: Prediction) -> Contribution:
