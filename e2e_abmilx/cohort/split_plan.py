@@ -1,4 +1,4 @@
-"""How the splits of a cohort come about."""
+"""The source of a cohort's splits: the table, a file, or folds made from a seed."""
 
 import logging
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from e2e_abmilx.cohort.splits import Stratum, assign_folds, check_splits, group_
 
 logger = logging.getLogger(__name__)
 
-# The split of every case of a table without splits, which is only evaluated, and what is done with it.
+# By stage: the split of all cases of a table without splits, and a word for the log.
 _EVALUATED = {"validate": ("val", "validated"), "test": ("test", "tested"), "predict": ("", "predicted")}
 
 
@@ -19,13 +19,13 @@ class SplitPlan(NamedTuple):
     """Where the splits of a cohort come from.
 
     Attributes:
-        file: A file of splits, or a folder of one file a fold, instead of the table's splits.
-        fold: Which fold to test on: of ``file``, of the table's own, or of made ones.
+        file: A file of splits, or a folder with one file per fold, used instead of the table's splits.
+        fold: The fold to test on: of ``file``, of the table's own folds, or of made folds.
         folds: Number of folds, where ``fold`` is given and ``file`` is not.
-        by_site: Never part the cases of a site of TCGA.
-        val_fraction: Share of the training cases that validate, where no split says which do; None for none.
-        seed: Of made folds.
-        stratify_by: What made splits have equal shares of.
+        by_site: Keep the cases of each TCGA site in one split.
+        val_fraction: Fraction of the training cases to hold out if no split is for validation; None for none.
+        seed: Seed of made folds and held-out validation cases.
+        stratify_by: Stratum that made splits hold in equal fractions.
     """
 
     file: Path | None
@@ -40,12 +40,12 @@ class SplitPlan(NamedTuple):
         """Give each case its split.
 
         Args:
-            cases: All cases, those without slides too: a missing slide must not move the others.
-            stage: What the cohort is for: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``. Other than for a
-                fit a table needs no splits: all of its cases are evaluated.
+            cases: All cases, including those without slides: a missing slide must not change the split of others.
+            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``. Only a fit needs splits; in the other
+                stages all cases of a table without splits are evaluated.
 
         Raises:
-            CohortError: The splits cannot be used, or part a patient or another group.
+            CohortError: The splits cannot be used, or divide a patient or another group.
         """
         settled = group_by_site(cases) if self.by_site else list(cases)
         if self.file is not None:
@@ -61,13 +61,15 @@ class SplitPlan(NamedTuple):
         check_splits(settled, needed=())
         splits = {case.split for case in settled}
         if self.val_fraction is not None and "train" in splits and "val" not in splits:
-            logger.info("no validation cases are given: %g of the training cases validate", self.val_fraction)
+            logger.info(
+                "no validation split is given: %g of the training cases are held out", self.val_fraction
+            )
             settled = hold_out_validation(
-                settled, share=self.val_fraction, seed=self.seed, stratify_by=self.stratify_by
+                settled, fraction=self.val_fraction, seed=self.seed, stratify_by=self.stratify_by
             )
         return settled
 
 
 def _is_unsplit(cases: Sequence[Case], stage: str) -> bool:
-    """Whether a table has no splits; folds are none to a prediction, and ask for one of them otherwise."""
+    """Return whether a table has no splits; fold numbers count as splits except in prediction."""
     return not any(case.split and not (stage == "predict" and case.split.isdigit()) for case in cases)

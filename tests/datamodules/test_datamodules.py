@@ -177,7 +177,7 @@ def test_survival_columns_of_a_classification_table_are_not_touched(
 
 def test_classes_that_yaml_took_for_something_else(cohort: Path, stores: Path) -> None:
     assert _ready(_data(cohort, stores, classes=[1, 0])).classes == ("1", "0")
-    with pytest.raises(CohortError, match=r"YAML reads no, yes, .* put the names into quotes"):
+    with pytest.raises(CohortError, match=r"YAML reads no, yes, .* put the names in quotes"):
         _data(cohort, stores, classes=[False, True])
 
 
