@@ -1,4 +1,4 @@
-"""Batches moved to the device, while the device computes."""
+"""Transfer of batches to the device, where JPEG streams are decoded."""
 
 from collections.abc import Callable
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from e2e_abmilx.cohort import SPLITS, Case, CohortError, CohortPlan, write_splits
 from e2e_abmilx.data.bag import Bag, BagSource, Target, collate
-from e2e_abmilx.data.loaders import BagLoader, Padded, plan_readers, recommended_workers
+from e2e_abmilx.data.loaders import BagLoader, Padded, plan_workers, recommended_workers
 from e2e_abmilx.data.samplers import CaseSampler, EpochSampler, Progress
 from e2e_abmilx.data.transfer import AsyncCopy, decode_patches
 
@@ -188,7 +188,7 @@ class BagDataModule(LightningDataModule):
         processes = self.trainer.num_devices if self.trainer else 1
         wanted = recommended_workers(processes) if self.num_workers is None else self.num_workers
         batch_bytes = bags.largest_bytes * batch_size if isinstance(bags, BagSource) else 0
-        workers, ahead = plan_readers(wanted, batch_bytes, processes=processes)
+        workers, prefetch = plan_workers(wanted, batch_bytes, processes=processes)
         if workers < wanted:
             logger.info(
                 "%d of %d workers are used: a batch takes up to %.0f MB, and prefetched batches must fit into memory",
@@ -199,7 +199,7 @@ class BagDataModule(LightningDataModule):
         return {
             "collate_fn": collate,
             "num_workers": workers,
-            "prefetch_factor": ahead if workers else None,
+            "prefetch_factor": prefetch if workers else None,
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
         }
