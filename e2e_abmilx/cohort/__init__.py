@@ -9,7 +9,6 @@
 - ``cases``: tables are read into cases
 - ``splits``: training, validation and test, from the table's folds or from new ones
 - ``split_files``: the same, from files
-- ``split_plan``: which of these sources a run uses
 - ``time_bins``: time bins of a survival model
 - ``targets``: labels, multi-labels and times become numbers
 - ``matching``: cases matched with the slides that exist
@@ -23,7 +22,6 @@ from e2e_abmilx.cohort.label_tables import CohortError
 from e2e_abmilx.cohort.matching import match_slides
 from e2e_abmilx.cohort.spellings import spell_classes
 from e2e_abmilx.cohort.split_files import read_splits, write_splits
-from e2e_abmilx.cohort.split_plan import SplitPlan
 from e2e_abmilx.cohort.splits import (
     SPLITS,
     Stratum,
@@ -40,7 +38,6 @@ __all__ = [
     "Case",
     "CohortError",
     "CohortPlan",
-    "SplitPlan",
     "Stratum",
     "TargetKind",
     "assign_folds",

@@ -12,7 +12,7 @@ from e2e_abmilx.cohort.folds import settle_folds
 from e2e_abmilx.cohort.label_tables import (
     CohortError,
     Row,
-    find_labels,
+    find_column,
     find_patients,
     find_times,
     open_table,
@@ -21,7 +21,7 @@ from e2e_abmilx.cohort.label_tables import (
 )
 from e2e_abmilx.cohort.patients import Grouping, Identity, group_patients
 from e2e_abmilx.cohort.spellings import plain_id, refuse_near_spellings
-from e2e_abmilx.cohort.survival import DAYS_PER_MONTH, Survival, read_survival, refuse_doubtful_days
+from e2e_abmilx.cohort.survival import DAYS_PER_MONTH, read_survival, refuse_doubtful_days
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,8 @@ def _read_entries(
         names = recognise(header, table, stated, survival=target in (None, "survival"))
         patients = find_patients(header, names, stated)
         further_times = {} if {"time", "days"} & stated.keys() else find_times(header, names)
-        columns = names | find_labels(label_columns, header, table)
+        columns = dict(names)
+        columns |= {f"label_{name}": find_column(name, header, table, "a class") for name in label_columns}
         columns |= {PATIENT_PREFIX + name: index for name, index in patients.items()}
         columns |= {_TIME_PREFIX + name: index for name, (index, _) in further_times.items()}
         rows = list(rows_of(lines, columns, table))
@@ -138,20 +139,20 @@ def _add_survival(
     entries: Sequence[Entry], rows: Sequence[Row], units: Mapping[str, str], *, asked: bool, days: str
 ) -> list[Entry]:
     """Add time and event to each row; if survival was not asked for and the columns hold something else, add none."""
-    table, found = Path(rows[0].where.rpartition(":")[0]), list[Survival]()
+    table, found = Path(rows[0].where.rpartition(":")[0]), list[tuple[float, int]]()
     try:
         for row in rows:
             others = {name: (row.cells[_TIME_PREFIX + name], unit) for name, unit in units.items()}
             found.append(read_survival(row, others))
-        refuse_doubtful_days([survival.time for survival in found], days, table)
+        refuse_doubtful_days([time for time, _ in found], days, table)
     except CohortError as error:
         if asked:
             raise
         logger.warning("times and events are not read, only labels: %s", error)
         return list(entries)
     return [
-        entry._replace(case=entry.case._replace(time=survival.time, event=survival.event))
-        for entry, survival in zip(entries, found, strict=True)
+        entry._replace(case=entry.case._replace(time=time, event=event))
+        for entry, (time, event) in zip(entries, found, strict=True)
     ]
 
 

@@ -10,13 +10,15 @@ from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import CohortError
 from e2e_abmilx.cohort.matching import require_slides
 from e2e_abmilx.cohort.spellings import spell_classes
-from e2e_abmilx.cohort.split_plan import SplitPlan
-from e2e_abmilx.cohort.splits import Stratum, check_splits
+from e2e_abmilx.cohort.split_files import read_splits
+from e2e_abmilx.cohort.splits import Stratum, assign_folds, check_splits, group_by_site, hold_out_validation
 from e2e_abmilx.cohort.targets import NumberedTargets, encode_labels, encode_multi_labels, encode_times
 from e2e_abmilx.cohort.time_bins import BinSource
 
 logger = logging.getLogger(__name__)
 
+# By stage: the split of all cases of a table without splits, and a word for the log.
+_EVALUATED = {"validate": ("val", "validated"), "test": ("test", "tested"), "predict": ("", "predicted")}
 _STRATA: dict[TargetKind, Stratum] = {"label": "label", "multi_label": "labels", "survival": "event"}
 
 
@@ -102,19 +104,45 @@ class CohortPlan:
             slide_table=self.slide_table,
             target=self.target,
         )
-        plan = SplitPlan(
-            file=self.splits,
-            fold=self.fold,
-            folds=self.folds,
-            by_site=self.by_site,
-            val_fraction=None if self.select_on_test else self.val_fraction,
-            seed=self.split_seed,
-            stratify_by=_STRATA[self.target],
-        )
-        matched = require_slides(plan.settle(cases, stage), slides, folder, skip_missing=self.skip_missing)
+        split = self.split(cases, stage)
+        matched = require_slides(split, slides, folder, skip_missing=self.skip_missing)
         if stage == "fit":
             check_splits(matched, needed=("train",) if self.select_on_test else ("train", "val"))
         return matched
+
+    def split(self, cases: Sequence[Case], stage: str) -> list[Case]:
+        """Give each case its split: from a file, from folds, or as the table states it.
+
+        Args:
+            cases: All cases, including those without slides: a missing slide must not change the split of others.
+            stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``. Only a fit needs splits; in the other
+                stages all cases of a table without splits are evaluated.
+
+        Raises:
+            CohortError: The splits cannot be used, or divide a patient or another group.
+        """
+        stratum = _STRATA[self.target]
+        split = group_by_site(cases) if self.by_site else list(cases)
+        if self.splits is not None:
+            split = read_splits(split, Path(self.splits), fold=self.fold)
+        elif self.fold is not None:
+            split = assign_folds(
+                split, fold=self.fold, folds=self.folds, seed=self.split_seed, stratify_by=stratum
+            )
+        elif stage != "fit" and _is_unsplit(split, stage):
+            name, done = _EVALUATED[stage]
+            logger.info("the table has no splits: all of its %d cases are %s", len(split), done)
+            return [case._replace(split=name) for case in split]
+        check_splits(split, needed=())
+        names = {case.split for case in split}
+        if not self.select_on_test and "train" in names and "val" not in names:
+            logger.info(
+                "no validation split is given: %g of the training cases are held out", self.val_fraction
+            )
+            split = hold_out_validation(
+                split, fraction=self.val_fraction, seed=self.split_seed, stratify_by=stratum
+            )
+        return split
 
     def number(self, cases: Sequence[Case]) -> NumberedTargets:
         """Number the targets of the cases; without a label table, all are -1.
@@ -140,3 +168,8 @@ class CohortPlan:
             " how the model performs on new cases; do not report it as a test"
         )
         return [case if case.split == "train" else case._replace(split="test") for case in cases]
+
+
+def _is_unsplit(cases: Sequence[Case], stage: str) -> bool:
+    """Return whether a table has no splits; fold numbers count as splits except in prediction."""
+    return not any(case.split and not (stage == "predict" and case.split.isdigit()) for case in cases)

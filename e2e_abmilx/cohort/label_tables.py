@@ -116,7 +116,7 @@ def recognise(
     for name in stated:
         if name not in COLUMNS:
             raise CohortError(f"columns: {name!r}{suggest(name, COLUMNS)} is not one of {', '.join(COLUMNS)}")
-    columns = {name: _find_column(column, header, table, name) for name, column in stated.items() if column}
+    columns = {name: find_column(column, header, table, name) for name, column in stated.items() if column}
     keys = [plain_key(name) for name in header]
     usual = {name: keys_of for name, keys_of in COLUMNS.items() if name not in stated}
     if set(keys) >= _AUTHORS_SURVIVAL:
@@ -180,16 +180,18 @@ def find_times(header: Sequence[str], columns: Mapping[str, int]) -> dict[str, t
     }
 
 
-def find_labels(classes: Sequence[str], header: Sequence[str], table: Path) -> dict[str, int]:
-    """Find the columns that are named after the classes of a multi-label cohort.
-
-    Returns:
-        Position of each column, by ``label_<class>``, in the order of the classes.
+def find_column(column: str, header: Sequence[str], table: Path, meaning: str) -> int:
+    """Return the position of a stated column.
 
     Raises:
-        CohortError: A column does not occur, or more than once.
+        CohortError: The column does not occur, or more than once.
     """
-    return {f"label_{name}": _find_column(name, header, table, "a class") for name in classes}
+    if header.count(column) != 1:
+        raise CohortError(
+            f"{table} has {header.count(column) or 'no'} column {column!r}{suggest(column, header)}, which is stated"
+            f" for {meaning}; it has {_shorten(header)}"
+        )
+    return header.index(column)
 
 
 def rows_of(lines: Iterable[tuple[int, list[str]]], columns: Mapping[str, int], table: Path) -> Iterator[Row]:
@@ -219,15 +221,6 @@ def suggest(name: str, known: Iterable[str]) -> str:
     near = [one for one in names if number.isdigit() and re.sub(r"\.0+$", "", one).lstrip("0") == number]
     near = near[:1] or difflib.get_close_matches(name, names, n=1)
     return f" (is it {near[0]!r}?)" if near else ""
-
-
-def _find_column(column: str, header: Sequence[str], table: Path, meaning: str) -> int:
-    if header.count(column) != 1:
-        raise CohortError(
-            f"{table} has {header.count(column) or 'no'} column {column!r}{suggest(column, header)}, which is stated"
-            f" for {meaning}; it has {_shorten(header)}"
-        )
-    return header.index(column)
 
 
 def _no_slides(header: Sequence[str], table: Path) -> str:

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from e2e_abmilx.cohort.label_tables import CohortError, Row
 from e2e_abmilx.io.tables import is_missing, plain_key
@@ -20,24 +19,16 @@ _SHORTEST_DAYS = 240  # 20 years, if they are months
 _TOLERANCE = 0.05
 
 
-class Survival(NamedTuple):
-    """Time and event of one row.
-
-    Attributes:
-        time: Months until the event or the end of observation; NaN where the row states neither time nor event.
-        event: 1 if the event happened, 0 if the case was censored.
-    """
-
-    time: float = math.nan
-    event: int = 0
-
-
-def read_survival(row: Row, others: Mapping[str, tuple[str, str]]) -> Survival:
+def read_survival(row: Row, others: Mapping[str, tuple[str, str]]) -> tuple[float, int]:
     """Read the time and event of a row.
 
     Args:
         row: The row.
         others: Texts and units of further columns of times, by the table's names, which must agree.
+
+    Returns:
+        Months until the event or the end of observation, and 1 if the event happened, 0 if the case was censored. The
+        months are NaN where the row states neither.
 
     Raises:
         CohortError: Only one of the two is given, one is invalid, or another column of times disagrees.
@@ -45,7 +36,7 @@ def read_survival(row: Row, others: Mapping[str, tuple[str, str]]) -> Survival:
     name, unit = ("days", "days") if "days" in row.cells else ("time", "months")
     text, event = row.cells.get(name, ""), _read_event(row)
     if not text and event is None:
-        return Survival()
+        return math.nan, 0
     if not text or event is None:
         empty, other = ("event", "time") if text else ("time", "event")
         raise CohortError(
@@ -54,7 +45,7 @@ def read_survival(row: Row, others: Mapping[str, tuple[str, str]]) -> Survival:
     months = _read_months(text, unit, row.where)
     for column, (other_text, other_unit) in others.items():
         _refuse_other_time(months, text, column, other_text, other_unit, row.where)
-    return Survival(months, event)
+    return months, event
 
 
 def refuse_doubtful_days(times: Iterable[float], column: str, where: object) -> None:

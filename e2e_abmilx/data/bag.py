@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from e2e_abmilx.cohort import Case
@@ -134,24 +135,14 @@ def collate(bags: Sequence[Bag]) -> Bag:
             raise BagError(
                 f"the bag of case {bag.cases[0]} holds no patch; leave the case out, or cache it again"
             )
-    longest = max(len(bag.mask) for bag in bags)
-
-    def stack(tensors: Sequence[Tensor]) -> Tensor:
-        if len(tensors) == 1:
-            return tensors[0].unsqueeze(0)  # no copy in evaluation
-        padded = tensors[0].new_zeros(len(tensors), longest, *tensors[0].shape[1:])
-        for row, tensor in zip(padded, tensors, strict=True):
-            row[: len(tensor)] = tensor
-        return padded
-
     jpegs = [bag.patches for bag in bags if isinstance(bag.patches, Jpegs)]
     pixels = [bag.patches for bag in bags if isinstance(bag.patches, Tensor)]
-    mask = stack([bag.mask for bag in bags])
+    mask = _stack([bag.mask for bag in bags])
     return Bag(
-        patches=join_jpegs(jpegs) if jpegs else _channels_first(stack(pixels)),
+        patches=join_jpegs(jpegs) if jpegs else _channels_first(_stack(pixels)),
         mask=mask,
-        scale=stack([bag.scale for bag in bags]),
-        coords=stack([bag.coords for bag in bags]),
+        scale=_stack([bag.scale for bag in bags]),
+        coords=_stack([bag.coords for bag in bags]),
         label=torch.stack([bag.label for bag in bags]),
         time=torch.stack([bag.time for bag in bags]),
         event=torch.stack([bag.event for bag in bags]),
@@ -185,6 +176,11 @@ def make_bag(
         cases=(case.id,),
         last=last,
     )
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    """Stack tensors, padded with zeros to the longest; a single tensor, as in evaluation, is not copied."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else pad_sequence(tensors, batch_first=True)
 
 
 def _channels_first(patches: Tensor) -> Tensor:

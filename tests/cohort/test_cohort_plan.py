@@ -1,8 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from e2e_abmilx.cohort import CohortError, CohortPlan
+from e2e_abmilx.cohort import Case, CohortError, CohortPlan, write_splits
 from e2e_abmilx.cohort.targets import NumberedTargets
 
 SLIDES = [f"s{k}" for k in range(30)]
@@ -83,3 +84,50 @@ def test_classes_are_checked_at_once() -> None:
         CohortPlan(target="multi_label", classes=["a", "a"])
     with pytest.raises(CohortError, match="YAML reads no, yes"):
         CohortPlan(classes=[False, True])
+
+
+def _cases(split: str = "") -> list[Case]:
+    return [Case(f"{k:02}", (f"s{k}",), "xy"[k % 2], split=split) for k in range(40)]
+
+
+def _plan(seed: int, **how: Any) -> CohortPlan:
+    return CohortPlan(val_fraction=0.2, split_seed=seed, **how)
+
+
+def test_made_folds_and_held_out_cases_follow_the_seed() -> None:
+    for fold, split in ((0, ""), (None, "train")):
+        made = [_plan(seed, fold=fold).split(_cases(split), "fit") for seed in (0, 0, 1)]
+        assert made[0] == made[1] != made[2]
+
+
+@pytest.mark.parametrize("fold", [None, 0])
+def test_written_splits_replace_the_seed(tmp_path: Path, fold: int | None) -> None:
+    """A file of splits gives the splits that were made with one seed to a plan with another."""
+    cases = _cases("" if fold is not None else "train")
+    made = _plan(3, fold=fold).split(cases, "fit")
+    write_splits(made, tmp_path / "splits.csv")
+    assert _plan(4, splits=tmp_path / "splits.csv").split(cases, "fit") == made
+
+
+def test_selection_on_test_holds_no_case_out() -> None:
+    plan = _plan(0, select_on_test=True)
+    assert {case.split for case in plan.split(_cases("train"), "fit")} == {"train"}
+
+
+@pytest.mark.parametrize(("stage", "split"), [("validate", "val"), ("test", "test"), ("predict", "")])
+def test_all_cases_of_a_table_without_splits_are_evaluated(stage: str, split: str) -> None:
+    assert {case.split for case in _plan(0).split(_cases(), stage)} == {split}
+    with pytest.raises(CohortError, match="split '' is not one of train, val, test"):
+        _plan(0).split(_cases(), "fit")
+
+
+def test_sites_stay_in_one_split() -> None:
+    cases = [
+        Case(f"TCGA-{site}-000{k}", (f"{site}{k}",), "x")
+        for site in ("AA", "BB", "CC", "DD")
+        for k in range(5)
+    ]
+    settled = _plan(0, fold=0, folds=3, by_site=True).split(cases, "fit")
+    splits = {case.id[5:7]: case.split for case in settled}
+    assert [splits[case.id[5:7]] for case in settled] == [case.split for case in settled]
+    assert set(splits.values()) == {"train", "val", "test"}

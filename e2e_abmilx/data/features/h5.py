@@ -77,7 +77,7 @@ class H5Features(SlideFeatures):
                     features[first:last] = rows_here[wanted[first:last] - start]
         return torch.from_numpy(features)
 
-    def _stored_coords(self) -> NDArray[np.generic]:
+    def _read_coords(self) -> NDArray[np.generic]:
         with open_h5(self.path) as file:
             if "coords" not in file:
                 raise NoCoordsError(

@@ -87,21 +87,14 @@ class SlideFeatures(ABC):
                 )
         return features
 
-    @abstractmethod
     def coords(self) -> NDArray[np.int64]:
         """Return the level-0 ``(x, y)`` of the top left corner of each patch, shape ``(N, 2)``.
 
         Raises:
             NoCoordsError: The file does not state them.
-            FeatureError: They are damaged.
+            FeatureError: They are not one whole ``(x, y)`` per patch.
         """
-
-    @abstractmethod
-    def _read(self, rows: NDArray[np.int64] | None) -> Tensor:
-        """Read features as :meth:`read` does, without checks."""
-
-    def _checked_coords(self, coords: NDArray[np.generic]) -> NDArray[np.int64]:
-        """Return the coordinates as integers; refuse them unless they are one whole ``(x, y)`` per patch."""
+        coords = self._read_coords()
         corners = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
         if corners.shape != (self.num_patches, 2) or corners.dtype.kind not in "iuf":
             raise FeatureError(
@@ -111,6 +104,14 @@ class SlideFeatures(ABC):
         if corners.dtype.kind == "f":
             self._refuse_fractions(corners)
         return corners.astype(np.int64)
+
+    @abstractmethod
+    def _read(self, rows: NDArray[np.int64] | None) -> Tensor:
+        """Read features as :meth:`read` does, without checks."""
+
+    @abstractmethod
+    def _read_coords(self) -> NDArray[np.generic]:
+        """Read coordinates as :meth:`coords` does, without checks."""
 
     def _refuse_fractions(self, coords: NDArray[np.generic]) -> None:
         """Refuse floating-point coordinates that are not whole pixels, or may have been rounded to them."""

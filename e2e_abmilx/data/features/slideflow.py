@@ -38,7 +38,10 @@ class SlideflowFeatures(TensorFeatures):
                 f"{index_of(self.path)} has the centres of tiles; their corners require tile_um in {_SETTINGS} and the"
                 " slide's µm/px; give the slides (data.slides), or one µm/px for all slides (data.assume_mpp)"
             )
-        return self._checked_coords(_read_index(index_of(self.path))) - int(self.patch_size_level0) // 2
+        return super().coords() - int(self.patch_size_level0) // 2  # the index holds centres
+
+    def _read_coords(self) -> NDArray[np.generic]:
+        return _read_index(index_of(self.path))
 
 
 def index_of(path: Path) -> Path:

@@ -47,9 +47,8 @@ class StampFeatures(H5Features):
             self.mpp = self._tile_um / float(tile_px) if tile_px else None
             self.patch_size_level0 = self._tile_um / slide_mpp if slide_mpp else None
 
-    def coords(self) -> NDArray[np.int64]:
-        """Return the level-0 ``(x, y)`` of the top left corner of each tile, shape ``(N, 2)``."""
-        stored = self._stored_coords()
+    def _read_coords(self) -> NDArray[np.generic]:
+        stored = super()._read_coords()
         if self._tile_um is None:
             raise NoCoordsError(
                 f"{self.path} does not state the unit of its coords; write it again with `stamp preprocess`"
@@ -62,7 +61,7 @@ class StampFeatures(H5Features):
         pixels = stored.astype(np.float64) * (self._um_per_unit / self._slide_mpp)
         if not np.isfinite(pixels).all():
             raise FeatureError(f"{self.path} has NaN or infinite coords; write it again")
-        return self._checked_coords(np.rint(pixels).astype(np.int64))
+        return np.rint(pixels).astype(np.int64)
 
 
 def _tile_um(stated: Mapping[str, Any]) -> float | None:

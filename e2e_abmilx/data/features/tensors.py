@@ -41,13 +41,12 @@ class TensorFeatures(SlideFeatures):
         super().__init__(path, tuple(table.shape))
         self._features = table[0] if self._batched else table
 
-    def coords(self) -> NDArray[np.int64]:
-        """Return the level-0 ``(x, y)`` of the top left corner of each patch, shape ``(N, 2)``."""
+    def _read_coords(self) -> NDArray[np.generic]:
         if self._coords is None:
             raise NoCoordsError(
                 f"{self.path} does not state the coordinates of its patches; extract features into .h5 files, as TRIDENT does"
             )
-        return self._checked_coords(_array(self._coords, self.path))
+        return _array(self._coords, self.path)
 
     def _read(self, rows: NDArray[np.int64] | None) -> Tensor:
         chosen = self._features if rows is None else self._features[torch.from_numpy(rows)]

@@ -38,10 +38,6 @@ class TridentFeatures(H5Features):
         magnification = stated.get("target_magnification")
         self.mpp = _POWER_TIMES_MPP / float(magnification) if magnification else None
 
-    def coords(self) -> NDArray[np.int64]:
-        """Return the level-0 ``(x, y)`` of the top left corner of each patch, shape ``(N, 2)``."""
-        return self._checked_coords(self._stored_coords())
-
 
 def _footprint(stated: Mapping[str, Any]) -> float | None:
     """Return the side of a patch in level-0 pixels; None if the attributes do not state it."""

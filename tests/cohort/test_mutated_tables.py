@@ -1,4 +1,4 @@
-"""The splits of a plan, also for real label tables with common errors: no patient is in two splits without a refusal."""
+"""Real label tables with common errors: no patient is in two splits without a refusal."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from e2e_abmilx.cohort import Case, CohortError, SplitPlan, read_cohort, write_splits
+from e2e_abmilx.cohort import CohortError, CohortPlan, read_cohort
 
 TABLES = [
     "labels/authors/panda.csv",
@@ -272,17 +272,17 @@ def _mutate_and_split(seed: int, real: list[Row], folder: Path) -> str:
         change(random_, table, rows)
     _write(random_, table, folder / "labels.csv")
     way = random_.choice(["table", "table", "fold", "file", "unsplit"])
-    plan = SplitPlan(None, None, 5, False, 0.2, seed, "label")
+    plan = CohortPlan(val_fraction=0.2, split_seed=seed)
     columns = None
     if way == "file":
         _write_splits(random_, table, rows, folder / "splits.csv")
-        plan = plan._replace(file=folder / "splits.csv")
+        plan.splits = folder / "splits.csv"
     elif way == "fold":
-        plan = plan._replace(fold=random_.randrange(5))
+        plan.fold = random_.randrange(5)
     elif way == "unsplit":
-        plan, columns = plan._replace(fold=random_.randrange(5)), {"split": None, "fold": None}
+        plan.fold, columns = random_.randrange(5), {"split": None, "fold": None}
     try:
-        cases = plan.settle(read_cohort(folder / "labels.csv", columns=columns, target="label"), "fit")
+        cases = plan.split(read_cohort(folder / "labels.csv", columns=columns, target="label"), "fit")
     except CohortError:
         return "refused"
     patients = {row.slide: row.patient for row in rows}
@@ -309,53 +309,3 @@ def test_no_patient_is_in_two_splits_without_a_refusal(shared: Path, tmp_path: P
 @pytest.mark.slow
 def test_no_patient_is_in_two_splits_in_many_tables(shared: Path, tmp_path: Path) -> None:
     _check(range(1000, 13000), shared, tmp_path)
-
-
-# The seed of splits ----------------------------------------------------------------------------------------------
-
-
-def _cases(split: str = "") -> list[Case]:
-    return [Case(f"{k:02}", (f"s{k}",), "xy"[k % 2], split=split) for k in range(40)]
-
-
-def _plan(seed: int, *, fold: int | None = None) -> SplitPlan:
-    return SplitPlan(None, fold, 5, False, 0.2, seed, "label")
-
-
-def test_made_folds_and_held_out_cases_follow_the_seed() -> None:
-    for fold, split in ((0, ""), (None, "train")):
-        made = [_plan(seed, fold=fold).settle(_cases(split), "fit") for seed in (0, 0, 1)]
-        assert made[0] == made[1] != made[2]
-
-
-@pytest.mark.parametrize("fold", [None, 0])
-def test_written_splits_replace_the_seed(tmp_path: Path, fold: int | None) -> None:
-    """A file of splits gives the splits that were made with one seed to a plan with another."""
-    cases = _cases("" if fold is not None else "train")
-    made = _plan(3, fold=fold).settle(cases, "fit")
-    write_splits(made, tmp_path / "splits.csv")
-    assert _plan(4)._replace(file=tmp_path / "splits.csv").settle(cases, "fit") == made
-
-
-def test_without_a_fraction_no_case_is_held_out() -> None:
-    plan = _plan(0)._replace(val_fraction=None)
-    assert {case.split for case in plan.settle(_cases("train"), "fit")} == {"train"}
-
-
-@pytest.mark.parametrize(("stage", "split"), [("validate", "val"), ("test", "test"), ("predict", "")])
-def test_all_cases_of_a_table_without_splits_are_evaluated(stage: str, split: str) -> None:
-    assert {case.split for case in _plan(0).settle(_cases(), stage)} == {split}
-    with pytest.raises(CohortError, match="split '' is not one of train, val, test"):
-        _plan(0).settle(_cases(), "fit")
-
-
-def test_sites_stay_in_one_split() -> None:
-    cases = [
-        Case(f"TCGA-{site}-000{k}", (f"{site}{k}",), "x")
-        for site in ("AA", "BB", "CC", "DD")
-        for k in range(5)
-    ]
-    settled = _plan(0, fold=0)._replace(by_site=True, folds=3).settle(cases, "fit")
-    splits = {case.id[5:7]: case.split for case in settled}
-    assert [splits[case.id[5:7]] for case in settled] == [case.split for case in settled]
-    assert set(splits.values()) == {"train", "val", "test"}
