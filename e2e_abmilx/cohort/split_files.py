@@ -170,7 +170,7 @@ def _refuse_two_readings(
         if first and second and not set(first) & set(second):
             raise CohortError(
                 f"{entry.where}: {entry.names[column]!r} may be one case, or a slide or patient of another; list the names"
-                " under a column slide, or under one named case, beside a column split"
+                " in a column slide, or in a column case, next to a column split"
             )
 
 
