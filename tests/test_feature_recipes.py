@@ -81,7 +81,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
         lambda r: (r.config.checkpoint.monitor, r.config.checkpoint.mode),
         (("val/balanced_accuracy", "max"), ("val/auc", "max"), ("val/c_index", "max")),
     ),
-    "selection on test cases": (lambda r: r.data.select_on_test, (False,) * 3),
+    "selection on test cases": (lambda r: r.data.plan.select_on_test, (False,) * 3),
     "encoder": (lambda r: type(r.task.encoder), (Precomputed,) * 3),
 }
 

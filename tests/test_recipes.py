@@ -131,7 +131,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
         lambda r: (r.config.checkpoint.monitor, r.config.checkpoint.mode),
         (("val/balanced_accuracy", "max"),) * 2 + (("val/auc", "max"),) * 2 + (("val/c_index", "max"),),
     ),
-    "selection on test cases": (lambda r: r.data.select_on_test, (False,) * 5),
+    "selection on test cases": (lambda r: r.data.plan.select_on_test, (False,) * 5),
 }
 
 

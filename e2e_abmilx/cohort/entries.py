@@ -6,26 +6,26 @@ from pathlib import PureWindowsPath
 from typing import NamedTuple
 
 from e2e_abmilx.cohort.label_tables import NAMES, CohortError, Row, slide_name
-from e2e_abmilx.cohort.spellings import read_split, refuse_spoilt_name
+from e2e_abmilx.cohort.spellings import read_split, refuse_damaged_name
 from e2e_abmilx.cohort.survival import BITS
 
-#: Before the table's names of further columns of persons, among the cells of a row.
-PERSON = "person "
+#: Prefix of the cells of further patient columns, before the table's own name of the column.
+PATIENT_PREFIX = "patient "
 
 
 class Case(NamedTuple):
-    """One case of a cohort: what is classified, bootstrapped and split.
+    """One case of a cohort: the unit of classification, resampling and splitting.
 
     Attributes:
-        id: Name of the case (the patient).
+        id: Name of the case.
         slides: Names of its slides, without file endings.
         label: Class as the table spells it, or an empty string.
-        time: Months until the event or the end of observation; NaN where the table has none.
-        event: 1 where the event happened, 0 where it was censored.
-        split: ``"train"``, ``"val"``, ``"test"``, the number of a fold of the table's own, or an empty string.
-        group: Cases of one group are never in two splits: those of one patient, where the table or a barcode of
-            TCGA, CPTAC or GTEx tells it, and of one group of the table's; by default the case itself.
-        labels: Of a multi-label cohort, for each class 1 where the case has it, 0 where not, -1 where unknown.
+        time: Months until the event or the end of observation; NaN where the table states none.
+        event: 1 if the event happened, 0 if the case was censored.
+        split: ``"train"``, ``"val"``, ``"test"``, the number of one of the table's own folds, or an empty string.
+        group: Cases of one group always share a split. A group holds the cases of one patient, known from the table
+            or from a TCGA, CPTAC or GTEx barcode, and of one group of the table; by default it is the case itself.
+        labels: Multi-label cohorts only: per class 1 if the case has it, 0 if not, -1 if unknown.
     """
 
     id: str
@@ -39,21 +39,21 @@ class Case(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What one row says.
+    """The content of one row.
 
     Attributes:
-        case: The case as far as this row knows it; its group is what the table's column of groups says.
+        case: The case as far as this row describes it; its group comes from the table's group column.
         where: File and line.
-        patient: What the column of patients says; empty without one.
-        persons: What each column that tells persons apart says, by the table's names.
-        folders: Each slide that is named with a folder, and the folder.
-        fold: The number of its fold, where the table has splits beside.
+        patient: Cell of the patient column; empty without one.
+        patients: Cells of all columns that identify patients, by the table's names.
+        folders: Each slide that is named with a folder, and that folder.
+        fold: Fold number, where the table has a split column as well.
     """
 
     case: Case
     where: str
     patient: str
-    persons: Mapping[str, str]
+    patients: Mapping[str, str]
     folders: tuple[tuple[str, str], ...]
     fold: str
 
@@ -62,27 +62,31 @@ def parse_row(row: Row, patient_column: str) -> Entry:
     """Read a row.
 
     Args:
-        row: The row; cells of further columns of persons are named ``PERSON`` and the table's name.
-        patient_column: The table's name of the column of patients.
+        row: The row; cells of further patient columns are keyed by ``PATIENT_PREFIX`` and the table's name.
+        patient_column: The table's name of the patient column.
 
     Raises:
-        CohortError: It names no slide or case, or a label is neither 1 nor 0.
+        CohortError: The row names no slide or case, or a label is neither 1 nor 0.
     """
     cells = row.cells
-    texts = [
-        text.strip() for text in cells["slide" if "slide" in cells else "case"].split(";") if text.strip()
-    ]
+    texts = [text.strip() for text in cells["slide" if "slide" in cells else "case"].split(";")]
+    texts = [text for text in texts if text]
     slides = [slide_name(text) for text in texts]
     case = cells["case"] if "case" in cells else ";".join(slides)
     if not slides or not all((case, *slides)):
-        raise CohortError(f"{row.where}: the slide or case is empty; every row names both")
+        raise CohortError(f"{row.where}: the slide or case is empty; every row must name both")
     for noun in NAMES:
         if noun in cells:
             for text in texts if noun == "slide" else [cells[noun]]:
-                refuse_spoilt_name(text, noun, row.where)
-    persons = {name.removeprefix(PERSON): text for name, text in cells.items() if name.startswith(PERSON)}
+                refuse_damaged_name(text, noun, row.where)
+    paths = [PureWindowsPath(text) for text in texts]
+    further = {
+        name.removeprefix(PATIENT_PREFIX): text
+        for name, text in cells.items()
+        if name.startswith(PATIENT_PREFIX)
+    }
     return Entry(
-        Case(
+        case=Case(
             id=case,
             slides=tuple(dict.fromkeys(slides)),
             label=cells.get("label", ""),
@@ -90,13 +94,11 @@ def parse_row(row: Row, patient_column: str) -> Entry:
             group=cells.get("group", ""),
             labels=tuple(_parse_label(row, name) for name in cells if name.startswith("label_")),
         ),
-        row.where,
-        cells.get("patient", ""),
-        ({patient_column: cells["patient"]} if patient_column else {}) | persons,
-        tuple(
-            (path.stem, str(path.parent)) for path in map(PureWindowsPath, texts) if path.name != str(path)
-        ),
-        read_split(cells.get("fold", "")),
+        where=row.where,
+        patient=cells.get("patient", ""),
+        patients=({patient_column: cells["patient"]} if patient_column else {}) | further,
+        folders=tuple((path.stem, str(path.parent)) for path in paths if path.name != str(path)),
+        fold=read_split(cells.get("fold", "")),
     )
 
 
@@ -104,7 +106,7 @@ def _parse_label(row: Row, name: str) -> int:
     text = row.cells[name]
     if text not in ("", *BITS):
         raise CohortError(
-            f"{row.where}: {name.removeprefix('label_')} {text!r} is neither 1 (the case has it) nor 0 (it has not);"
+            f"{row.where}: {name.removeprefix('label_')} {text!r} is neither 1 (the case has it) nor 0 (it does not);"
             " write one of these, or nothing where it is unknown"
         )
     return int(float(text)) if text else -1

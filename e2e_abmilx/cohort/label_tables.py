@@ -1,4 +1,4 @@
-"""Tables of labels, slides or splits: which column is which."""
+"""Tables of labels, slides or splits: the columns that the package knows, and the rows."""
 
 import difflib
 import re
@@ -12,17 +12,17 @@ from e2e_abmilx.io.tables import clean, is_missing, plain_key
 from e2e_abmilx.io.tables import open_table as open_csv
 from e2e_abmilx.slides.slide_files import SUFFIXES
 
-#: Names of columns that tell persons apart.
+#: Names of columns that identify patients.
 PATIENTS = (
     *(
-        f"{person}{what}"
-        for person in ("patient", "subject", "participant", "donor", "individual", "person")
-        for what in ("", "_id", "_name", "_number", "_no", "_nr", "_code", "_barcode", "_identifier", "_uuid")
+        f"{noun}{ending}"
+        for noun in ("patient", "subject", "participant", "donor", "individual", "person")
+        for ending in ("", "_id", "_name", "_number", "_no", "_nr", "_code", "_barcode", "_identifier", "_uuid")
     ),
     "pat_id", "bcr_patient_barcode", "bcr_patient_uuid", "case_submitter_id", "submitter_id", "mrn", "pid",
 )  # fmt: skip
 
-#: Names under which tables keep each column, the likeliest first, compared without regard to capitals, spaces and signs.
+#: Usual names of each column, the likeliest first; capitals, spaces and punctuation do not count.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "slide": ("slide", "slide_id", "image", "image_id", "filename", "wsi", "wsi_id", "slide_name", "id"),
     "case": ("case", "case_id", *PATIENTS, "id"),
@@ -42,30 +42,29 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "group": ("group",),
 }  # fmt: skip
 
-#: Columns that name things, where a mark of a missing value is a fault of the table.
+#: Columns of names, which must not be missing.
 NAMES = ("slide", "case", "patient", "group")
 
-#: The name of a TCGA slide: patient, sample and slide, and the uuid that its file is published under.
+#: Name of a TCGA slide: patient, sample and slide, and the UUID under which the file is published.
 TCGA_SLIDE = re.compile(
     r"(?P<slide>(?P<patient>TCGA-\w{2}-\w{4})-\d{2}[A-Z]-\d{2}-[A-Z]{2}\w*)(\.[0-9A-Fa-f-]{36})?"
 )
 
-#: The patient at the head of a TCGA name, and the tissue source site in it.
+#: Patient at the start of a TCGA name, with the tissue source site.
 TCGA_PATIENT = re.compile(r"TCGA-(?P<site>\w{2})-\w{4}(?!\w)")
 
-#: The person in a name of a slide, sample or case: TCGA (also as R spells it, with dots), CPTAC and GTEx.
-PERSON_BARCODE = re.compile(
+#: Patient in the name of a slide, sample or case: TCGA (also with dots, as R spells it), CPTAC and GTEx.
+PATIENT_BARCODE = re.compile(
     r"(?<![A-Z0-9])(?:TCGA[-._][A-Z0-9]{2}[-._][A-Z0-9]{4}|C3[LN][-._]\d{5}|GTEX[-._][A-Z0-9]{4,5})(?![A-Z0-9])",
     re.IGNORECASE,
 )
 
-# The columns of the authors' survival tables, which alone keep months in a column called Event.
+# Columns of the authors' survival tables, the only ones that keep months in a column called Event.
 _AUTHORS_SURVIVAL = {"id", "event", "status", "wsi"}
-_SURVIVAL = ("time", "days", "event", "censorship")
 
 
 class CohortError(InputError):
-    """A table, or a cohort made of it, that cannot be used as it is."""
+    """A table, or the cohort read from it, cannot be used."""
 
 
 class Row(NamedTuple):
@@ -73,7 +72,7 @@ class Row(NamedTuple):
 
     Attributes:
         where: File and line, for messages.
-        cells: Text of each recognised column, by our names (``COLUMNS`` and ``label_<class>``).
+        cells: Text of each known column, by our names (``COLUMNS`` and ``label_<class>``).
     """
 
     where: str
@@ -84,11 +83,11 @@ def open_table(table: Path) -> AbstractContextManager[tuple[list[str], Iterator[
     """Open a CSV as :func:`e2e_abmilx.io.tables.open_table` does.
 
     Raises:
-        CohortError: It is no such file, or a row has more or fewer cells than the header.
+        CohortError: The file does not exist, or a row has more or fewer cells than the header.
     """
     if table.is_dir():
         raise CohortError(
-            f"{table} is a folder, not a label table; name a CSV in it, and a folder of folds as data.splits"
+            f"{table} is a folder, not a label table; name a CSV in it, or give a folder of folds as data.splits"
         )
     if not table.is_file():
         near = suggest(table.name, [path.name for path in table.parent.glob("*.csv")])
@@ -99,26 +98,25 @@ def open_table(table: Path) -> AbstractContextManager[tuple[list[str], Iterator[
 def recognise(
     header: Sequence[str], table: Path, stated: Mapping[str, str | None], *, survival: bool = True
 ) -> dict[str, int]:
-    """Find our columns in a header.
+    """Find the known columns in a header.
 
     Args:
         header: The table's names of its columns.
         table: The table, for messages.
-        stated: Some of them as the user states them; None for one that is not to be read.
-        survival: Look for a time and its event too.
+        stated: Columns that the user states, by our names; None for a column that must not be read.
+        survival: Look for times and events as well.
 
     Returns:
-        The position of each column that is there, by our names; a time and its event only together. A column of
-        patients is the one of cases where no other is.
+        Position of each column found, by our names. A time and its event are found only together. The patient
+        column is also the case column where there is no other.
 
     Raises:
-        CohortError: A stated column is absent, a name is there twice, or nothing names slides or cases.
+        CohortError: A stated column is absent, a name occurs twice, or no column names slides or cases.
     """
-    columns = {
-        name: _find_column(column, header, table, name)
-        for name, column in _check_names(stated).items()
-        if column
-    }
+    for name in stated:
+        if name not in COLUMNS:
+            raise CohortError(f"columns: {name!r}{suggest(name, COLUMNS)} is not one of {', '.join(COLUMNS)}")
+    columns = {name: find_column(column, header, table, name) for name, column in stated.items() if column}
     keys = [plain_key(name) for name in header]
     usual = {name: keys_of for name, keys_of in COLUMNS.items() if name not in stated}
     if set(keys) >= _AUTHORS_SURVIVAL:
@@ -133,7 +131,7 @@ def recognise(
         found = next(_free_columns(names, keys, taken), [])
         if len(found) > 1:
             raise CohortError(
-                f"{table} has {len(found)} columns named {header[found[0]]!r}, apart from capitals and signs;"
+                f"{table} has {len(found)} columns named {header[found[0]]!r}, apart from capitals and punctuation;"
                 f" rename all but one, or say which is meant with columns: {{{name}: NAME}}"
             )
         if found:
@@ -143,13 +141,13 @@ def recognise(
     return _pair_survival(columns, stated, table)
 
 
-def find_persons(
+def find_patients(
     header: Sequence[str], columns: Mapping[str, int], stated: Mapping[str, str | None]
 ) -> dict[str, int]:
-    """Find further columns of a header that may tell persons apart, beside those that are recognised already.
+    """Find further columns that may identify patients, in addition to the columns recognised already.
 
     Returns:
-        Their positions, by the table's names; none where it is stated which column tells persons apart.
+        Their positions, by the table's names; none if the user states the patient column.
     """
     if "patient" in stated:
         return {}
@@ -160,14 +158,14 @@ def find_persons(
 
 
 def _free_columns(names: Iterable[str], keys: Sequence[str], taken: set[int]) -> Iterator[list[int]]:
-    """Positions of the columns of each name, where there are any."""
+    """Yield the positions of the columns of each name, for names that occur."""
     for name in map(plain_key, names):
         if found := [index for index, key in enumerate(keys) if key == name and index not in taken]:
             yield found
 
 
 def find_times(header: Sequence[str], columns: Mapping[str, int]) -> dict[str, tuple[int, str]]:
-    """Find further columns of times, beside the recognised one.
+    """Find further columns of times, in addition to the recognised one.
 
     Returns:
         Position and unit, ``"days"`` or ``"time"`` (months), by the table's names.
@@ -182,20 +180,22 @@ def find_times(header: Sequence[str], columns: Mapping[str, int]) -> dict[str, t
     }
 
 
-def find_labels(classes: Sequence[str], header: Sequence[str], table: Path) -> dict[str, int]:
-    """Find the columns of a table that are named after the classes of a multi-label cohort.
-
-    Returns:
-        The position of each, by ``label_<class>``, in the order of the classes.
+def find_column(column: str, header: Sequence[str], table: Path, meaning: str) -> int:
+    """Return the position of a stated column.
 
     Raises:
-        CohortError: There is no such column, or more than one.
+        CohortError: The column does not occur, or more than once.
     """
-    return {f"label_{name}": _find_column(name, header, table, "a class") for name in classes}
+    if header.count(column) != 1:
+        raise CohortError(
+            f"{table} has {header.count(column) or 'no'} column {column!r}{suggest(column, header)}, which is stated"
+            f" for {meaning}; it has {_shorten(header)}"
+        )
+    return header.index(column)
 
 
 def rows_of(lines: Iterable[tuple[int, list[str]]], columns: Mapping[str, int], table: Path) -> Iterator[Row]:
-    """Pick the recognised columns out of each row; marks of missing values become empty, except in names."""
+    """Yield the known cells of each row; words for missing values become empty, except in names."""
     for line, cells in lines:
         picked = {name: clean(cells[index]) for name, index in columns.items()}
         known = {
@@ -205,7 +205,7 @@ def rows_of(lines: Iterable[tuple[int, list[str]]], columns: Mapping[str, int], 
 
 
 def slide_name(text: str) -> str:
-    """The name of a slide, of a file that is named after it or of a path to one.
+    """Return the name of a slide, given its name, its file or a path.
 
     >>> slide_name("slides/TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF.svs")
     'TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF'
@@ -215,7 +215,7 @@ def slide_name(text: str) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A guess at what was meant, to be put into a message; empty where nothing is near."""
+    """Return a guess at the intended name, for a message; empty where no name is similar."""
     names = sorted(known)
     number = re.sub(r"\.0+$", "", name).lstrip("0")
     near = [one for one in names if number.isdigit() and re.sub(r"\.0+$", "", one).lstrip("0") == number]
@@ -223,26 +223,11 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f" (is it {near[0]!r}?)" if near else ""
 
 
-def _check_names(stated: Mapping[str, str | None]) -> Mapping[str, str | None]:
-    for name in stated:
-        if name not in COLUMNS:
-            raise CohortError(f"columns: {name!r}{suggest(name, COLUMNS)} is not one of {', '.join(COLUMNS)}")
-    return stated
-
-
-def _find_column(column: str, header: Sequence[str], table: Path, meaning: str) -> int:
-    if header.count(column) != 1:
-        raise CohortError(
-            f"{table} has {header.count(column) or 'no'} column {column!r}{suggest(column, header)}, which is stated"
-            f" for {meaning}; it has {_shorten(header)}"
-        )
-    return header.index(column)
-
-
 def _no_slides(header: Sequence[str], table: Path) -> str:
+    """Return the message for a header without slides and cases."""
     if any(re.fullmatch(r"[\d.]+|train|val|test", name) for name in header):
         return (
-            f"the first line of {table} looks like a row, not like names of columns: {_shorten(header)};"
+            f"the first line of {table} looks like a row, not like column names: {_shorten(header)};"
             " put a line such as case,slide,label,split above it"
         )
     return (
@@ -256,13 +241,13 @@ def _shorten(header: Sequence[str]) -> str:
 
 
 def _pair_survival(columns: dict[str, int], stated: Mapping[str, str | None], table: Path) -> dict[str, int]:
-    """A time without an event, or the reverse, is something else than survival."""
+    """Drop a time without an event, or the reverse, which is not survival; of two times keep the months."""
     time, event = columns.keys() & {"time", "days"}, columns.keys() & {"event", "censorship"}
     lone = time ^ event if not (time and event) else set()
     for name in sorted(lone & {name for name, column in stated.items() if column}):
         other = "event" if name in time else "time"
         raise CohortError(
-            f"{table}: {name} is stated and its {other} is nowhere; survival needs both: columns: {{{other}: NAME}}"
+            f"{table}: {name} is stated, but no column of its {other} is; survival needs both: columns: {{{other}: NAME}}"
         )
     if len(time) == 2:
         lone = lone | {"days"}

@@ -1,7 +1,6 @@
-"""Cases matched with the slides that are there, and labels as numbers."""
+"""Cases matched with the slides that exist."""
 
 import logging
-import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,127 +11,100 @@ from e2e_abmilx.cohort.label_tables import TCGA_SLIDE, CohortError, slide_name, 
 
 logger = logging.getLogger(__name__)
 
-# Names compared in search of near misses, about two seconds' worth.
+# Limit of name comparisons in the search for similar names; about two seconds.
 _COMPARISONS = 50_000
 
 
-def encode_labels(cases: Sequence[Case], classes: Sequence[str] | None) -> tuple[list[int], tuple[str, ...]]:
-    """Number the labels of a cohort.
-
-    Args:
-        cases: The cohort.
-        classes: The classes in order; by default those of the cohort, sorted (numbers as numbers).
-
-    Returns:
-        The class number of each case, and the classes.
-
-    Raises:
-        CohortError: A label is missing or outside the classes.
-    """
-    unlabelled = [case.id for case in cases if not case.label]
-    if unlabelled:
-        raise CohortError(
-            f"{len(unlabelled)} of {len(cases)} cases have no label, first {unlabelled[0]} (NA, None, - and the like mean"
-            " none); complete the table, take their rows out, or say which column is the label with columns:"
-            " {label: NAME}"
-        )
-    found = sorted({case.label for case in cases}, key=_numbers_first)
-    order = tuple(str(name) for name in classes) if classes is not None else tuple(found)
-    unknown = [label for label in found if label not in order]
-    if unknown:
-        example = next(case for case in cases if case.label == unknown[0])
-        raise CohortError(
-            f"label {unknown[0]!r}{suggest(unknown[0], order)} of case {example.id} is not one of the classes"
-            f" {list(order)}; correct the table or the list of classes"
-        )
-    return [order.index(case.label) for case in cases], order
-
-
-def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return the labels of a multi-label cohort: for each class 1, 0, or -1 where it is unknown.
-
-    Args:
-        cases: The cohort.
-        classes: The classes, in the order of each case's labels.
-
-    Raises:
-        CohortError: A case has no known label, or a class no case of which it is known.
-    """
-    unlabelled = [case.id for case in cases if max(case.labels) < 0]
-    if unlabelled:
-        raise CohortError(
-            f"{len(unlabelled)} of {len(cases)} cases have no known label, first {unlabelled[0]}; complete the columns"
-            f" {', '.join(classes)}, or take their rows out"
-        )
-    for name, column in zip(classes, zip(*(case.labels for case in cases), strict=True), strict=True):
-        if max(column) < 0:
-            raise CohortError(
-                f"class {name!r} is unknown in all {len(cases)} cases; complete its column, or take it out of the classes"
-            )
-    return [case.labels for case in cases]
-
-
 def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> tuple[list[Case], list[str]]:
-    """Find which cases have all their slides.
+    """Find the cases that have all of their slides.
 
-    A name of the table is a slide's when it is the same, apart from a known file ending. TCGA slides are also found
-    without the uuid of their file (``TCGA-XX-XXXX-01Z-00-DX1``), and all slides of a patient by the patient's barcode
-    (``TCGA-XX-XXXX``). Where no part of a cell that was parted at ``;`` is a slide, the whole may be. Accents match in whichever way Unicode spells them, and ``7.0`` matches a slide ``7`` where there
-    is no ``7.0``. Nothing else matches.
+    A name in the table matches the slide of the same name, apart from a known file ending. TCGA slides also match
+    without the UUID of their file (``TCGA-XX-XXXX-01Z-00-DX1``), and a patient's barcode (``TCGA-XX-XXXX``) matches
+    all slides of the patient. If a cell was split at ``;`` and no part matches, the whole cell may match. Accents match
+    in either Unicode form, and ``7.0`` matches a slide ``7`` where there is no ``7.0``. Nothing else matches.
 
     Args:
         cases: The cohort.
-        cached: Names of the slides that are there.
-        where: The folder that they are in, for the message.
+        cached: Names of the slides that exist.
+        where: Their folder, for messages.
 
     Returns:
-        The cases with every slide, under the names that are there, and a line for each slide that is missing or has
-        no label.
+        The cases that have every slide, with the names of the existing slides, and one line for each slide that is
+        missing or has no label.
 
     Raises:
-        CohortError: Two cases have one slide.
+        CohortError: Two cases have the same slide.
     """
     names = _Names(cached)
-    cases = [names.rejoined(case) for case in cases]
+    cases = [names.rejoin(case) for case in cases]
     wanted = [(case, slide, names.find(slide)) for case in cases for slide in case.slides]
     owners: dict[str, str] = {}
+    slides: dict[str, list[str]] = defaultdict(list)
     for case, _, found in wanted:
+        slides[case.id] += found
         for slide in found:
             if owners.setdefault(slide, case.id) != case.id:
                 raise CohortError(
                     f"slide {slide!r} in {where} belongs to case {owners[slide]} and to case {case.id};"
                     " a slide has one case"
                 )
-    by_barcode = sum(found != [slide] for _, slide, found in wanted if found)
-    if by_barcode:
-        logger.info("%d names found by file ending, other spelling or TCGA barcode in %s", by_barcode, where)
-    spare = names.there - owners.keys()
+    respelt = sum(found != [slide] for _, slide, found in wanted if found)
+    if respelt:
+        logger.info("%d names found by file ending, other spelling or TCGA barcode in %s", respelt, where)
     missing = [(case, slide) for case, slide, found in wanted if not found]
-    complaints = [
-        f"case {case.id}: {names.explain(slide, where)}{suggest(slide, spare) if number * len(spare) < _COMPARISONS else ''}"
-        for number, (case, slide) in enumerate(missing)
-    ]
-    complaints += [f"slide {slide!r} in {where} has no label" for slide in sorted(spare)]
-    slides: dict[str, list[str]] = defaultdict(list)
-    for case, _, found in wanted:
-        slides[case.id] += found
     lacking = {case.id for case, _ in missing}
     matched = [
         case._replace(slides=tuple(dict.fromkeys(slides[case.id])))
         for case in cases
         if case.id not in lacking
     ]
-    return matched, complaints
+    return matched, _describe_mismatches(missing, names, names.existing - owners.keys(), where)
+
+
+def require_slides(
+    cases: Sequence[Case], cached: Iterable[str], where: Path, *, skip_missing: bool
+) -> list[Case]:
+    """Return the cases that have all of their slides, as :func:`match_slides` finds them.
+
+    Args:
+        cases: The cohort.
+        cached: Names of the slides that exist.
+        where: Their folder, for messages.
+        skip_missing: Leave out cases that lack slides, and log them, instead of refusing.
+
+    Raises:
+        CohortError: A case lacks slides, or two cases have the same slide.
+    """
+    matched, complaints = match_slides(cases, cached, where)
+    if len(matched) < len(cases) and not skip_missing:
+        raise CohortError(
+            "\n  ".join([f"{len(cases) - len(matched)} of {len(cases)} cases lack slides:", *complaints])
+            + "\ncorrect the table, add the slides, or leave these cases out (data.skip_missing: true)"
+        )
+    for line in complaints:
+        logger.warning("%s", line)
+    return matched
+
+
+def _describe_mismatches(
+    missing: Sequence[tuple[Case, str]], names: "_Names", spare: set[str], where: Path
+) -> list[str]:
+    """Return one line for each missing slide, with a similar spare name, and for each slide without a label."""
+    lines = []
+    for number, (case, slide) in enumerate(missing):
+        hint = suggest(slide, spare) if number * len(spare) < _COMPARISONS else ""
+        lines.append(f"case {case.id}: {names.explain(slide, where)}{hint}")
+    return lines + [f"slide {slide!r} in {where} has no label" for slide in sorted(spare)]
 
 
 class _Names:
-    """Names of slides that are there, found by the rules of :func:`match_slides`."""
+    """Names of existing slides, found by the rules of :func:`match_slides`."""
 
-    def __init__(self, there: Iterable[str]) -> None:
-        self.there = set(there)
+    def __init__(self, existing: Iterable[str]) -> None:
+        self.existing = set(existing)
         self._plain: dict[str, list[str]] = defaultdict(list)
         self._patient: dict[str, list[str]] = defaultdict(list)
-        for name in sorted(self.there):
+        for name in sorted(self.existing):
             plain = slide_name(name)
             tcga = TCGA_SLIDE.fullmatch(plain)
             for key in {plain, unicodedata.normalize("NFC", plain), *([tcga["slide"]] if tcga else [])}:
@@ -141,39 +113,32 @@ class _Names:
                 self._patient[tcga["patient"]].append(name)
 
     def find(self, name: str) -> list[str]:
-        """The slides that a name means; none where it means none, or one of several."""
-        if name in self.there:
+        """Return the slides that a name matches; empty where it matches none, or one of several."""
+        if name in self.existing:
             return [name]
         found = self._candidates(name)
         return found if len(found) == 1 else self._patient.get(name, [])
 
-    def rejoined(self, case: Case) -> Case:
-        """A case whose cell was parted at ``;`` although that is part of a slide's name."""
+    def rejoin(self, case: Case) -> Case:
+        """Undo the splitting of a cell at ``;`` where that is part of a slide's name."""
         whole = ";".join(case.slides)
-        parted = len(case.slides) > 1 and not any(self.find(slide) for slide in case.slides)
-        return case._replace(slides=(whole,)) if parted and self.find(whole) else case
+        unknown = len(case.slides) > 1 and not any(self.find(slide) for slide in case.slides)
+        return case._replace(slides=(whole,)) if unknown and self.find(whole) else case
 
     def explain(self, name: str, where: Path) -> str:
-        """Why a name means no slide."""
+        """Return the reason why a name matches no slide."""
         found = self._candidates(name)
         if found:
-            return f"slide {name!r} is one of {found} in {where}; write the whole name"
+            return f"slide {name!r} may be any of {found} in {where}; write the whole name"
         return f"no slide {name!r} in {where}"
 
     def _candidates(self, name: str) -> list[str]:
         found = self._plain.get(name, [])
         number = name.removesuffix(".0")
-        if not found and number.isdigit():  # as spreadsheets and pandas write the names 1, 2, 3
+        if not found and number.isdigit():  # spreadsheets and pandas write the name 7 as 7.0
             found = self._plain.get(number, [])
         tcga = TCGA_SLIDE.fullmatch(name)
         if found or not tcga:
             return found
-        # a name with a uuid may mean a file without one, never a file with another
+        # a name with a UUID may match a file without one, but never a file with another UUID
         return [one for one in self._plain.get(tcga["slide"], []) if slide_name(one) == tcga["slide"]]
-
-
-def _numbers_first(label: str) -> tuple[float, str]:
-    try:
-        return float(label), label
-    except ValueError:
-        return math.inf, label

@@ -1,4 +1,4 @@
-"""Words of tables: which split is meant, which names are nearly the same, which names a spreadsheet has spoilt."""
+"""Spellings: words for splits, labels and ids that differ only in spelling, names that a spreadsheet has damaged."""
 
 import re
 import unicodedata
@@ -14,23 +14,14 @@ _SPLIT_WORDS = {
     "test": ("test", "testing", "tst", "holdout", "heldout"),
 }
 _SPLITS = {word: split for split, words in _SPLIT_WORDS.items() for word in words}
-_TOTALS = {
-    "total",
-    "totals",
-    "grandtotal",
-    "subtotal",
-    "sum",
-    "mean",
-    "average",
-    "gesamt",
-    "summe",
-    "insgesamt",
-}
+_TOTALS = (
+    "total", "totals", "grandtotal", "subtotal", "sum", "mean", "average", "gesamt", "summe", "insgesamt",
+)  # fmt: skip
 _LISTED_LINES = 5
 
 
 def read_split(text: str) -> str:
-    """``train``, ``val`` or ``test`` where a text spells one of them, the number of a fold as digits, else the text.
+    """Return ``train``, ``val`` or ``test`` if a text spells one of them, a fold number as digits, otherwise the text.
 
     >>> [read_split(text) for text in ("Training", "valid", "Test set", "fold_1", "2.0", "dev", "n/a")]
     ['train', 'val', 'test', '1', '2', 'dev', '']
@@ -44,22 +35,22 @@ def read_split(text: str) -> str:
 
 
 def spell_classes(classes: Sequence[str | int | float | bool | None]) -> list[str]:
-    """The names of classes as a table spells them, from settings in which YAML may have read them as numbers.
+    """Return class names as text, from settings in which YAML may have read them as numbers.
 
     Raises:
-        CohortError: One is a boolean or nothing, as YAML reads ``no``, ``yes``, ``on``, ``off`` and ``null``.
+        CohortError: A name is a boolean or None, which is how YAML reads ``no``, ``yes``, ``on``, ``off`` and ``null``.
     """
     lost = [name for name in classes if name is None or isinstance(name, bool)]
     if lost:
         raise CohortError(
             f"classes: YAML reads no, yes, on, off, true, false and null without quotes as {', '.join(map(str, lost))}; put"
-            " the names into quotes as the table spells them, such as classes: ['no', 'yes']"
+            " the names in quotes as the table spells them, such as classes: ['no', 'yes']"
         )
     return [str(name) for name in classes]
 
 
 def plain_spelling(text: str) -> str:
-    """A text without what is often spelt in several ways: capitals, spaces, joints of words, ``.0`` of numbers.
+    """Return a label without variable spelling: capitals, spaces, hyphens between words, ``.0`` after numbers.
 
     >>> plain_spelling("High-grade ") == plain_spelling("high grade"), plain_spelling("1.0") == plain_spelling("1")
     (True, True)
@@ -73,7 +64,7 @@ def plain_spelling(text: str) -> str:
 
 
 def plain_id(text: str) -> str:
-    """An id without capitals, spaces and the ``.0`` that spreadsheets add to numbers; zeros before a number count.
+    """Return an id without capitals, spaces and the ``.0`` that spreadsheets add; leading zeros stay.
 
     >>> plain_id("P 7.0") == plain_id("p7"), plain_id("007") == plain_id("7")
     (True, False)
@@ -84,15 +75,15 @@ def plain_id(text: str) -> str:
 def refuse_near_spellings(
     texts: Iterable[tuple[str, str]], noun: str, plain: Callable[[str], str] = plain_spelling
 ) -> None:
-    """Refuse texts that differ by no more than their spelling.
+    """Refuse texts that differ only in spelling.
 
     Args:
         texts: Each text with its place: a file and line, or another description.
-        noun: What the texts are, for the message.
-        plain: What is the same for all spellings of a text.
+        noun: Noun for the texts, for the message.
+        plain: Function that maps all spellings of a text to the same string.
 
     Raises:
-        CohortError: Two are nearly the same.
+        CohortError: Two texts are nearly the same.
     """
     spellings: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for text, where in texts:
@@ -106,36 +97,30 @@ def refuse_near_spellings(
             )
 
 
-def refuse_spoilt_name(text: str, noun: str, where: str) -> None:
-    """Refuse a name that stands for none, or that a spreadsheet has made of another.
+def refuse_damaged_name(text: str, noun: str, where: str) -> None:
+    """Refuse a name that is missing, or that a spreadsheet has changed.
 
     Raises:
-        CohortError: It is empty, a word for missing, a sum at the end of a table, a date or a rounded number.
+        CohortError: It is empty, a word for a missing value, the label of a row of totals, a date or a rounded number.
     """
     if is_missing(text):
         shown = f" ({text!r} means missing)" if text.strip() else ""
-        cure = (
-            f", or leave the column out with columns: {{{noun}: null}}"
-            if noun in ("patient", "group")
-            else ""
-        )
-        raise CohortError(f"{where}: the {noun} is empty{shown}; every row names it{cure}")
+        optional = noun in ("patient", "group")
+        cure = f", or ignore the column with columns: {{{noun}: null}}" if optional else ""
+        raise CohortError(f"{where}: the {noun} is empty{shown}; every row must name it{cure}")
+    problem = cure = ""
     if plain_key(text) in _TOTALS:
-        raise CohortError(
-            f"{where}: {noun} {text!r} is no {noun} but a sum of the rows above; take the row out"
-        )
-    if re.fullmatch(r"\d{1,4}/\d{1,2}/\d{1,4}", text):
-        raise CohortError(
-            f"{where}: {noun} {text!r} is a date, which spreadsheets make of names; write the name as text"
-        )
-    if re.fullmatch(r"\d([.,]\d+)?[Ee]\+?\d+", text) and re.search("[.,+]", text):
-        raise CohortError(
-            f"{where}: {noun} {text!r} is a long number that a spreadsheet has rounded; write the name as text"
-        )
+        problem, cure = "sums up the rows above", "remove the row"
+    elif re.fullmatch(r"\d{1,4}/\d{1,2}/\d{1,4}", text):
+        problem, cure = "is a date, into which spreadsheets convert some names", "write the name as text"
+    elif re.fullmatch(r"\d([.,]\d+)?[Ee]\+?\d+", text) and re.search("[.,+]", text):
+        problem, cure = "is a long number that a spreadsheet has rounded", "write the name as text"
+    if problem:
+        raise CohortError(f"{where}: {noun} {text!r} {problem}; {cure}")
 
 
 def _places(places: list[str]) -> str:
-    """The places of a text, shortened: ``labels.csv:3, :8, …``."""
+    """Return the places of a text, shortened: ``labels.csv:3, :8, …``."""
     first, *others = dict.fromkeys(places)
     file = first.rpartition(":")[0]
     short = [place.removeprefix(file) if file else place for place in others]

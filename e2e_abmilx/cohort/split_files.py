@@ -1,4 +1,4 @@
-"""Files of splits, read and written."""
+"""Files that list the split of each case or slide, read and written."""
 
 import csv
 import logging
@@ -26,21 +26,21 @@ logger = logging.getLogger(__name__)
 
 _FOLD_FILES = ("splits_{}.csv", "fold_{}.csv")
 
-# What a name may be of, by the column that it is in, the likeliest first.
+# By column: the kinds of thing that a name may stand for, the likeliest first.
 _READINGS = {
     "slide": ("slide",),
-    "case": ("case", "person", "slide"),
-    "patient": ("person", "case", "slide"),
-    "": ("case", "slide", "person"),  # the columns train, val and test
+    "case": ("case", "patient", "slide"),
+    "patient": ("patient", "case", "slide"),
+    "": ("case", "slide", "patient"),  # the columns train, val and test
 }
 _NOUNS = {"slide": "slide", "patient": "patient, case or slide"}
 
-#: Numbers of the cases that each name means, by what the name is of.
+#: Positions of the cases that a name stands for, by kind and name.
 Index = Mapping[str, Mapping[str, list[int]]]
 
 
 class _Listed(NamedTuple):
-    """What a file of splits says in one place: names by the column that each is in, and their split."""
+    """One entry of a file of splits: names by their column, and the split."""
 
     where: str
     names: Mapping[str, str]
@@ -48,42 +48,44 @@ class _Listed(NamedTuple):
 
 
 def read_splits(cases: Sequence[Case], path: Path, *, fold: int | None = None) -> list[Case]:
-    """Give the cases of a cohort the splits that a file names.
+    """Give the cases of a cohort the splits that a file lists.
 
-    The file is a CSV with a column ``split`` beside one of cases or slides, as :func:`write_splits` writes it and
-    the authors' fold tables are; or one with the columns ``train``, ``val`` and ``test``, which list cases or
-    slides, as CLAM and its relatives write it. A name under a column of slides is a slide's; under one of cases it is
-    a case's or a patient's. ``valid``, ``Training`` and other usual spellings are known.
+    The file is a CSV with a ``split`` column and a column of cases or slides, as :func:`write_splits` and the authors
+    write it, or a CSV with the columns ``train``, ``val`` and ``test`` that list cases or slides, as CLAM writes it.
+    Names in a slide column are slides; names in a case column are cases or patients. Usual spellings such as
+    ``valid`` and ``Training`` are known.
 
     Args:
         cases: The cohort; its own splits are replaced.
         path: The file, or a folder of ``splits_<fold>.csv`` or ``fold_<fold>.csv``.
-        fold: Which file of the folder.
+        fold: The fold whose file in the folder is read.
 
     Returns:
-        The cases that the file names; the others are left out, and the log says how many.
+        The cases that the file lists. The others are left out, and the log names them.
 
     Raises:
-        CohortError: The file is absent or no such file, names something unknown, a case or
-            patient is in two splits, or names can be read in two ways.
+        CohortError: The file is absent, is not a file of splits or names an unknown case, a case or patient is in two
+            splits, or names are ambiguous.
     """
     file = _fold_file(path, fold)
     listed = list(_list_names(file))
     found: dict[int, tuple[str, str]] = {}
-    for (where, _, split), numbers in zip(listed, _look_up(listed, _index(cases)), strict=True):
-        for number in numbers:
-            first_where, first = found.setdefault(number, (where, split))
+    for (where, _, split), positions in zip(listed, _look_up(listed, _index(cases)), strict=True):
+        for position in positions:
+            first_where, first = found.setdefault(position, (where, split))
             if first != split:
                 raise CohortError(
-                    f"{first_where} and :{where.rpartition(':')[2]}: case {cases[number].id} is in two splits"
-                    f" ({first!r} and {split!r}); a case and all its slides belong to one"
+                    f"{first_where} and :{where.rpartition(':')[2]}: case {cases[position].id} is in two splits"
+                    f" ({first!r} and {split!r}); a case and all its slides must be in one split"
                 )
-    left_out = [case.id for number, case in enumerate(cases) if number not in found]
+    left_out = [case.id for position, case in enumerate(cases) if position not in found]
     if left_out:
         logger.warning(
             "%s: %d cases have no split and are left out: %s", file, len(left_out), ", ".join(left_out)
         )
-    chosen = [case._replace(split=found[number][1]) for number, case in enumerate(cases) if number in found]
+    chosen = [
+        case._replace(split=found[position][1]) for position, case in enumerate(cases) if position in found
+    ]
     try:
         refuse_leaks(chosen)
     except CohortError as error:
@@ -92,7 +94,7 @@ def read_splits(cases: Sequence[Case], path: Path, *, fold: int | None = None) -
 
 
 def write_splits(cases: Sequence[Case], path: Path) -> None:
-    """Write a CSV ``case,split`` that :func:`read_splits` reads; with ``time,event`` where they are known."""
+    """Write a CSV ``case,split`` that :func:`read_splits` reads, with ``time,event`` for a survival cohort."""
     survival = any(math.isfinite(case.time) for case in cases)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -102,20 +104,22 @@ def write_splits(cases: Sequence[Case], path: Path) -> None:
 
 
 def _index(cases: Sequence[Case]) -> Index:
-    index: dict[str, dict[str, list[int]]] = {kind: defaultdict(list) for kind in ("case", "slide", "person")}
-    for number, case in enumerate(cases):
-        index["case"][case.id].append(number)
-        index["person"][case.group or case.id].append(number)
+    index: dict[str, dict[str, list[int]]] = {
+        kind: defaultdict(list) for kind in ("case", "slide", "patient")
+    }
+    for position, case in enumerate(cases):
+        index["case"][case.id].append(position)
+        index["patient"][case.group or case.id].append(position)
         for slide in case.slides:
-            index["slide"][slide].append(number)
+            index["slide"][slide].append(position)
     return index
 
 
 def _look_up(listed: Sequence[_Listed], index: Index) -> list[list[int]]:
-    """Which cases each place means: all names are read alike where they can be.
+    """Return the cases of each entry; one reading is chosen for the names of all entries where possible.
 
     Raises:
-        CohortError: A name means nothing, or names mean different cases when they are read in two ways.
+        CohortError: A name is unknown, or two readings of the names give different cases.
     """
     columns = [
         column
@@ -127,13 +131,13 @@ def _look_up(listed: Sequence[_Listed], index: Index) -> list[list[int]]:
         for column in columns
         for kind in _READINGS[column]
     }
-    whole = {names: numbers for names, numbers in readings.items() if all(numbers)}
-    if whole:
-        (column, kind), chosen = next(iter(whole.items()))
-        for (other, other_kind), numbers in whole.items():
-            # a name under `case` is a case's if it can be, one under `patient` no slide's
-            if other != column or column == "" or (kind == "person" and other_kind == "case"):
-                _refuse_two_readings(listed, column, chosen, numbers)
+    complete = {reading: found for reading, found in readings.items() if all(found)}
+    if complete:
+        (column, kind), chosen = next(iter(complete.items()))
+        for (other, other_kind), found in complete.items():
+            # names in a case column are cases if possible; those in a patient column are never slides
+            if other != column or column == "" or (kind == "patient" and other_kind == "case"):
+                _refuse_two_readings(listed, column, chosen, found)
         return chosen
     column = columns[0]
     if column:
@@ -149,31 +153,33 @@ def _look_up(listed: Sequence[_Listed], index: Index) -> list[list[int]]:
 
 
 def _find(name: str, index: Mapping[str, list[int]]) -> list[int]:
-    """The cases that a name means: as it stands, as a file, as a number that a spreadsheet wrote with or without ``.0``."""
+    """Return the cases that a name stands for: exactly, as a file name, or as a number with or without ``.0``."""
     whole = name.removesuffix(".0")
     for spelling in (name, slide_name(name), *([whole, f"{whole}.0"] if whole.isdigit() else [])):
         if spelling in index:
             return index[spelling]
     parts = [_find(part, index) for part in name.split(";") if part.strip()] if ";" in name else []
-    return [number for part in parts for number in part] if all(parts) else []
+    return [position for part in parts for position in part] if all(parts) else []
 
 
 def _refuse_two_readings(
     listed: Sequence[_Listed], column: str, one: Sequence[list[int]], other: Sequence[list[int]]
 ) -> None:
+    """Refuse entries for which two readings have no case in common."""
     for entry, first, second in zip(listed, one, other, strict=True):
         if first and second and not set(first) & set(second):
             raise CohortError(
                 f"{entry.where}: {entry.names[column]!r} may be one case, or a slide or patient of another; list the names"
-                " under a column slide, or under one named case, beside a column split"
+                " in a column slide, or in a column case, next to a column split"
             )
 
 
 def _refuse_unknown(
     listed: Sequence[_Listed], column: str, found: Sequence[list[int]], index: Index
 ) -> list[list[int]]:
-    for entry, numbers in zip(listed, found, strict=True):
-        if not numbers:
+    """Return the cases of each entry; refuse an entry without cases."""
+    for entry, positions in zip(listed, found, strict=True):
+        if not positions:
             name, known = entry.names[column], {name for kind in _READINGS[column] for name in index[kind]}
             raise CohortError(
                 f"{entry.where}: the label table has no {_NOUNS.get(column, 'case or slide')} {name!r}"
@@ -186,7 +192,7 @@ def _fold_file(path: Path, fold: int | None) -> Path:
     if not path.is_dir():
         if fold is not None:
             raise CohortError(
-                f"{path} is one file of splits, so fold {fold} has no meaning; name the folder, or leave fold out"
+                f"{path} is one file of splits, so fold {fold} has no meaning; name the folder, or omit data.fold"
             )
         return path
     if fold is None:
@@ -194,15 +200,15 @@ def _fold_file(path: Path, fold: int | None) -> Path:
     files = [path / name.format(fold) for name in _FOLD_FILES]
     found = next((file for file in files if file.is_file()), None)
     if found is None:
-        there = sorted(file.name for file in path.glob("*.csv"))
+        existing = sorted(file.name for file in path.glob("*.csv"))
         raise CohortError(
-            f"{path} has no {' or '.join(file.name for file in files)}, only {there}; check the fold"
+            f"{path} has no {' or '.join(file.name for file in files)}, only {existing}; check the fold"
         )
     return found
 
 
 def _list_names(file: Path) -> Iterator[_Listed]:
-    """Everything that a file of splits names."""
+    """Yield the entries of a file of splits."""
     with open_table(file) as (header, lines):
         keys = [read_split(name) for name in header]
         if {"train", "val"} <= set(keys) or {"train", "test"} <= set(keys):
@@ -214,11 +220,9 @@ def _list_names(file: Path) -> Iterator[_Listed]:
         columns = recognise(header, file, {}, survival=False)
         if "split" not in columns:
             raise CohortError(
-                f"{file} has neither a column split nor the columns train, val and test; a file of splits has either"
+                f"{file} has neither a column split nor the columns train, val and test; a file of splits needs either"
             )
-        kinds = {
-            name: _kind(name, header[index]) for name, index in columns.items() if name in ("slide", "case")
-        }
+        kinds = {name: _kind(name, header[columns[name]]) for name in ("slide", "case") if name in columns}
         for row in rows_of(lines, columns, file):
             split = read_split(row.cells["split"])
             if split not in SPLITS:
@@ -227,14 +231,12 @@ def _list_names(file: Path) -> Iterator[_Listed]:
                 )
             names = {kind: row.cells[name] for name, kind in kinds.items() if row.cells[name]}
             if not names:
-                raise CohortError(
-                    f"{row.where}: a split without a case or slide; complete the row, or take it out"
-                )
+                raise CohortError(f"{row.where}: a split without a case or slide; complete or remove the row")
             yield _Listed(row.where, names, split)
 
 
 def _kind(name: str, title: str) -> str:
-    """What a column of names holds: slides, cases, patients, or, where it is called ``id``, any of these."""
+    """Return what a column of names holds: slides, cases, patients, or, if it is called ``id``, any of these."""
     if plain_key(title) == "id":
         return ""
     return "patient" if name == "case" and plain_key(title) in map(plain_key, PATIENTS) else name

@@ -3,15 +3,14 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from e2e_abmilx.cohort.label_tables import CohortError, Row
 from e2e_abmilx.io.tables import is_missing, plain_key
 
-#: Days of a month, for tables that count days.
+#: Days per month, for tables that count days.
 DAYS_PER_MONTH = 30.44
 
-#: Marks of an event or of censoring, as 1 and 0, which pandas writes as 1.0 and 0.0 in a column that has gaps.
+#: Spellings of 0 and 1; pandas writes 0.0 and 1.0 where a column has missing values.
 BITS = ("0", "1", "0.0", "1.0")
 
 _LONGEST_MONTHS = 600
@@ -20,53 +19,45 @@ _SHORTEST_DAYS = 240  # 20 years, if they are months
 _TOLERANCE = 0.05
 
 
-class Survival(NamedTuple):
-    """What a row says of survival.
-
-    Attributes:
-        time: Months until the event or the end of observation; NaN where the row knows neither time nor event.
-        event: 1 where the event happened, 0 where it was censored.
-    """
-
-    time: float = math.nan
-    event: int = 0
-
-
-def read_survival(row: Row, others: Mapping[str, tuple[str, str]]) -> Survival:
+def read_survival(row: Row, others: Mapping[str, tuple[str, str]]) -> tuple[float, int]:
     """Read the time and event of a row.
 
     Args:
         row: The row.
-        others: Texts and units of further columns of times, by the table's names; they must not say otherwise.
+        others: Texts and units of further columns of times, by the table's names, which must agree.
+
+    Returns:
+        Months until the event or the end of observation, and 1 if the event happened, 0 if the case was censored. The
+        months are NaN where the row states neither.
 
     Raises:
-        CohortError: One of the two is missing, is no time or event, or another column says otherwise.
+        CohortError: Only one of the two is given, one is invalid, or another column of times disagrees.
     """
     name, unit = ("days", "days") if "days" in row.cells else ("time", "months")
     text, event = row.cells.get(name, ""), _read_event(row)
     if not text and event is None:
-        return Survival()
+        return math.nan, 0
     if not text or event is None:
         empty, other = ("event", "time") if text else ("time", "event")
         raise CohortError(
-            f"{row.where}: the {empty} is empty and the {other} is not; fill in both, or neither"
+            f"{row.where}: the {empty} is empty and the {other} is not; fill in both or neither"
         )
     months = _read_months(text, unit, row.where)
     for column, (other_text, other_unit) in others.items():
         _refuse_other_time(months, text, column, other_text, other_unit, row.where)
-    return Survival(months, event)
+    return months, event
 
 
 def refuse_doubtful_days(times: Iterable[float], column: str, where: object) -> None:
-    """Ask for the unit of a column such as ``OS.time``, which is days at its source, where it looks like months.
+    """Refuse a column such as ``OS.time``, which counts days at its source, if its values look like months.
 
     Args:
-        times: Months that were made of days.
+        times: Months, converted from days.
         column: The table's name of the column.
         where: The table, for the message.
 
     Raises:
-        CohortError: The days are no whole numbers, or the longest is short of many months.
+        CohortError: The days are not whole numbers, or the longest time is too short for days.
     """
     days = [time * DAYS_PER_MONTH for time in times if not math.isnan(time)]
     if plain_key(column) not in _DAYS_AT_SOURCE or not days:
@@ -74,10 +65,10 @@ def refuse_doubtful_days(times: Iterable[float], column: str, where: object) -> 
     broken = next((day for day in days if abs(day - round(day)) > 1e-6 * max(1, day)), None)
     if broken is None and max(days) > _SHORTEST_DAYS:
         return
-    reason = f"is {max(days):g} at most" if broken is None else f"holds {broken:g}"
+    reason = f"is at most {max(days):g}" if broken is None else f"holds {broken:g}"
     raise CohortError(
-        f"{where}: column {column!r} counts days where it comes from (TCGA-CDR, UCSC Xena), but it {reason}, which looks"
-        f" like months; say which with columns: {{days: {column}}} or {{time: {column}}} (months)"
+        f"{where}: column {column!r} counts days at its source (TCGA-CDR, UCSC Xena), but it {reason}, which looks"
+        f" like months; state the unit with columns: {{days: {column}}} or {{time: {column}}} (months)"
     )
 
 
@@ -88,7 +79,9 @@ def _read_months(text: str, unit: str, where: str) -> float:
         cure = "write a decimal point" if re.fullmatch(r"\d+,\d+", text) else "correct it"
         raise CohortError(f"{where}: time {text!r} is not a number of {unit}; {cure}") from None
     if months < 0 or not math.isfinite(months):
-        raise CohortError(f"{where}: time {text!r} is negative or not finite; {unit} count from 0 upwards")
+        raise CohortError(
+            f"{where}: time {text!r} is negative or not finite; {unit} must be finite and at least 0"
+        )
     if months > _LONGEST_MONTHS:
         raise CohortError(
             f"{where}: time {text!r} is {months / 12:.0f} years if it counts {unit}; correct it, or if the column"
@@ -98,23 +91,24 @@ def _read_months(text: str, unit: str, where: str) -> float:
 
 
 def _refuse_other_time(months: float, text: str, column: str, other: str, unit: str, where: str) -> None:
-    """Two columns of times that say the same are one reading, else they are two."""
+    """Refuse a second column of times that does not agree with the first."""
     try:
         others = math.nan if is_missing(other) else float(other) / (DAYS_PER_MONTH if unit == "days" else 1)
     except ValueError:
-        others = math.nan  # such as a time of day
+        others = math.nan  # not a duration, for example a time of day
     if not math.isnan(others) and abs(others - months) > max(1, _TOLERANCE * months):
         raise CohortError(
-            f"{where}: time {text!r} and {column} {other!r} are two times; say which is meant with columns:"
+            f"{where}: time {text!r} and {column} {other!r} disagree; say which is meant with columns:"
             f" {{time: NAME}} (months) or {{days: NAME}}"
         )
 
 
 def _read_event(row: Row) -> int | None:
+    """Return 1 if the event happened, 0 if the case was censored, None where the row states neither."""
     events = {}
     for name, happened in (("event", 1.0), ("censorship", 0.0)):
         text = row.cells.get(name, "")
-        bit = re.sub(r"(?<=^[01]):.*", "", text)  # 1:DECEASED, as cBioPortal writes it
+        bit = re.sub(r"(?<=^[01]):.*", "", text)  # cBioPortal writes 1:DECEASED
         if text and bit not in BITS:
             meaning = "1 (happened) nor 0 (censored)" if happened else "1 (censored) nor 0 (happened)"
             raise CohortError(f"{row.where}: {name} {text!r} is neither {meaning}; write one of these")

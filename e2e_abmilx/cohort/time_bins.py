@@ -1,4 +1,4 @@
-"""Discrete times of a survival model."""
+"""Time bins of a discrete-time survival model."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,17 +9,18 @@ import pandas as pd
 from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import CohortError
 
+#: Cases whose events decide the time bins.
+BinSource = Literal["train", "cohort"]
 
-def time_edges(
-    cases: Sequence[Case], num_bins: int, *, bins: Literal["train", "cohort"] = "train"
-) -> np.ndarray:
-    """Where time bins meet: quantiles of the times at which events happened.
+
+def time_edges(cases: Sequence[Case], num_bins: int, *, bins: BinSource = "train") -> np.ndarray:
+    """Return the edges between time bins: quantiles of the event times.
 
     Args:
-        cases: The cohort.
+        cases: The cohort, with splits.
         num_bins: Number of bins.
-        bins: ``"train"``: events of the training split only. ``"cohort"``: of all splits, as the authors do it; the
-            test split then has a part in what is learnt, so use it to compare with their results only.
+        bins: ``"train"`` uses the events of the training split. ``"cohort"`` uses those of all splits, as the authors
+            do; training then depends on the test split, so use it only to compare with their results.
 
     Returns:
         Inner edges in months, ``(num_bins - 1,)``, increasing.
@@ -32,7 +33,7 @@ def time_edges(
     times = np.array(
         [case.time for case in cases if case.event and (bins == "cohort" or case.split == "train")]
     )
-    # By pandas, as the authors: numpy's own rounding puts an event that is on an edge into another bin.
+    # pandas, as in the authors' code: numpy rounds differently, which moves events on an edge to another bin
     quantiles = pd.Series(times, dtype=float).quantile(np.linspace(0, 1, num_bins + 1)[1:-1])
     edges = quantiles.to_numpy()
     if len(set(time_bins(times, edges).tolist())) < num_bins:
@@ -44,14 +45,14 @@ def time_edges(
 
 
 def time_bins(times: Sequence[float] | np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Number the bin of each time; a time on an edge is in the later bin.
+    """Return the bin of each time; a time on an edge is in the later bin.
 
     Args:
         times: Months, ``(n,)``.
         edges: Inner edges in months, ``(num_bins - 1,)``.
 
     Returns:
-        Bins, ``(n,)``, from 0; the first and the last reach as far as any time does.
+        Bins, ``(n,)``, counted from 0; the first and last bin are unbounded.
     """
     found: np.ndarray = np.searchsorted(edges, np.asarray(times), side="right")
     return found

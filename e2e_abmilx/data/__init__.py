@@ -1,1 +1,11 @@
-"""Bags."""
+"""Bags, in pure torch: patches or features of a case with its target, drawn, collated and loaded.
+
+- ``bag``: the batch and its letters; how bags are collated
+- ``jpegs``: JPEG streams of patches that the device decodes
+- ``samplers``: the order of cases, and their distribution among processes
+- ``slide_bags``: bags of patches: random multi-scale draws, or whole slides in parts
+- ``feature_bags``: bags of extracted features
+- ``loaders``: loaders that measure waiting time and limit memory
+- ``transfer``: batches moved to the device during computation
+- ``features/``: feature files of all common tools
+"""

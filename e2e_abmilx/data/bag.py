@@ -1,7 +1,7 @@
-"""Bags: one case's patches or features with its target, and how bags become a batch.
+"""A bag: the patches or features of a case with its target; bags are collated into a batch.
 
-Letters, used in every tensor docstring of the package: B bags, N patches in a bag, M patches of any number of
-bags, S patch side, D encoder features, C hidden features, H heads, K outputs.
+Letters in all tensor docstrings of the package: B bags, N patches per bag, M patches of any number of bags, S patch
+side, D encoder features, C hidden features, H heads, K outputs.
 """
 
 import math
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from e2e_abmilx.cohort import Case
@@ -18,16 +19,16 @@ from e2e_abmilx.errors import InputError
 
 
 class BagError(InputError):
-    """A bag that cannot be made."""
+    """A bag cannot be made."""
 
 
 class Target(NamedTuple):
-    """What a case is trained towards.
+    """The target of a case.
 
     Attributes:
-        label: Class, or time bin of a survival model, or, of several labels, 1 or 0 for each class; -1 where unknown.
-        time: Months until the event or the censoring; NaN where unknown.
-        event: 1 where the event happened, 0 where it was censored.
+        label: Class, time bin of a survival model, or per class 1 or 0 (multi-label); -1 where unknown.
+        time: Months until the event or censoring; NaN where unknown.
+        event: 1 if the event happened, 0 if the case was censored.
     """
 
     label: int | tuple[int, ...] = -1
@@ -36,22 +37,21 @@ class Target(NamedTuple):
 
 
 class Bag(NamedTuple):
-    """A batch: bags of patches, padded to the longest.
+    """A batch of bags, padded to the longest bag; before :func:`collate`, a single bag without the dimension B.
 
     Attributes:
-        patches: uint8 pixels, shape ``(B, N, 3, S, S)``; or float features, shape ``(B, N, D)``; or, on the way to
-            the device, the JPEG streams of the real patches.
-        mask: True for a real patch, shape ``(B, N)``.
-        scale: Which of the store's scales each patch is from, shape ``(B, N)``.
+        patches: uint8 pixels, shape ``(B, N, 3, S, S)``; float features, shape ``(B, N, D)``; or, before the transfer to
+            the device, JPEG streams of the real patches.
+        mask: True for real patches, False for padding, shape ``(B, N)``.
+        scale: Index of the scale of each patch in its store, shape ``(B, N)``.
         coords: Level-0 ``(x, y)`` of each patch, shape ``(B, N, 2)``.
-        label: Class or time bin, shape ``(B,)``; or, of several labels, 1 or 0 for each class, shape ``(B, K)``; -1
-            where unknown.
+        label: Class or time bin, shape ``(B,)``, or per class 1 or 0 (multi-label), shape ``(B, K)``; -1 where unknown.
         time: Months, shape ``(B,)``.
-        event: 1 where the event happened, shape ``(B,)``.
+        event: 1 if the event happened, shape ``(B,)``.
         cases: Name of each case.
-        last: False for a part of a case whose rest follows in the next batches.
-        real: Positions of the real patches among all B · N of the mask, shape ``(M,)``, so that a device need not be
-            asked how many there are; None in a bag that was not collated.
+        last: False if the case continues in the next batch.
+        real: Positions of the real patches in the flattened mask, shape ``(M,)``. Their number is then known without
+            synchronising with the device. None before :func:`collate`.
     """
 
     patches: Tensor | Jpegs
@@ -67,16 +67,16 @@ class Bag(NamedTuple):
 
     @property
     def head_mask(self) -> Tensor | None:
-        """The mask, for a head; None where no patch is padding, as far as that is known without asking a device."""
+        """The mask for a head, shape ``(B, N)``; None if the batch is known to have no padding, which heads can skip."""
         return None if self.real is not None and self.real.numel() == self.mask.numel() else self.mask
 
     def positions(self) -> Tensor:
-        """Where the real patches are: :attr:`real`, or what the mask says."""
+        """Return the positions of the real patches in the flattened mask, shape ``(M,)``."""
         return self.mask.flatten().nonzero().squeeze(1) if self.real is None else self.real
 
 
-#: No case at all: what a process gets that has fewer parts to evaluate than the others.
-NOTHING = Bag(
+#: A bag of no case, for a process that has fewer parts to evaluate than others.
+EMPTY_BAG = Bag(
     patches=torch.empty(0, 0),
     mask=torch.empty(0, dtype=torch.bool),
     scale=torch.empty(0, dtype=torch.int64),
@@ -90,7 +90,16 @@ NOTHING = Bag(
 
 
 class Part(NamedTuple):
-    """A piece of a slide that is evaluated at once."""
+    """A part of a slide, which is one item in evaluation.
+
+    Attributes:
+        case: Position of the case.
+        slide: Name of the slide.
+        scale: Index of the scale.
+        start: First patch.
+        stop: One past the last patch.
+        last: Whether this is the last part of the case.
+    """
 
     case: int
     slide: str
@@ -101,22 +110,22 @@ class Part(NamedTuple):
 
 
 class BagSource(Dataset[Bag]):
-    """A data set of bags that knows how large they are at most.
+    """A dataset of bags that knows the size of its largest bag.
 
     Attributes:
-        size_settings: Settings of the data module that a batch is smaller by, for an error to name.
+        size_settings: Settings that reduce the size of a batch, for error messages.
     """
 
     size_settings: str = ""
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of the largest bag's pixels or features; 0 where that is unknown."""
+        """Bytes of the pixels or features of the largest bag; 0 if unknown."""
         return 0
 
 
 def collate(bags: Sequence[Bag]) -> Bag:
-    """Pad bags to the longest and stack them; padding is False in the mask.
+    """Pad bags to the longest bag and stack them.
 
     Raises:
         BagError: A bag of a case holds no patch.
@@ -126,24 +135,14 @@ def collate(bags: Sequence[Bag]) -> Bag:
             raise BagError(
                 f"the bag of case {bag.cases[0]} holds no patch; leave the case out, or cache it again"
             )
-    longest = max(len(bag.mask) for bag in bags)
-
-    def stack(tensors: Sequence[Tensor]) -> Tensor:
-        if len(tensors) == 1:
-            return tensors[0].unsqueeze(0)  # a part of a slide need not be copied
-        padded = tensors[0].new_zeros(len(tensors), longest, *tensors[0].shape[1:])
-        for row, tensor in zip(padded, tensors, strict=True):
-            row[: len(tensor)] = tensor
-        return padded
-
     jpegs = [bag.patches for bag in bags if isinstance(bag.patches, Jpegs)]
     pixels = [bag.patches for bag in bags if isinstance(bag.patches, Tensor)]
-    mask = stack([bag.mask for bag in bags])
+    mask = _stack([bag.mask for bag in bags])
     return Bag(
-        patches=join_jpegs(jpegs) if jpegs else _channels_first(stack(pixels)),
+        patches=join_jpegs(jpegs) if jpegs else _channels_first(_stack(pixels)),
         mask=mask,
-        scale=stack([bag.scale for bag in bags]),
-        coords=stack([bag.coords for bag in bags]),
+        scale=_stack([bag.scale for bag in bags]),
+        coords=_stack([bag.coords for bag in bags]),
         label=torch.stack([bag.label for bag in bags]),
         time=torch.stack([bag.time for bag in bags]),
         event=torch.stack([bag.event for bag in bags]),
@@ -156,15 +155,15 @@ def collate(bags: Sequence[Bag]) -> Bag:
 def make_bag(
     case: Case, target: Target, patches: Tensor | Jpegs, scale: Tensor, coords: Tensor, *, last: bool
 ) -> Bag:
-    """A single bag without the dimension B, of real patches only.
+    """Make a single bag, without the dimension B and without padding.
 
     Args:
         case: The case.
         target: Its target.
-        patches: Pixels, shape ``(N, S, S, 3)``, features, shape ``(N, D)``, or N JPEG streams.
-        scale: Scale of each patch, shape ``(N,)``.
-        coords: Level-0 ``(x, y)``, shape ``(N, 2)``.
-        last: False for a part whose case goes on.
+        patches: Pixels, shape ``(N, S, S, 3)``; features, shape ``(N, D)``; or N JPEG streams.
+        scale: Index of the scale of each patch, shape ``(N,)``.
+        coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``.
+        last: Whether the bag is the last part of the case.
     """
     return Bag(
         patches=patches,
@@ -179,6 +178,11 @@ def make_bag(
     )
 
 
+def _stack(tensors: list[Tensor]) -> Tensor:
+    """Stack tensors, padded with zeros to the longest; a single tensor, as in evaluation, is not copied."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else pad_sequence(tensors, batch_first=True)
+
+
 def _channels_first(patches: Tensor) -> Tensor:
-    """(B, N, S, S, 3) → (B, N, 3, S, S) without moving a byte: the memory stays channels last."""
+    """Permute ``(B, N, S, S, 3)`` to ``(B, N, 3, S, S)`` without a copy; the memory format stays channels last."""
     return patches.permute(0, 1, 4, 2, 3) if patches.ndim == 5 else patches

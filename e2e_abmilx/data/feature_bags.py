@@ -1,7 +1,7 @@
-"""Bags of features that were extracted beforehand: random draws for training, whole cases for evaluation."""
+"""Bags of extracted features: random subsets for training, whole cases for evaluation."""
 
-import zlib
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -10,62 +10,53 @@ from torch import Tensor
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import Bag, BagError, BagSource, Part, Target, make_bag
-from e2e_abmilx.data.features import FeatureFolder, NoPlacesError, SlideFeatures
-from e2e_abmilx.data.samplers import Draw
+from e2e_abmilx.data.features import FeatureFolder, NoCoordsError, SlideFeatures
+from e2e_abmilx.data.samplers import Draw, rows_by_slide
 
-_FLOAT_BYTES = 4  # features are handed on in float32
+_FLOAT_BYTES = 4  # features are read as float32
 
 
+@dataclass(eq=False, repr=False)
 class RandomFeatureBags(BagSource):
-    """All features of a case, or as many as a bag may have, drawn uniformly over all its slides.
+    """All features of a case, or a random subset, drawn uniformly over all its slides.
 
     Args:
         cases: The cases.
         targets: Their targets, in the same order.
         folder: Their features.
-        max_patches: Patches in a bag, at most; None for all.
-        seed: Of every draw.
+        max_patches: Maximum number of patches in a bag; None for all.
+        seed: Seed of the draws.
     """
 
-    size_settings = "data.batch_size or data.max_patches"
+    cases: Sequence[Case]
+    targets: Sequence[Target]
+    folder: FeatureFolder
+    _: KW_ONLY
+    max_patches: int | None
+    seed: int
 
-    def __init__(
-        self,
-        cases: Sequence[Case],
-        targets: Sequence[Target],
-        folder: FeatureFolder,
-        *,
-        max_patches: int | None,
-        seed: int,
-    ) -> None:
-        self.cases = cases
-        self.targets = targets
-        self.folder = folder
-        self.max_patches = max_patches
-        self.seed = seed
+    size_settings = "data.batch_size or data.max_patches"
 
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, draw: Draw | int) -> Bag:
-        """Return a single bag without the dimension B; of a mere number, the draw of the first epoch."""
-        draw = draw if isinstance(draw, Draw) else Draw(0, draw)
+    def __getitem__(self, index: Draw | int) -> Bag:
+        """Return a single bag; an integer is the draw of that case in the first epoch."""
+        draw = Draw.of(index)
         case = self.cases[draw.case]
-        rng = np.random.default_rng([self.seed, draw.epoch, zlib.crc32(case.id.encode()), draw.repeat])
         sizes = [self.folder.shape(slide)[0] for slide in case.slides]
-        chosen = np.sort(rng.permutation(sum(sizes))[: self.max_patches])
+        chosen = draw.rng(self.seed, case.id).permutation(sum(sizes))[: self.max_patches]
         features, coords = [], []
-        for slide, size, stop in zip(case.slides, sizes, np.cumsum(sizes).tolist(), strict=True):
-            own = chosen[(chosen >= stop - size) & (chosen < stop)] - (stop - size)
-            if len(own):
+        for slide, size, rows in zip(case.slides, sizes, rows_by_slide(chosen, sizes), strict=True):
+            if len(rows):
                 slide_features = self.folder.open(slide)
-                features.append(slide_features.read(own if len(own) < size else None))
-                coords.append(known_coords(slide_features)[own])
+                features.append(slide_features.read(rows if len(rows) < size else None))
+                coords.append(known_coords(slide_features)[rows])
         return _feature_bag(case, self.targets[draw.case], features, coords, last=True)
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of the largest bag's features."""
+        """Bytes of the features of the largest bag."""
         return max((self._bytes_of(case) for case in self.cases), default=0)
 
     def _bytes_of(self, case: Case) -> int:
@@ -75,15 +66,15 @@ class RandomFeatureBags(BagSource):
 
 
 class FeatureBags(BagSource):
-    """Every feature of every case, slide after slide.
-
-    Attributes:
-        parts: Which case and slide each item is.
+    """All features of all cases, slide by slide.
 
     Args:
         cases: The cases.
         targets: Their targets, in the same order.
         folder: Their features.
+
+    Attributes:
+        parts: Case and slide of each item.
     """
 
     def __init__(self, cases: Sequence[Case], targets: Sequence[Target], folder: FeatureFolder) -> None:
@@ -101,33 +92,32 @@ class FeatureBags(BagSource):
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of the largest slide's features."""
+        """Bytes of the features of the largest slide."""
         shapes = [self.folder.shape(part.slide) for part in self.parts]
         return _FLOAT_BYTES * max((patches * features for patches, features in shapes), default=0)
 
     def __getitem__(self, index: int) -> Bag:
-        """Return a slide's part of a bag, without the dimension B."""
+        """Return the features of one slide as a single bag."""
         part = self.parts[index]
+        case, target = self.cases[part.case], self.targets[part.case]
         slide_features = self.folder.open(part.slide)
         features, coords = slide_features.read(), known_coords(slide_features)
-        return _feature_bag(
-            self.cases[part.case], self.targets[part.case], [features], [coords], last=part.last
-        )
+        return _feature_bag(case, target, [features], [coords], last=part.last)
 
 
 def known_coords(features: SlideFeatures) -> NDArray[np.int64]:
-    """Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``; (-1, -1) where the file does not say."""
+    """Return the level-0 ``(x, y)`` of each patch, shape ``(N, 2)``; (-1, -1) if the file has no coordinates."""
     try:
         return features.coords()
-    except NoPlacesError:
+    except NoCoordsError:
         return np.full((features.num_patches, 2), -1)
 
 
 def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
-    """Refuse feature files that cannot make bags together.
+    """Refuse feature files that cannot be used in the same bags.
 
     Returns:
-        D, the features of a patch.
+        D, the features per patch.
 
     Raises:
         FeatureError: A file cannot be used, or holds no patch.
@@ -139,8 +129,8 @@ def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
         other = folder.shape(slide)[1]
         if other != width:
             raise BagError(
-                f"{folder.files[slide]} has {other} features a patch, {folder.files[slides[0]]} {width};"
-                " extract all with one encoder"
+                f"{folder.files[slide]} has {other} features per patch, {folder.files[slides[0]]} has {width};"
+                " extract all slides with one encoder"
             )
     return width
 

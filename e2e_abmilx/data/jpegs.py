@@ -1,4 +1,4 @@
-"""JPEG streams of patches on their way to the device that decodes them."""
+"""JPEG streams of patches, which the device decodes."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,11 +13,11 @@ from e2e_abmilx.errors import InputError
 
 
 class Jpegs(NamedTuple):
-    """Streams in one buffer, which passes between processes as one tensor and not as hundreds.
+    """JPEG streams in one buffer, so that processes exchange one tensor instead of hundreds.
 
     Attributes:
-        data: The bytes of all streams, uint8, one after another.
-        sizes: Bytes of each, shape ``(M,)``.
+        data: The concatenated streams, uint8.
+        sizes: Bytes of each stream, shape ``(M,)``.
     """
 
     data: Tensor
@@ -25,18 +25,18 @@ class Jpegs(NamedTuple):
 
     @classmethod
     def of(cls, streams: Sequence[bytes]) -> Self:
-        """Put streams into a buffer."""
+        """Copy streams into one buffer."""
         data = np.frombuffer(b"".join(streams), np.uint8).copy()
         return cls(torch.from_numpy(data), torch.tensor([len(stream) for stream in streams]))
 
     def decode(self, device: torch.device) -> Tensor:
-        """Decode all streams: on a CUDA device by nvJPEG, else on the CPU.
+        """Decode all streams, with nvJPEG on a CUDA device, otherwise on the CPU.
 
         Returns:
             Pixels, uint8, shape ``(M, 3, S, S)``, on the device.
 
         Raises:
-            InputError: The device is a CUDA device, and torchcodec cannot be imported.
+            InputError: A CUDA device needs torchcodec, which cannot be imported.
         """
         streams = list(torch.split(self.data, self.sizes.tolist()))
         if device.type == "cuda":
@@ -46,36 +46,32 @@ class Jpegs(NamedTuple):
 
 
 def import_decoders() -> Any:  # noqa: ANN401 - torchcodec may be absent
-    """Import the decoders of a CUDA device.
+    """Import torchcodec's decoders, for CUDA devices.
 
     Raises:
         InputError: torchcodec cannot be imported, or is too old.
     """
     try:
         decoders = import_module("torchcodec.decoders")
-        decoders.decode_jpeg  # noqa: B018 - older releases decode films only
+        decoders.decode_jpeg  # noqa: B018 - older releases decode only videos
         return decoders
-    except (
-        ImportError,
-        AttributeError,
-        RuntimeError,
-        OSError,
-    ) as error:  # the last two: made for another torch
+    # a torchcodec built for another torch raises RuntimeError or OSError
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:
         raise InputError(
             f"data.decode_on_device needs torchcodec 0.16 or later, which cannot be imported ({error}); install it with"
-            " `pip install 'e2e-abmilx[gpu]'`, or leave decoding to the readers (data.decode_on_device: false)"
+            " `pip install 'e2e-abmilx[gpu]'`, or let the workers decode (data.decode_on_device: false)"
         ) from error
 
 
 def join_jpegs(parts: Sequence[Jpegs]) -> Jpegs:
-    """One buffer of several, in their order."""
+    """Join several buffers into one, in order."""
     return Jpegs(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _decode_on_cuda(streams: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Decode streams that lie in the memory of the CPU by one call of nvJPEG."""
+    """Decode streams in CPU memory with one call of nvJPEG."""
     decoders = import_decoders()
-    # On some GPUs (H100) nvJPEG's hardware engine does not wait for the stream: it writes into memory that kernels
-    # before it still read. A host barrier is the only protection known (pytorch/vision #9606, torchcodec #1634).
+    # On some GPUs (H100) nvJPEG's hardware engine ignores the CUDA stream and writes into memory that earlier kernels
+    # still read. A host barrier is the only known protection (pytorch/vision #9606, torchcodec #1634).
     torch.cuda.current_stream(device).synchronize()
     return list(decoders.decode_jpeg(streams, mode="RGB", device=device))

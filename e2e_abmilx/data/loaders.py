@@ -1,4 +1,4 @@
-"""Loaders of bags: how long they were waited for, and how much of the memory they take."""
+"""Loaders of bags, which measure waiting time and limit the memory of prefetched batches."""
 
 import os
 import shutil
@@ -13,24 +13,24 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from e2e_abmilx.data.bag import NOTHING, Bag, BagSource
+from e2e_abmilx.data.bag import EMPTY_BAG, Bag, BagSource
 from e2e_abmilx.errors import InputError
 
 _SHARED_MEMORY = Path("/dev/shm")
-_AHEAD = 2  # batches that each reader has ready or in work, where memory allows
-_MOST_BYTES = 4 * 2**30  # of batches of a loader that are ready or in work, of all readers of a machine
+_PREFETCH = 2  # batches that each worker prefetches, if memory allows
+_MAX_BYTES = 4 * 2**30  # of all batches that a loader prefetches on one machine
 
 
 class BagLoader(DataLoader[Bag]):
-    """A ``DataLoader`` that knows how long it was waited for, and what to do when shared memory is full.
+    """A ``DataLoader`` that measures waiting time and explains the error of a full shared memory.
 
     Attributes:
-        clock: Of the present pass, or of the last one.
+        clock: Clock of the current or last pass.
     """
 
     clock: "WaitClock"
 
-    def __iter__(self) -> Iterator[Bag]:  # type: ignore[override] # the base class promises its own iterator
+    def __iter__(self) -> Iterator[Bag]:  # type: ignore[override]
         self.clock = WaitClock()
         batches = super().__iter__()
         while True:
@@ -47,22 +47,22 @@ class BagLoader(DataLoader[Bag]):
             yield batch
 
     def _advice(self) -> str:
-        """What to do when a reader found no room for a batch."""
+        """Return the message for a worker that found no room for a batch."""
         smaller = self.dataset.size_settings if isinstance(self.dataset, BagSource) else ""
         return (
-            f"a reader was killed by a bus error, which is how a full {_SHARED_MEMORY} shows ({_room()}); data.num_workers"
-            f" {self.num_workers} put up to {self.prefetch_factor} batches each into it: lower data.num_workers"
-            f"{' or ' + smaller if smaller else ''}, or give a container more of it (docker run --shm-size 16g)"
+            f"a worker was killed by a bus error, which indicates that {_SHARED_MEMORY} is full ({_room()}); each of the"
+            f" data.num_workers {self.num_workers} keeps up to {self.prefetch_factor} batches in it: lower data.num_workers"
+            f"{' or ' + smaller if smaller else ''}, or give the container more (docker run --shm-size 16g)"
         )
 
 
 class WaitClock:
-    """How long a device had nothing to do because the next batch was not there.
+    """The time for which a device was idle because the next batch was not ready.
 
-    On a CPU that is the time between :meth:`ask` and :meth:`receive`. A CUDA device may still be busy with what was
-    queued before, and then waits for nothing: there it is the time between two events, one behind all that was queued
-    when the batch was asked for, and one behind all that was queued when it came. Reading the clock keeps nobody
-    waiting: pairs of events that the device has not reached yet count the next time.
+    On a CPU this is the time between :meth:`ask` and :meth:`receive`. A CUDA device may still be busy with queued work,
+    and is then not idle. There it is the time between two CUDA events, one queued when the batch was requested and one
+    when it arrived. Reading the clock does not synchronise: events that the device has not reached yet are counted at
+    the next reading.
     """
 
     def __init__(self) -> None:
@@ -73,12 +73,12 @@ class WaitClock:
         self._asked_event: torch.cuda.Event | None = None
 
     def ask(self) -> None:
-        """The next batch is asked for."""
+        """Note that the next batch is requested."""
         self._asked = time.perf_counter()
         self._asked_event = _event()
 
     def receive(self) -> None:
-        """It has come."""
+        """Note that the batch has arrived."""
         received = _event()
         if self._asked_event is None or received is None:
             self._waited_s += time.perf_counter() - self._asked
@@ -87,7 +87,7 @@ class WaitClock:
 
     @property
     def waited_s(self) -> float:
-        """Seconds so far."""
+        """Seconds of waiting so far."""
         while self._events and self._events[0][1].query():
             asked, received = self._events.popleft()
             self._waited_s += asked.elapsed_time(received) / 1000
@@ -95,10 +95,10 @@ class WaitClock:
 
 
 class Padded(BagSource):
-    """A data set with one more item, that is nothing: what a process gets that has less to do than others.
+    """A dataset with an empty bag appended, for processes that have fewer items than others.
 
     Args:
-        bags: The data set.
+        bags: The dataset.
     """
 
     def __init__(self, bags: Dataset[Bag]) -> None:
@@ -110,8 +110,8 @@ class Padded(BagSource):
         return len(self.bags)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> Bag:
-        """Return an item, or nothing."""
-        return self.bags[index] if index < len(self) else NOTHING
+        """Return an item, or the empty bag."""
+        return self.bags[index] if index < len(self) else EMPTY_BAG
 
     @property
     def largest_bytes(self) -> int:
@@ -119,41 +119,41 @@ class Padded(BagSource):
         return self.bags.largest_bytes if isinstance(self.bags, BagSource) else 0
 
 
-class Readers(NamedTuple):
-    """How many processes read for one training process, and how far ahead of it.
+class Workers(NamedTuple):
+    """The worker processes of a loader.
 
     Attributes:
-        workers: Processes that read.
-        ahead: Batches that each of them has ready or in work.
+        num_workers: Number of workers.
+        prefetch_factor: Batches that each worker prefetches.
     """
 
-    workers: int
-    ahead: int
+    num_workers: int
+    prefetch_factor: int
 
 
-def plan_readers(workers: int, batch_bytes: int, *, processes: int = 1) -> Readers:
-    """Bound what lies between readers and training: 4 GiB a machine and loader, and a quarter of the free shared memory.
+def plan_workers(wanted: int, batch_bytes: int, *, processes: int = 1) -> Workers:
+    """Limit prefetched batches to 4 GiB per machine and loader, and to a quarter of the free shared memory.
 
-    One reader with one batch is the least that there can be, however large a batch is.
+    At least one worker prefetches one batch, whatever its size.
 
     Args:
-        workers: Processes that should read.
-        batch_bytes: Bytes of the largest batch.
+        wanted: Number of workers to use if memory allows.
+        batch_bytes: Bytes of the largest batch; 0 if unknown.
         processes: Training processes on this machine, which share its memory.
     """
-    if workers == 0 or batch_bytes == 0:
-        return Readers(workers, _AHEAD)
-    free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else 4 * _MOST_BYTES
-    fitting = int(min(_MOST_BYTES, free / 4) / processes / batch_bytes)
-    workers = max(1, min(workers, fitting))
-    return Readers(workers, max(1, min(_AHEAD, fitting // workers)))
+    if wanted == 0 or batch_bytes == 0:
+        return Workers(wanted, _PREFETCH)
+    free = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else 4 * _MAX_BYTES
+    fitting = int(min(_MAX_BYTES, free / 4) / processes / batch_bytes)
+    num_workers = max(1, min(wanted, fitting))
+    return Workers(num_workers, max(1, min(_PREFETCH, fitting // num_workers)))
 
 
 def recommended_workers(processes: int = 1) -> int:
-    """How many processes should read bags for each training process of this machine.
+    """Return the recommended number of workers for each training process of this machine.
 
-    A GPU leaves the cores to the readers: all but one of its share of those that the process may use, at most 16. A CPU that trains needs its cores
-    itself: reading a patch takes it a twentieth of the time of training on it, so that one reader does.
+    With a GPU, it is the number of available cores per training process minus one, at most 16. Without a GPU, it is one:
+    training needs the cores, and reading a patch takes a twentieth of the time of training on it.
 
     Args:
         processes: Training processes on this machine.
@@ -165,7 +165,7 @@ def recommended_workers(processes: int = 1) -> int:
 
 
 def _event() -> torch.cuda.Event | None:
-    """An event behind all that is queued on the device now; None without a CUDA device in use."""
+    """Record an event after all work queued on the device; None if no CUDA device is in use."""
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
         return None
     event = torch.cuda.Event(enable_timing=True)
@@ -173,21 +173,22 @@ def _event() -> torch.cuda.Event | None:
     return event
 
 
-def _is_bus_error(error: BaseException, readers: Sequence[BaseProcess]) -> bool:
-    """Whether a reader was killed by a bus error.
+def _is_bus_error(error: BaseException, workers: Sequence[BaseProcess]) -> bool:
+    """Return whether a worker was killed by a bus error.
 
-    PyTorch says so where it hears of the death before anything else; often a connection that breaks off comes first.
+    PyTorch reports this only if it notices the death first; often the broken connection is noticed earlier.
     """
     try:
         if isinstance(error, (OSError, EOFError)):
-            time.sleep(1.0)  # the reader is about to die
+            time.sleep(1.0)  # the worker is about to die; PyTorch reports its death by a RuntimeError
     except RuntimeError as death:
         error = death
-    killed = any(reader.exitcode == -signal.SIGBUS for reader in readers)
+    killed = any(worker.exitcode == -signal.SIGBUS for worker in workers)
     return killed or "Bus error" in f"{error} {error.__cause__}"
 
 
 def _room() -> str:
+    """Describe the size of the shared memory."""
     if not _SHARED_MEMORY.is_dir():
-        return "not there"
+        return "which does not exist"
     return f"{shutil.disk_usage(_SHARED_MEMORY).total / 1e9:.1f} GB in all"

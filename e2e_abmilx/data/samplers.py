@@ -1,36 +1,47 @@
-"""In which order, and by which process, cases are seen."""
+"""Samplers: the order in which cases are drawn, and their distribution among processes."""
 
 import math
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
 from e2e_abmilx.errors import InputError
 
 
 class Draw(NamedTuple):
-    """Which random bag: a draw is a function of these and the seed alone.
+    """Index of a random bag; the bag is a function of the draw and the seed alone.
 
     Attributes:
-        epoch: From 0.
-        case: Position of the case in the data set.
-        repeat: How often the case was drawn before in the same epoch.
+        epoch: Epoch, from 0.
+        case: Position of the case in the dataset.
+        repeat: Number of earlier draws of the case in the same epoch.
     """
 
     epoch: int
     case: int
     repeat: int = 0
 
+    @classmethod
+    def of(cls, index: "Draw | int") -> "Draw":
+        """Return a draw; an integer is the draw of that case in the first epoch."""
+        return index if isinstance(index, Draw) else cls(0, index)
+
+    def rng(self, seed: int, case_id: str) -> np.random.Generator:
+        """Return the random generator of (seed, epoch, name of the case, repeat)."""
+        return np.random.default_rng([seed, self.epoch, zlib.crc32(case_id.encode()), self.repeat])
+
 
 class Progress(NamedTuple):
-    """How far a run was when it was interrupted.
+    """Progress of an interrupted run.
 
     Attributes:
-        epoch: The epoch that had begun last.
-        draws: Draws that each process had had of it.
+        epoch: The last epoch that had begun.
+        draws: Draws of that epoch that each process had completed.
     """
 
     epoch: int
@@ -38,17 +49,17 @@ class Progress(NamedTuple):
 
 
 class EpochSampler(DistributedSampler[Draw]):
-    """The cases of an epoch, shuffled by (seed, epoch) and shared out evenly among processes.
+    """The cases of an epoch, shuffled by (seed, epoch) and distributed evenly among processes.
 
-    Lightning leaves a ``DistributedSampler`` alone, and would deal out any other sampler a second time.
+    This is a ``DistributedSampler`` because Lightning would distribute any other sampler a second time.
 
     Args:
         size: Number of cases.
-        seed: Of the order.
-        classes: Class of each case, to draw all classes equally often: an epoch is as long as without, cases of
-            rare classes come more than once, and some of the frequent ones not at all. None draws each case once.
-        progress: Where an interrupted run stopped: what it had of that epoch is left out.
-        rank: Number of this process.
+        seed: Seed of the order.
+        classes: Class of each case, to draw all classes equally often. The length of an epoch does not change: cases of
+            rare classes are drawn repeatedly, and some cases of frequent classes not at all. None draws each case once.
+        progress: Progress of an interrupted run; completed draws of its epoch are skipped.
+        rank: Rank of this process.
         num_replicas: Number of processes.
 
     Raises:
@@ -65,7 +76,7 @@ class EpochSampler(DistributedSampler[Draw]):
         rank: int = 0,
         num_replicas: int = 1,
     ) -> None:
-        _check_share(size, num_replicas, "training")
+        _check_cases(size, num_replicas, "training")
         super().__init__(range(size), num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
         self.size = size
         self.classes = classes
@@ -76,13 +87,13 @@ class EpochSampler(DistributedSampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        drawn = self._each_once(rng) if self.classes is None else self._balanced(rng, self.classes)
+        if self.classes is None:
+            drawn = [Draw(self.epoch, case) for case in rng.permutation(self.size).tolist()]
+        else:
+            drawn = self._balanced(rng, self.classes)
         start = self.progress.draws if self.progress and self.progress.epoch == self.epoch else 0
-        stop = len(self) * self.num_replicas  # every process gets as many: none waits for the others
+        stop = len(self) * self.num_replicas  # all processes get equally many, so none waits for another
         return iter(drawn[self.rank : stop : self.num_replicas][start:])
-
-    def _each_once(self, rng: np.random.Generator) -> list[Draw]:
-        return [Draw(self.epoch, case) for case in rng.permutation(self.size).tolist()]
 
     def _balanced(self, rng: np.random.Generator, classes: Sequence[int]) -> list[Draw]:
         members = defaultdict(list)
@@ -93,8 +104,8 @@ class EpochSampler(DistributedSampler[Draw]):
             cases = members[label]
             wanted = self.size // len(members) + (number < self.size % len(members))
             order = [
-                Draw(self.epoch, case, earlier)
-                for earlier in range(math.ceil(wanted / len(cases)))
+                Draw(self.epoch, case, repeat)
+                for repeat in range(math.ceil(wanted / len(cases)))
                 for case in rng.permutation(cases).tolist()
             ]
             drawn += order[:wanted]
@@ -102,14 +113,14 @@ class EpochSampler(DistributedSampler[Draw]):
 
 
 class CaseSampler(DistributedSampler[int]):
-    """All parts of all cases once, those of a case together in one process.
+    """All parts of all cases, each once; the parts of a case stay in one process.
 
-    Cases go, longest first, to the process with the least to do. Processes with less get the index one behind
-    the last as often as they need to take part in as many steps as the others.
+    Cases are assigned, longest first, to the process with the fewest parts. Processes with fewer parts are padded with
+    the index one past the last part, so that all processes take equally many steps.
 
     Args:
-        case_of: Case of each part, parts of a case following each other.
-        rank: Number of this process.
+        case_of: Case of each part; the parts of a case are consecutive.
+        rank: Rank of this process.
         num_replicas: Number of processes.
 
     Raises:
@@ -120,13 +131,13 @@ class CaseSampler(DistributedSampler[int]):
         parts = defaultdict(list)
         for part, case in enumerate(case_of):
             parts[case].append(part)
-        _check_share(len(parts), num_replicas, "evaluation")
+        _check_cases(len(parts), num_replicas, "evaluation")
         super().__init__(case_of, num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]
-        shares: list[list[int]] = [[] for _ in range(num_replicas)]
+        assigned: list[list[int]] = [[] for _ in range(num_replicas)]
         for case in sorted(parts, key=lambda case: -len(parts[case])):
-            min(shares, key=len).extend(parts[case])
-        longest = max(map(len, shares))
-        self.parts = sorted(shares[rank]) + [len(case_of)] * (longest - len(shares[rank]))
+            min(assigned, key=len).extend(parts[case])
+        longest = max(map(len, assigned))
+        self.parts = sorted(assigned[rank]) + [len(case_of)] * (longest - len(assigned[rank]))
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -135,9 +146,21 @@ class CaseSampler(DistributedSampler[int]):
         return iter(self.parts)
 
 
-def _check_share(cases: int, processes: int, purpose: str) -> None:
+def rows_by_slide(chosen: NDArray[np.int64], sizes: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Divide positions among all patches of a case into the ascending rows of each slide.
+
+    >>> [rows.tolist() for rows in rows_by_slide(np.array([7, 0, 5]), [5, 2, 1])]
+    [[0], [0], [0]]
+    """
+    stops = np.cumsum(sizes)
+    ordered = np.sort(chosen)
+    parts = np.split(ordered, np.searchsorted(ordered, stops[:-1]))
+    return [rows - (stop - size) for rows, stop, size in zip(parts, stops, sizes, strict=True)]
+
+
+def _check_cases(cases: int, processes: int, purpose: str) -> None:
     if cases < processes:
         raise InputError(
-            f"{cases} cases cannot be shared by {processes} processes in {purpose}; give each process a case:"
-            " more cases, or fewer devices (trainer.devices)"
+            f"{cases} cases cannot be distributed among {processes} processes in {purpose}; every process needs a case:"
+            " use more cases, or fewer devices (trainer.devices)"
         )

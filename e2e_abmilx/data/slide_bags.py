@@ -1,7 +1,7 @@
-"""Bags of patches: random multi-scale draws for training, whole slides in chunks for evaluation."""
+"""Bags of patches: random multi-scale draws for training, whole slides in parts for evaluation."""
 
-import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,76 +12,62 @@ from torch import Tensor
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import Bag, BagError, BagSource, Part, Target, make_bag
 from e2e_abmilx.data.jpegs import Jpegs, join_jpegs
-from e2e_abmilx.data.samplers import Draw
+from e2e_abmilx.data.samplers import Draw, rows_by_slide
 from e2e_abmilx.store import PatchStore
 
 
+@dataclass(eq=False, repr=False)
 class RandomBags(BagSource):
     """Random multi-scale bags, Eq. 2 of arXiv:2506.02408.
 
-    Of ``patches_per_bag`` = s, ⌊s · coarse_fraction⌋ are drawn from the coarser scales and the rest from the finest,
-    uniformly and without replacement over all slides of a case.
+    Of ``patches_per_bag`` = s patches, ⌊s · coarse_fraction⌋ are drawn from the coarser scales and the others from the
+    finest scale, uniformly and without replacement over all slides of a case.
 
     Args:
         cases: The cases.
         targets: Their targets, in the same order.
         cache: Folder of the patch stores.
         patches_per_bag: s.
-        coarse_fraction: Share of coarse patches, the paper's 1/r.
-        seed: Of every draw.
-        padding: What becomes of a case with fewer patches: ``"mask"`` gives what it has, and padding is neither
-            encoded nor attended; ``"duplicate"`` repeats random ones up to s, as the authors do.
-        encoded: Leave patches JPEG-coded, for a device that decodes them.
+        coarse_fraction: Fraction of coarse patches, 1/r in the paper.
+        seed: Seed of the draws.
+        padding: Treatment of a case with fewer patches: ``"mask"`` draws the patches that exist, and padding is neither
+            encoded nor attended to; ``"duplicate"`` repeats random patches up to s, as the authors do.
+        encoded: Leave patches JPEG-encoded, for decoding on the device.
     """
 
-    size_settings = "data.batch_size or data.patches_per_bag"
+    cases: Sequence[Case]
+    targets: Sequence[Target]
+    cache: Path
+    _: KW_ONLY
+    patches_per_bag: int
+    coarse_fraction: float
+    seed: int
+    padding: Literal["mask", "duplicate"] = "mask"
+    encoded: bool = False
 
-    def __init__(
-        self,
-        cases: Sequence[Case],
-        targets: Sequence[Target],
-        cache: Path,
-        *,
-        patches_per_bag: int,
-        coarse_fraction: float,
-        seed: int,
-        padding: Literal["mask", "duplicate"] = "mask",
-        encoded: bool = False,
-    ) -> None:
-        self.cases = cases
-        self.targets = targets
-        self.cache = cache
-        self.patches_per_bag = patches_per_bag
-        self.coarse_fraction = coarse_fraction
-        self.seed = seed
-        self.padding = padding
-        self.encoded = encoded
+    size_settings = "data.batch_size or data.patches_per_bag"
 
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, draw: Draw | int) -> Bag:
-        """Return a single bag without the dimension B; of a mere number, the draw of the first epoch."""
-        draw = draw if isinstance(draw, Draw) else Draw(0, draw)
-        case, target = self.cases[draw.case], self.targets[draw.case]
-        name = zlib.crc32(case.id.encode())
-        rng = np.random.default_rng([self.seed, draw.epoch, name, draw.repeat])
+    def __getitem__(self, index: Draw | int) -> Bag:
+        """Return a single bag; an integer is the draw of that case in the first epoch."""
+        draw = Draw.of(index)
+        case = self.cases[draw.case]
+        rng = draw.rng(self.seed, case.id)
         stores = [PatchStore(self.cache / f"{slide}.zarr") for slide in case.slides]
         pieces = []
         for scale, wanted in enumerate(self._counts(len(stores[0].scales))):
             sizes = [store.num_patches(scale) for store in stores]
             chosen = self._choose(rng, sum(sizes), wanted)
-            first = 0
-            for store, size in zip(stores, sizes, strict=True):
-                own = np.sort(chosen[(chosen >= first) & (chosen < first + size)]) - first
-                first += size
-                if len(own):
-                    pieces.append(_read(store, own, scale, self.encoded))
-        return _patch_bag(case, target, pieces, last=True)
+            for store, rows in zip(stores, rows_by_slide(chosen, sizes), strict=True):
+                if len(rows):
+                    pieces.append(_read(store, rows, scale, self.encoded))
+        return _patch_bag(case, self.targets[draw.case], pieces, last=True)
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of a bag's pixels."""
+        """Bytes of the pixels of a bag."""
         return self.patches_per_bag * _patch_bytes(self.cases, self.cache)
 
     def _choose(self, rng: np.random.Generator, available: int, wanted: int) -> np.ndarray:
@@ -91,49 +77,44 @@ class RandomBags(BagSource):
         return chosen
 
     def _counts(self, scales: int) -> list[int]:
-        """Patches of each scale, finest first."""
+        """Return the number of patches to draw from each scale, finest first."""
         coarse = int(self.patches_per_bag * self.coarse_fraction) if scales > 1 else 0
         each = [coarse // (scales - 1) + (k < coarse % (scales - 1)) for k in range(scales - 1)]
         return [self.patches_per_bag - coarse, *each]
 
 
+@dataclass(eq=False, repr=False)
 class WholeSlides(BagSource):
-    """Every patch of every slide, in parts of bounded size, case after case.
+    """Every patch of every slide, case by case, in parts of limited size.
 
     Args:
         cases: The cases.
         targets: Their targets, in the same order.
         cache: Folder of the patch stores.
-        chunk_size: Patches in a part, at most.
+        chunk_size: Maximum number of patches in a part.
         scales: ``"finest"``, as in the paper, or ``"all"``.
-        encoded: Leave patches JPEG-coded, for a device that decodes them.
+        encoded: Leave patches JPEG-encoded, for decoding on the device.
     """
+
+    cases: Sequence[Case]
+    targets: Sequence[Target]
+    cache: Path
+    _: KW_ONLY
+    chunk_size: int
+    scales: Literal["finest", "all"] = "finest"
+    encoded: bool = False
 
     size_settings = "data.eval_chunk_size"
 
-    def __init__(
-        self,
-        cases: Sequence[Case],
-        targets: Sequence[Target],
-        cache: Path,
-        *,
-        chunk_size: int,
-        scales: Literal["finest", "all"] = "finest",
-        encoded: bool = False,
-    ) -> None:
-        self.cases = cases
-        self.targets = targets
-        self.cache = cache
-        self.chunk_size = chunk_size
-        self.scales = scales
-        self.encoded = encoded
-        self.parts = [part for index in range(len(cases)) for part in self._split(index)]
+    def __post_init__(self) -> None:
+        #: The part that each item is.
+        self.parts = [part for index in range(len(self.cases)) for part in self._split(index)]
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __getitem__(self, index: int) -> Bag:
-        """Return a part of a bag without the dimension B."""
+        """Return a part of a slide as a single bag."""
         part = self.parts[index]
         store = PatchStore(self.cache / f"{part.slide}.zarr")
         piece = _read(store, np.arange(part.start, part.stop), part.scale, self.encoded)
@@ -141,7 +122,7 @@ class WholeSlides(BagSource):
 
     @property
     def largest_bytes(self) -> int:
-        """Bytes of the largest part's pixels."""
+        """Bytes of the pixels of the largest part."""
         most = max((part.stop - part.start for part in self.parts), default=0)
         return most * _patch_bytes(self.cases, self.cache)
 
@@ -159,7 +140,7 @@ class WholeSlides(BagSource):
 
 
 def check_stores(cases: Sequence[Case], cache: Path) -> None:
-    """Refuse stores that cannot make bags together.
+    """Refuse stores that cannot be used in the same bags.
 
     Raises:
         BagError: A store has no patch, or stores differ in scales or patch size.
@@ -176,19 +157,19 @@ def check_stores(cases: Sequence[Case], cache: Path) -> None:
             if (store.scales, store.patch_size) != (first.scales, first.patch_size):
                 raise BagError(
                     f"{store.path} has {store.patch_size} px patches at {store.scales} µm/px, {first.path.name} has"
-                    f" {first.patch_size} px at {first.scales}; cache all slides with one setting"
+                    f" {first.patch_size} px at {first.scales}; cache all slides with the same settings"
                 )
 
 
 def _patch_bytes(cases: Sequence[Case], cache: Path) -> int:
-    """Bytes of a patch's pixels, which are alike for all cases."""
+    """Return the bytes of the pixels of a patch, which is the same for all cases."""
     if not cases:
         return 0
     return 3 * PatchStore(cache / f"{cases[0].slides[0]}.zarr").patch_size ** 2
 
 
 class _Piece(NamedTuple):
-    """Patches of one scale of one slide."""
+    """Patches of one slide at one scale."""
 
     patches: Tensor | Jpegs
     coords: np.ndarray

@@ -1,4 +1,10 @@
-"""Lightning data modules: cohort + cache, or cohort + features, → bags."""
+"""Lightning data modules: a cohort and its slides or features become batches of bags.
+
+- ``base``: cohort, targets, loaders, resuming
+- ``slides``: bags of patches, for end-to-end training
+- ``features``: bags of extracted features, for two-stage training
+- ``synthetic``: the demo's slides
+"""
 
 from e2e_abmilx.datamodules.base import BagDataModule
 from e2e_abmilx.datamodules.features import FeatureDataModule

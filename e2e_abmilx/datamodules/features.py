@@ -1,4 +1,4 @@
-"""Bags of features extracted beforehand."""
+"""Bags of extracted features."""
 
 import logging
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureDataModule(BagDataModule):
-    """Bags of features extracted beforehand, for two-stage training with a ``Precomputed`` encoder.
+    """Bags of extracted features, for two-stage training with a ``Precomputed`` encoder.
 
-    Training bags are a case's features, or a random ``max_patches`` of them; validation, test and prediction see all.
+    A training bag holds all features of a case, or ``max_patches`` random ones; evaluation uses all features.
 
     Args:
-        features: Folder of one ``<slide>.h5`` or ``<slide>.pt`` a slide, as written by TRIDENT, CLAM, STAMP, eva,
-            slideflow, the authors or ``FeatureWriter``.
-        labels: Label table (CSV), as in :class:`BagDataModule`.
-        slides: The slides themselves, a folder, a file or a CSV: their µm/px is needed only to place patches of
-            STAMP, whose coordinates are in µm, and of slideflow.
-        assume_mpp: Level-0 µm per pixel of slides that state none; of all, where ``slides`` is not given.
-        max_patches: Patches in a training bag, at most; by default all.
-        **cohort: Everything else of :class:`BagDataModule`.
+        features: Folder of features, one ``<slide>.h5`` or ``<slide>.pt`` per slide, as written by TRIDENT, CLAM, STAMP,
+            eva, slideflow, the authors or ``FeatureWriter``.
+        labels: Label table (CSV), as in :class:`~e2e_abmilx.cohort.CohortPlan`.
+        slides: The slides: a folder, a file or a CSV. Only coordinates of STAMP, which are in µm, and of slideflow
+            need them, for their µm per pixel.
+        assume_mpp: Level-0 µm per pixel of slides that state none, or of all slides if ``slides`` is not given.
+        max_patches: Maximum number of patches in a training bag; by default all.
+        **cohort: All other arguments of :class:`BagDataModule`.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class FeatureDataModule(BagDataModule):
             raise ValueError(f"max_patches is {max_patches}; it counts patches and must be at least 1")
         self.features, self.slides, self.assume_mpp = Path(features), slides, assume_mpp
         self.max_patches = max_patches
-        #: D of the files; known after ``setup``.
+        #: D, features per patch; known after ``setup``.
         self.num_features: int | None = None
 
     @cached_property
     def folder(self) -> FeatureFolder:
-        """The files of features, found and placed when they are first asked for."""
+        """The feature files, listed at first use."""
         return FeatureFolder(self.features, slide_mpp=self._read_mpp(), assume_mpp=self.assume_mpp)
 
     def available(self) -> tuple[Path, list[str]]:
-        """Return the folder of features and the slides in it, with ``skip_missing`` without those that have no patch."""
-        empty = self.folder.empty() if self.skip_missing else []
+        """Return the folder of features and its slides; with ``skip_missing``, without slides that have no patch."""
+        empty = self.folder.empty() if self.plan.skip_missing else []
         for slide in empty:
             logger.warning("%s holds no patch: its case is left out", self.folder.files[slide])
         return self.features, [slide for slide in self.folder.files if slide not in empty]
@@ -70,22 +70,17 @@ class FeatureDataModule(BagDataModule):
         self.num_features = check_features(cases, self.folder)
 
     def random_bags(self, split: str) -> Dataset[Bag]:
-        """Return all features of each case, or random ones of them."""
-        return RandomFeatureBags(
-            self.cases[split],
-            self.targets[split],
-            self.folder,
-            max_patches=self.max_patches,
-            seed=self.seed,
-        )
+        """Return all features of each case, or a random subset."""
+        cases, targets = self.cases[split], self.targets[split]
+        return RandomFeatureBags(cases, targets, self.folder, max_patches=self.max_patches, seed=self.seed)
 
     def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
-        """Return all features of each case, slide after slide."""
+        """Return all features of each case, slide by slide."""
         bags = FeatureBags(self.cases[split], self.targets[split], self.folder)
         return bags, [part.case for part in bags.parts]
 
     def _read_mpp(self) -> dict[str, float]:
-        """Level-0 µm/px of each slide that is given."""
+        """Return the level-0 µm per pixel of each slide that is given."""
         resolutions = {}
         for file in find_slides(self.slides) if self.slides else []:
             with Slide(file.path) as slide:

@@ -18,25 +18,25 @@ from e2e_abmilx.datamodules.base import BagDataModule
 class SlideDataModule(BagDataModule):
     """Bags of patches from cached slides, for end-to-end training.
 
-    Training bags are random multi-scale draws; validation, test and prediction see every patch, in parts. Where
-    ``slides`` is given, what is not cached yet is cached first.
+    Training bags are random multi-scale draws; evaluation uses every patch, in parts. If ``slides`` is given, slides
+    that are not in the cache are cached first.
 
     Args:
         cache: Folder of patch stores.
-        labels: Label table (CSV), as in :class:`BagDataModule`.
+        labels: Label table (CSV), as in :class:`~e2e_abmilx.cohort.CohortPlan`.
         slides: Slides to cache first: a folder, a file or a CSV.
         mpp: µm per pixel of each scale to cache.
-        patch_size: Side of a patch to cache, pixels.
+        patch_size: Side of a patch to cache, in pixels.
         assume_mpp: Level-0 µm per pixel of slides that state none.
         patches_per_bag: s, patches of a training bag.
-        coarse_fraction: 1/r, share of them drawn from the coarser scales.
-        padding: What becomes of a case with fewer patches: ``"mask"`` gives what it has, ``"duplicate"``
-            repeats random ones, as the authors do.
-        eval_scales: What evaluation sees: the ``"finest"`` scale, as in the paper, or ``"all"``.
+        coarse_fraction: 1/r, the fraction of a bag that is drawn from the coarser scales.
+        padding: Treatment of a case with fewer patches: ``"mask"`` pads its bag and masks the padding,
+            ``"duplicate"`` repeats random patches, as the authors do.
+        eval_scales: Scales used in evaluation: the ``"finest"``, as in the paper, or ``"all"``.
         eval_chunk_size: Patches encoded at once in evaluation.
-        decode_on_device: Send JPEG streams to a CUDA device, which decodes them by nvJPEG through torchcodec (the extra
-            ``gpu``), where reading keeps it waiting. Other devices have them decoded by the CPU, in one process.
-        **cohort: Everything else of :class:`BagDataModule`.
+        decode_on_device: Send JPEG streams to a CUDA device, which decodes them with nvJPEG through torchcodec (the
+            extra ``gpu``); useful if the device waits for patches. For other devices one process of the CPU decodes.
+        **cohort: All other arguments of :class:`BagDataModule`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SlideDataModule(BagDataModule):
                 raise ValueError(f"{name} is {value}; it counts patches and must be at least 1")
         if not 0 <= coarse_fraction < 1:
             raise ValueError(
-                f"coarse_fraction is {coarse_fraction}; it is a share of the bag and must lie in [0, 1)"
+                f"coarse_fraction is {coarse_fraction}; it is a fraction of the bag and must be in [0, 1)"
             )
         self.cache, self.slides = Path(cache), slides
         self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
@@ -71,7 +71,7 @@ class SlideDataModule(BagDataModule):
         self.decode_on_device = decode_on_device
 
     def prepare_data(self) -> None:
-        """Cache the slides that are not cached yet."""
+        """Cache the slides that are not in the cache yet."""
         if self.slides is not None:
             cache_slides(
                 self.slides,
@@ -92,13 +92,13 @@ class SlideDataModule(BagDataModule):
         return self.cache, stored
 
     def check(self, cases: Sequence[Case]) -> None:
-        """Refuse stores that are empty or differ in scales or patch size, and a device that cannot decode."""
+        """Refuse stores that are empty or differ in scales or patch size, and a CUDA device that cannot decode."""
         check_stores(cases, self.cache)
         if self.decode_on_device and self.trainer and self.trainer.strategy.root_device.type == "cuda":
             import_decoders()
 
     def random_bags(self, split: str) -> Dataset[Bag]:
-        """Return random multi-scale draws."""
+        """Return random multi-scale bags."""
         return RandomBags(
             self.cases[split],
             self.targets[split],
@@ -111,7 +111,7 @@ class SlideDataModule(BagDataModule):
         )
 
     def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
-        """Return whole slides in parts."""
+        """Return whole slides, in parts."""
         bags = WholeSlides(
             self.cases[split],
             self.targets[split],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from e2e_abmilx.cache.manifest import CachedSlide, read_manifest
-from e2e_abmilx.cohort import CohortError, Target, read_cohort
+from e2e_abmilx.cohort import CohortError, TargetKind, read_cohort
 from e2e_abmilx.runs.read import Run
 
 
@@ -23,7 +23,7 @@ class Origin(NamedTuple):
     labels: Path | None
     columns: tuple[tuple[str, str | None], ...]
     slide_table: Path | None
-    target: Target | None
+    target: TargetKind | None
     cache: Path | None
 
     @classmethod

@@ -16,14 +16,16 @@ def _table(folder: Path, text: str, name: str = "labels.csv") -> Path:
     return path
 
 
-# Tables that load ------------------------------------------------------------------------------------------------
+# Valid tables ------------------------------------------------------------------------------------------------
 
 
 def test_rows_become_cases(tmp_path: Path) -> None:
     table = _table(tmp_path, "case,slide,label,split\n007,a.svs,1,train\n8,c.v2,0,test\n007,b.svs,1,train\n")
     first, second = read_cohort(table)
-    assert first == Case("007", ("a", "b"), "1", first.time, 0, "train", "007")  # ids are text: zeros survive
-    assert second.slides == ("c.v2",)  # only known endings are taken off
+    assert first == Case(
+        "007", ("a", "b"), "1", first.time, 0, "train", "007"
+    )  # ids are text and keep their zeros
+    assert second.slides == ("c.v2",)  # only known endings are removed
 
 
 def test_columns_are_recognised_or_stated(tmp_path: Path) -> None:
@@ -54,25 +56,25 @@ def test_several_slides_in_a_cell(tmp_path: Path) -> None:
     assert read_cohort(table) == [Case("p", ("a.x", "b"), "0", 3.0, 1, "train", "p")]
 
 
-def test_slides_of_one_tcga_patient_are_one_group(tmp_path: Path) -> None:
+def test_slides_of_one_tcga_patient_form_one_group(tmp_path: Path) -> None:
     table = _table(tmp_path, "slide,label\nTCGA-3C-AALI-01Z-00-DX1,0\nTCGA-3C-AALI-11A-01-TS1,1\nx,0\n")
     cases = read_cohort(table)
     assert len(cases) == 3
     assert [case.group for case in cases] == ["TCGA-3C-AALI", "TCGA-3C-AALI", "x"]
 
 
-def test_cases_find_their_slides_in_a_second_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slide_table_lists_the_slides_of_cases(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = _table(tmp_path, "PATIENT,label\n01,x\n02,y\n03,x\n", "clini.csv")
     slides = _table(tmp_path, "PATIENT,FILENAME\n01,a.h5\n02,b.h5\n01,sub/c.h5\n04,d.h5\n", "slides.csv")
     cases = read_cohort(table, slide_table=slides)
     assert [(case.id, case.slides) for case in cases] == [("01", ("a", "c")), ("02", ("b",))]
     assert f"1 cases are not in {slides}: 03" in caplog.text
     assert f"1 cases are not in {table}: 04" in caplog.text
-    # without it a case stands for its slides
+    # without a slide table, slides have the name of the case
     assert read_cohort(table)[0].slides == ("01",)
 
 
-def test_labels_of_several_classes(tmp_path: Path) -> None:
+def test_multi_labels(tmp_path: Path) -> None:
     table = _table(tmp_path, "case,slide,HER2,label,ER\nc,a,1,x,0.0\nd,b,NA,y,1\nc,e,1.0,x,0\n")
     first, second = read_cohort(table, label_columns=["ER", "HER2"])
     assert (first.labels, first.slides, first.label) == ((0, 1), ("a", "e"), "x")
@@ -83,7 +85,7 @@ def test_labels_of_several_classes(tmp_path: Path) -> None:
 MULTI_LABEL_BROKEN = {
     "a word": ("slide,ER,PR\na,1,0\nb,1,pos\n", r":3: PR 'pos' is neither 1 \(the case has it\) nor 0"),
     "a grade": ("slide,ER,PR\na,2,0\n", r":2: ER '2' is neither .* or nothing where it is unknown"),
-    "a share": ("slide,ER,PR\na,1,0.5\n", ":2: PR '0.5' is neither"),
+    "a fraction": ("slide,ER,PR\na,1,0.5\n", ":2: PR '0.5' is neither"),
     "a sign": ("slide,ER,PR\na,-1,0\n", ":2: ER '-1' is neither"),
     "no column": ("slide,ER,PGR\na,1,0\n", r"no column 'PR' \(is it 'PGR'\?\), which is stated for a class; it has"),
     "other capitals": ("slide,ER,pr\na,1,0\n", "no column 'PR'"),
@@ -94,13 +96,13 @@ MULTI_LABEL_BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "message"), MULTI_LABEL_BROKEN.values(), ids=MULTI_LABEL_BROKEN.keys())
-def test_broken_labels_of_several_classes(tmp_path: Path, text: str, message: str) -> None:
+def test_broken_multi_labels(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(CohortError, match=message) as refusal:
         read_cohort(_table(tmp_path, text), label_columns=["ER", "PR"])
     assert "labels.csv" in str(refusal.value)
 
 
-def test_what_was_recognised_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_recognised_columns_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = _table(tmp_path, "ID,days,censorship\na,3,0\nb,4,1\nb,4,1\n")
     with caplog.at_level(logging.INFO):
         read_cohort(table)
@@ -122,16 +124,16 @@ def test_authors_panda(shared: Path) -> None:
     assert all(len(case.slides) == 1 for case in cases)
 
 
-def test_authors_subtyping_and_its_oversampled_twin(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_authors_subtyping_and_its_oversampled_copy(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = shared / "data/labels/authors"
     cases = read_cohort(folder / "subtyping_tcga_brca.csv")
     assert Counter(case.label for case in cases) == {"IDC": 787, "ILC": 198}
     assert Counter(case.split for case in cases) == {"train": 656, "val": 95, "test": 234}
     with caplog.at_level(logging.INFO):
-        twin = read_cohort(folder / "subtyping_tcga_brca_resample.csv")
+        copy = read_cohort(folder / "subtyping_tcga_brca_resample.csv")
     assert "985 cases with 985 slides" in caplog.text
     assert "138 repeated rows left out" in caplog.text
-    assert sorted(map(repr, twin)) == sorted(map(repr, cases))
+    assert sorted(map(repr, copy)) == sorted(map(repr, cases))
 
 
 @pytest.mark.parametrize(("fold", "train"), [(0, 671), (1, 671), (2, 672)])
@@ -161,7 +163,7 @@ def test_survpath(shared: Path) -> None:
     assert {case.group for case in other} >= {"BA", "4P", "WA"}
 
 
-# Tables that do not ----------------------------------------------------------------------------------------------
+# Tables that are refused -------------------------------------------------------------------------------------------
 
 BROKEN = {
     "nothing": ("", "labels.csv is empty"),
@@ -212,13 +214,13 @@ def test_broken_tables_name_the_place(tmp_path: Path, text: str, message: str) -
 
 
 @pytest.mark.parametrize("content", [b"PK\x03\x04\xff", b"slide\n\x81\x8d", b"slide\0label", b"\xff\xfea"])
-def test_files_that_are_no_text(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_text(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "labels.csv").write_bytes(content)
     with pytest.raises(CohortError, match=r"labels\.csv cannot be read as a CSV in UTF-8"):
         read_cohort(tmp_path / "labels.csv")
 
 
-def test_files_that_are_no_tables(tmp_path: Path) -> None:
+def test_files_that_are_not_tables(tmp_path: Path) -> None:
     _table(tmp_path, "slide\na\n", "label.csv")
     with pytest.raises(CohortError, match=r"no such label table \(is it 'label.csv'\?\)"):
         read_cohort(tmp_path / "labels.csv")
@@ -233,18 +235,18 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
     [
         ({"label": "grades"}, r"no column 'grades' \(is it 'grade'\?\), which is stated for label"),
         ({"labels": "grade"}, r"'labels' \(is it 'label'\?\) is not one of"),
-        ({"time": "months"}, r"time is stated and its event is nowhere"),
-        ({"event": "grade"}, r"event is stated and its time is nowhere"),
+        ({"time": "months"}, r"time is stated, but no column of its event is"),
+        ({"event": "grade"}, r"event is stated, but no column of its time is"),
     ],
 )
-def test_stated_columns_must_be_there(tmp_path: Path, columns: dict[str, str], message: str) -> None:
+def test_stated_columns_must_exist(tmp_path: Path, columns: dict[str, str], message: str) -> None:
     with pytest.raises(CohortError, match=message):
         read_cohort(_table(tmp_path, "slide,grade,months\na,1,2\n"), columns=columns)
 
 
 def test_slide_tables_must_fit(tmp_path: Path) -> None:
     table = _table(tmp_path, "PATIENT,label\n1,x\n", "clini.csv")
-    with pytest.raises(CohortError, match="must have a column of cases and one of slides"):
+    with pytest.raises(CohortError, match="must have a case column and a slide column"):
         read_cohort(table, slide_table=_table(tmp_path, "FILENAME\na\n", "slides.csv"))
     with pytest.raises(CohortError, match="no case in common"):
         read_cohort(table, slide_table=_table(tmp_path, "PATIENT,FILENAME\n01,a\n", "slides.csv"))

@@ -56,7 +56,7 @@ def _recognised(header: str, **stated: str) -> dict[str, str]:
         ),
         ("origin,embeddings,target,split,wsi_id", {"slide": "wsi_id", "label": "target", "split": "split"}),
         ("image_id,data_provider,isup_grade", {"slide": "image_id"}),
-        # days; months win over days; survival only where a time has its event
+        # days; months take precedence over days; survival needs a time and its event
         ("slide,survival_days,event", {"slide": "slide", "days": "survival_days", "event": "event"}),
         ("slide,days,time,event", {"slide": "slide", "time": "time", "event": "event"}),
         ("slide,status,label", {"slide": "slide", "label": "label"}),
@@ -68,7 +68,7 @@ def test_headers_are_recognised(header: str, columns: dict[str, str]) -> None:
     assert _recognised(header) == columns
 
 
-def test_stated_columns_come_first() -> None:
+def test_stated_columns_take_precedence() -> None:
     header = "slide,case,label,grade,time,event,pfs,pfs_censored"
     assert _recognised(header, label="grade")["label"] == "grade"
     stated = _recognised(header, time="pfs", censorship="pfs_censored")
@@ -79,7 +79,7 @@ def test_stated_columns_come_first() -> None:
 
 
 @given(st.permutations([name for names in COLUMNS.values() for name in names]))
-def test_order_of_columns_changes_nothing(header: list[str]) -> None:
+def test_the_order_of_columns_does_not_matter(header: list[str]) -> None:
     distinct = list(dict.fromkeys(header))
     ordered = sorted(distinct)
     assert {name: distinct[index] for name, index in recognise(distinct, TABLE, {}).items()} == {
@@ -88,7 +88,7 @@ def test_order_of_columns_changes_nothing(header: list[str]) -> None:
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_separators_marks_and_blank_lines(tmp_path: Path, separator: str) -> None:
+def test_separators_quotes_and_blank_lines(tmp_path: Path, separator: str) -> None:
     table = tmp_path / "labels.csv"
     rows = [["slide", "label", "split"], ["NA", "NaN", "n/a"], [], ["007", ' "x" ', "train"]]
     text = "\r\n".join(separator.join(row) for row in rows)
@@ -101,7 +101,7 @@ def test_separators_marks_and_blank_lines(tmp_path: Path, separator: str) -> Non
     assert found[1].cells == {"slide": "007", "label": '"x"', "split": "train"}
 
 
-def test_wide_tables_are_read_a_row_at_a_time(tmp_path: Path) -> None:
+def test_tables_are_read_row_by_row(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("slide,label\na,1\nb,2,3\n")
     with open_table(table) as (_, lines):
@@ -142,6 +142,6 @@ def test_barcodes() -> None:
     assert not TCGA_PATIENT.match("TCGA-3C-AALIX")
 
 
-def test_near_misses() -> None:
+def test_similar_names_are_suggested() -> None:
     assert suggest("slide_01", ["slide-01", "other"]) == " (is it 'slide-01'?)"
     assert suggest("x", ["slide-01"]) == ""

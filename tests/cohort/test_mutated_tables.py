@@ -1,4 +1,4 @@
-"""Real label tables, changed in the ways that people change them: no person is in two splits unless an error says so."""
+"""Real label tables with common errors: no patient is in two splits without a refusal."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from e2e_abmilx.cohort import CohortError, SplitPlan, read_cohort
+from e2e_abmilx.cohort import CohortError, CohortPlan, read_cohort
 
 TABLES = [
     "labels/authors/panda.csv",
@@ -42,9 +42,9 @@ ENDINGS = ["", ".svs", ".pt", ".h5"]
 
 
 class Row(NamedTuple):
-    """A slide, whose it is, and what a table says of it."""
+    """A slide, its patient and its cells in a table."""
 
-    person: str
+    patient: str
     slide: str
     case: str
     label: str
@@ -56,7 +56,7 @@ Change = Callable[[random.Random, Table, list[Row]], None]
 
 
 def _rows(table: Path) -> list[Row]:
-    """The rows of a real table, read without the package; the person is the patient of the barcode, or the case."""
+    """Read the rows of a real table without the package; the patient comes from the barcode, or is the case."""
     rows = []
     with open(table, newline="", encoding="utf-8") as file:
         for cells in csv.DictReader(file):
@@ -70,25 +70,25 @@ def _rows(table: Path) -> list[Row]:
     return rows
 
 
-def _draw(random_: random.Random, rows: list[Row], people: int) -> list[Row]:
-    """Some persons with all of their slides, some with more cases than the table has, and splits that keep them whole."""
-    by_person = defaultdict(list)
+def _draw(random_: random.Random, rows: list[Row], patients: int) -> list[Row]:
+    """Draw patients with all of their slides, give some of them further cases, and assign whole patients to splits."""
+    by_patient = defaultdict(list)
     for row in dict.fromkeys(rows):
-        by_person[row.person].append(row)
-    chosen = random_.sample(sorted(by_person), min(people, len(by_person)))
+        by_patient[row.patient].append(row)
+    chosen = random_.sample(sorted(by_patient), min(patients, len(by_patient)))
     drawn = []
-    for number, person in enumerate(chosen):
+    for number, patient in enumerate(chosen):
         split = "test" if number % 5 == 0 else "val" if number % 5 == 1 else "train"
-        for row in by_person[person]:
+        for row in by_patient[patient]:
             drawn.append(row._replace(split=split))
         for block in range(random_.choice([0, 0, 1, 2])):
-            first = by_person[person][0]
-            name = f"{first.slide}-B{block}" if person.startswith("TCGA") else f"block{block}-{number}"
+            first = by_patient[patient][0]
+            name = f"{first.slide}-B{block}" if patient.startswith("TCGA") else f"block{block}-{number}"
             drawn.append(first._replace(slide=name, case=f"{first.case}-B{block}", split=split))
     return drawn
 
 
-# Changes of the cells of a table; each leaves in it who is who ---------------------------------------------------
+# Changes of a table that keep its patients identifiable -----------------------------------------------------------
 
 
 def number_cases(random_: random.Random, table: Table, rows: list[Row]) -> None:
@@ -104,9 +104,9 @@ def drop_cases(random_: random.Random, table: Table, rows: list[Row]) -> None:
 
 
 def leak_a_row(random_: random.Random, table: Table, rows: list[Row]) -> None:
-    """One row of a person with several goes into another split."""
-    counts = Counter(row.person for row in rows)
-    several = [n for n, row in enumerate(rows) if counts[row.person] > 1]
+    """Move one row of a patient with several rows to another split."""
+    counts = Counter(row.patient for row in rows)
+    several = [n for n, row in enumerate(rows) if counts[row.patient] > 1]
     if several and "split" in table[0]:
         cells = table[random_.choice(several)]
         cells["split"] = random_.choice([split for split in SPLIT_WORDS if split != cells["split"]])
@@ -129,11 +129,11 @@ def lose_a_split(random_: random.Random, table: Table, rows: list[Row]) -> None:
         cells["split"] = random_.choice(["", "NA", "dev", "trian", "0"])
 
 
-def fold_by_person(random_: random.Random, table: Table, rows: list[Row]) -> None:
-    folds = {person: str(n % 5) for n, person in enumerate(dict.fromkeys(row.person for row in rows))}
+def fold_by_patient(random_: random.Random, table: Table, rows: list[Row]) -> None:
+    folds = {patient: str(n % 5) for n, patient in enumerate(dict.fromkeys(row.patient for row in rows))}
     spelling = random_.choice(["{}", "{}.0", "fold_{}"])
     for cells, row in zip(table, rows, strict=True):
-        cells["fold"] = spelling.format(folds[row.person])
+        cells["fold"] = spelling.format(folds[row.patient])
     if random_.random() < 0.7:
         drop_splits(random_, table, rows)
 
@@ -157,7 +157,7 @@ def shuffle_rows(random_: random.Random, table: Table, rows: list[Row]) -> None:
 
 
 def spell_names(random_: random.Random, table: Table, rows: list[Row]) -> None:
-    """Some cells of a column of names get what people and programs add without meaning anything."""
+    """Add meaningless whitespace and invisible characters to some names."""
     name = random_.choice([name for name in ("patient", "case", "slide") if name in table[0]])
     for cells in random_.sample(table, max(1, len(table) // 3)):
         text = cells[name]
@@ -165,7 +165,7 @@ def spell_names(random_: random.Random, table: Table, rows: list[Row]) -> None:
 
 
 def spell_names_otherwise(random_: random.Random, table: Table, rows: list[Row]) -> None:
-    """Some cells are in other letters, or numbers with a ``.0``."""
+    """Change the case or spacing of some names, or add ``.0`` to numbers."""
     name = random_.choice([name for name in ("patient", "case") if name in table[0]] or ["label"])
     for cells in random_.sample(table, max(1, len(table) // 4)):
         text = cells[name]
@@ -183,11 +183,11 @@ def lose_names(random_: random.Random, table: Table, rows: list[Row]) -> None:
 
 
 def number_patients(random_: random.Random, table: Table, rows: list[Row]) -> None:
-    people = dict.fromkeys(row.person for row in rows)
+    patients = dict.fromkeys(row.patient for row in rows)
     width = random_.choice([1, 4])
-    numbers = {person: f"{n:0{width}}" for n, person in enumerate(people)}
+    numbers = {patient: f"{n:0{width}}" for n, patient in enumerate(patients)}
     for cells, row in zip(table, rows, strict=True):
-        cells["patient"] = numbers[row.person]
+        cells["patient"] = numbers[row.patient]
 
 
 def add_paths(random_: random.Random, table: Table, rows: list[Row]) -> None:
@@ -202,7 +202,7 @@ def add_columns(random_: random.Random, table: Table, rows: list[Row]) -> None:
 
 
 CHANGES: list[Change] = [
-    number_cases, drop_cases, leak_a_row, leak_a_row, spell_splits, drop_splits, lose_a_split, fold_by_person, fold_by_row,
+    number_cases, drop_cases, leak_a_row, leak_a_row, spell_splits, drop_splits, lose_a_split, fold_by_patient, fold_by_row,
     repeat_rows, shuffle_rows, spell_names, spell_names_otherwise, lose_names, number_patients, add_paths, add_columns,
 ]  # fmt: skip
 
@@ -211,7 +211,7 @@ CHANGES: list[Change] = [
 
 
 def _write(random_: random.Random, table: Table, path: Path) -> None:
-    """Write a table as spreadsheets, R or pandas do."""
+    """Write a table as spreadsheets, R or pandas would."""
     titles = {
         "slide": ["slide", "slide_id", "Slide ID", "image", "wsi"], "case": ["case", "case_id", "Case ID"],
         "patient": PATIENT_NAMES, "label": ["label", "Label", " label "], "split": ["split", "Split", "subset"],
@@ -231,7 +231,7 @@ def _write(random_: random.Random, table: Table, path: Path) -> None:
 
 
 def _write_splits(random_: random.Random, table: Table, rows: list[Row], path: Path) -> None:
-    """Write a file of splits, by slide or by case, often with a person in two of them."""
+    """Write a file of splits by slide, case or patient, often with a patient in two splits."""
     name = random_.choice(["slide", "case", "patient"])
     names = [cells.get(name, cells["slide"]) for cells in table]
     splits = [row.split for row in rows]
@@ -251,20 +251,20 @@ def _write_splits(random_: random.Random, table: Table, rows: list[Row], path: P
 
 
 def _mutate_and_split(seed: int, real: list[Row], folder: Path) -> str:
-    """Change a table, split it in one of the ways there are, and look for persons in two splits.
+    """Change a table, split it in a random way, and look for patients in two splits.
 
     Returns:
-        What came of it: ``"split"``, or ``"refused"``.
+        ``"split"`` or ``"refused"``.
     """
     random_ = random.Random(seed)
-    rows = _draw(random_, real, people=random_.choice([8, 20, 40]))
+    rows = _draw(random_, real, patients=random_.choice([8, 20, 40]))
     table = [
-        {"slide": r.slide, "case": r.case, "patient": r.person, "label": r.label, "split": r.split}
+        {"slide": r.slide, "case": r.case, "patient": r.patient, "label": r.label, "split": r.split}
         for r in rows
     ]
-    if all(row.person.startswith("TCGA") for row in rows) and random_.random() < 0.6:
+    if all(row.patient.startswith("TCGA") for row in rows) and random_.random() < 0.6:
         for cells in table:
-            del cells["patient"]  # the barcodes tell it
+            del cells["patient"]  # barcodes identify the patients
     changes = random_.sample(CHANGES, random_.choice([1, 2, 3, 5]))
     for change in changes:
         if change is drop_cases and not ("patient" in table[0] or table[0]["slide"].startswith("TCGA")):
@@ -272,40 +272,40 @@ def _mutate_and_split(seed: int, real: list[Row], folder: Path) -> str:
         change(random_, table, rows)
     _write(random_, table, folder / "labels.csv")
     way = random_.choice(["table", "table", "fold", "file", "unsplit"])
-    plan = SplitPlan(None, None, 5, False, 0.2, seed, "label")
+    plan = CohortPlan(val_fraction=0.2, split_seed=seed)
     columns = None
     if way == "file":
         _write_splits(random_, table, rows, folder / "splits.csv")
-        plan = plan._replace(file=folder / "splits.csv")
+        plan.splits = folder / "splits.csv"
     elif way == "fold":
-        plan = plan._replace(fold=random_.randrange(5))
+        plan.fold = random_.randrange(5)
     elif way == "unsplit":
-        plan, columns = plan._replace(fold=random_.randrange(5)), {"split": None, "fold": None}
+        plan.fold, columns = random_.randrange(5), {"split": None, "fold": None}
     try:
-        cases = plan.settle(read_cohort(folder / "labels.csv", columns=columns, target="label"), "fit")
+        cases = plan.split(read_cohort(folder / "labels.csv", columns=columns, target="label"), "fit")
     except CohortError:
         return "refused"
-    people = {row.slide: row.person for row in rows}
+    patients = {row.slide: row.patient for row in rows}
     splits = defaultdict(set)
     for case in cases:
         for slide in case.slides:
-            splits[people[slide]].add(case.split)
-    torn = {person: found for person, found in splits.items() if len(found) > 1}
-    assert not torn, f"seed {seed}, {way}, {[change.__name__ for change in changes]}: {torn}\n{folder}"
+            splits[patients[slide]].add(case.split)
+    divided = {patient: found for patient, found in splits.items() if len(found) > 1}
+    assert not divided, f"seed {seed}, {way}, {[change.__name__ for change in changes]}: {divided}\n{folder}"
     assert {case.split for case in cases} <= set(SPLIT_WORDS)
     return "split"
 
 
 def _check(seeds: range, shared: Path, folder: Path) -> None:
     tables = [_rows(shared / "data" / name) for name in TABLES]
-    came = Counter(_mutate_and_split(seed, tables[seed % len(tables)], folder) for seed in seeds)
-    assert 0.2 < came["split"] / len(seeds) < 0.8  # both are tried
+    outcomes = Counter(_mutate_and_split(seed, tables[seed % len(tables)], folder) for seed in seeds)
+    assert 0.2 < outcomes["split"] / len(seeds) < 0.8  # both outcomes are covered
 
 
-def test_no_person_is_in_two_splits_unless_an_error_says_so(shared: Path, tmp_path: Path) -> None:
+def test_no_patient_is_in_two_splits_without_a_refusal(shared: Path, tmp_path: Path) -> None:
     _check(range(640), shared, tmp_path)
 
 
 @pytest.mark.slow
-def test_no_person_is_in_two_splits_in_many_more(shared: Path, tmp_path: Path) -> None:
+def test_no_patient_is_in_two_splits_in_many_tables(shared: Path, tmp_path: Path) -> None:
     _check(range(1000, 13000), shared, tmp_path)

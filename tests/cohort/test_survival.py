@@ -16,7 +16,7 @@ def _read(folder: Path, text: str, **how: object) -> list[Case]:
 @pytest.mark.parametrize(
     "column", ["OS.time", "os_time", "OS time", "os_survival_days", "OS_DAYS", "survival_days"]
 )
-def test_days_at_the_source_become_months_aloud(
+def test_days_at_the_source_become_months_and_are_logged(
     tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -26,8 +26,8 @@ def test_days_at_the_source_become_months_aloud(
     assert f"days from {column!r} (days, divided by 30.44)" in caplog.text
 
 
-@pytest.mark.parametrize(("times", "reason"), [((12.3, 400), "holds 12.3"), ((12, 40), "is 40 at most")])
-def test_a_column_of_days_that_holds_months_is_asked_about(
+@pytest.mark.parametrize(("times", "reason"), [((12.3, 400), "holds 12.3"), ((12, 40), "is at most 40")])
+def test_a_column_of_days_that_seems_to_hold_months_is_refused(
     tmp_path: Path, times: tuple[float, float], reason: str
 ) -> None:
     text = f"slide,OS,OS.time\na,1,{times[0]}\nb,0,{times[1]}\n"
@@ -40,7 +40,7 @@ def test_a_column_of_days_that_holds_months_is_asked_about(
     assert [case.time for case in days] == [time / DAYS_PER_MONTH for time in times]
 
 
-def test_months_that_would_be_a_long_life_are_asked_about(tmp_path: Path) -> None:
+def test_implausibly_many_months_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CohortError, match=r":3: time '900' is 75 years if it counts months; .*columns: \{days: NAME\}"
     ):
@@ -56,7 +56,7 @@ def test_months_that_would_be_a_long_life_are_asked_about(tmp_path: Path) -> Non
         ("slide,survival_days,survival_months,event\na,300,9.9,1\n", 9.9, 1),  # they agree
     ],
 )
-def test_tables_of_portals(tmp_path: Path, text: str, time: float, event: int) -> None:
+def test_tables_of_data_portals(tmp_path: Path, text: str, time: float, event: int) -> None:
     (case,) = _read(tmp_path, text)
     assert (case.time, case.event) == (pytest.approx(time), event)
 
@@ -70,9 +70,9 @@ def test_tables_of_portals(tmp_path: Path, text: str, time: float, event: int) -
         ("days,time", "30,30"),
     ],
 )
-def test_two_times_that_disagree_are_asked_about(tmp_path: Path, header: str, row: str) -> None:
+def test_two_times_that_disagree_are_refused(tmp_path: Path, header: str, row: str) -> None:
     text = f"slide,{header},event\na,{row},1\n"
-    with pytest.raises(CohortError, match=r":2: time .* are two times; say which is meant with columns"):
+    with pytest.raises(CohortError, match=r":2: time .* disagree; say which is meant with columns"):
         _read(tmp_path, text)
     stated = header.split(",")[0]
     (case,) = _read(tmp_path, text, columns={"days" if "days" in stated else "time": stated})
@@ -91,26 +91,26 @@ NO_SURVIVAL = {
 
 
 @pytest.mark.parametrize("text", NO_SURVIVAL.values(), ids=NO_SURVIVAL.keys())
-def test_no_survival_is_read_where_a_label_is_asked(
+def test_times_are_not_read_if_labels_are_the_target(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         cases = _read(tmp_path, text, target="label")
     assert [(case.label, case.event) for case in cases] == [("1", 0), ("0", 0)]
     assert all(math.isnan(case.time) for case in cases)
-    assert "no survival" not in caplog.text
+    assert "not read" not in caplog.text
     assert "(months)" not in caplog.text
     assert "event" not in caplog.text
     with pytest.raises(CohortError):
         _read(tmp_path, text, target="survival")
 
 
-def test_by_default_a_label_is_enough_and_survival_is_read_where_it_can_be(
+def test_by_default_valid_times_are_read_and_labels_suffice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cases = _read(tmp_path, NO_SURVIVAL["times of day"])
     assert [case.label for case in cases] == ["1", "0"]
-    assert "no survival is read beside the label: " in caplog.text
+    assert "times and events are not read, only labels: " in caplog.text
     assert "event 'scanned' is neither" in caplog.text
     (case,) = _read(tmp_path, "slide,label,time,event\na,1,3,1\n")
     assert (case.label, case.time, case.event) == ("1", 3.0, 1)

@@ -25,14 +25,14 @@ def _edges_or_refusal(cases: list[Case], num_bins: int, **how: str) -> np.ndarra
 
 
 @pytest.mark.parametrize("fold", range(3))
-def test_cohort_bins_are_the_authors_labels(shared: Path, fold: int) -> None:
+def test_cohort_bins_equal_the_authors_labels(shared: Path, fold: int) -> None:
     cases = read_cohort(shared / f"data/labels/authors/survival_tcga_brca_3fold/fold_{fold}.csv")
     labels = np.array([int(case.label) for case in cases])
     times = [case.time for case in cases]
     edges = time_edges(cases, 4, bins="cohort")
     assert edges == pytest.approx([24.317, 42.683, 79.0], abs=5e-4)
     assert (time_bins(times, edges) == labels).all()
-    # training events alone move the edges, and with them 3 to 11 % of the labels
+    # training events alone change the edges, and thereby 3 to 11 % of the labels
     changed = (time_bins(times, time_edges(cases, 4)) != labels).mean()
     assert 0.03 < changed < 0.11
 
@@ -55,7 +55,7 @@ def test_cohort_bins_equal_the_authors_recipe(
     assert (time_bins(times, edges) == expected).all()
 
 
-def test_training_bins_know_nothing_of_other_splits() -> None:
+def test_training_bins_do_not_depend_on_other_splits() -> None:
     train = _cases([1, 2, 3, 4, 5, 6, 7, 8]) + _cases([100, 200], event=0)
     expected = np.quantile([1, 2, 3, 4, 5, 6, 7, 8], [0.25, 0.5, 0.75])
     for others in ([], [0.5, 0.6], [90, 91, 92]):
@@ -69,14 +69,14 @@ def test_every_bin_has_a_training_event_or_is_refused(events: list[float], num_b
     edges = _edges_or_refusal(_cases(events), num_bins)
     if isinstance(edges, str):
         assert f"cannot fill {num_bins} time bins" in edges
-        assert len(set(events)) < max(2 * num_bins, len(events))  # distinct times can be parted
+        assert len(set(events)) < max(2 * num_bins, len(events))  # distinct times can be separated
         return
     assert edges.shape == (num_bins - 1,)
     assert (np.diff(edges) > 0).all()
     assert set(time_bins(events, edges)) == set(range(num_bins))
 
 
-def test_an_edge_is_in_the_later_bin_and_no_time_is_outside() -> None:
+def test_an_edge_is_in_the_later_bin_and_the_outer_bins_are_unbounded() -> None:
     edges = np.array([10.0, 20.0])
     assert time_bins([0, 9.999, 10, 19.999, 20, 1e9], edges).tolist() == [0, 0, 1, 1, 2, 2]
 

@@ -20,7 +20,7 @@ TARGETS = [Target(1, 12.5, 1), Target(0)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> FeatureFolder:
-    """Slides whose features and coordinates say which slide and patch they are of."""
+    """Slides whose features and coordinates encode slide and patch."""
     path = tmp_path_factory.mktemp("features")
     for number, (slide, size) in enumerate(SIZES.items()):
         coords = torch.stack([torch.full((size,), number), torch.arange(size)], dim=1)
@@ -35,7 +35,7 @@ def _draw(folder: FeatureFolder, draw: Draw, max_patches: int | None, seed: int 
     return found
 
 
-def test_a_bag_is_all_of_a_case(folder: FeatureFolder) -> None:
+def test_by_default_a_bag_holds_all_patches_of_a_case(folder: FeatureFolder) -> None:
     bag = RandomFeatureBags(CASES, TARGETS, folder, max_patches=None, seed=0)[Draw(0, 0)]
     assert bag.coords.tolist() == [[1, k] for k in range(8)] + [[0, k] for k in range(5)]
     assert (bag.label, bag.time, bag.event, bag.cases, bag.last) == (1, 12.5, 1, ("two",), True)
@@ -51,7 +51,7 @@ def test_draws_are_functions_of_seed_epoch_and_case(
     found = _draw(folder, Draw(epoch, case), most, seed)
     everything = _draw(folder, Draw(0, case), None)
     assert len(found) == min(most, len(everything))
-    assert [patch for patch in everything if patch in found] == found  # in order, and none twice
+    assert [patch for patch in everything if patch in found] == found  # in order and without repetition
     assert _draw(folder, Draw(epoch, case), most, seed) == found
 
 
@@ -64,12 +64,12 @@ def test_draws_differ_and_are_uniform(folder: FeatureFolder) -> None:
     assert all(abs(count - expected) < 5 * spread for count in counts.values())
 
 
-def test_the_name_and_not_the_place_of_a_case_counts(folder: FeatureFolder) -> None:
+def test_draws_depend_on_the_name_of_a_case_not_its_position(folder: FeatureFolder) -> None:
     other = RandomFeatureBags(CASES[::-1], TARGETS[::-1], folder, max_patches=4, seed=0)[Draw(2, 1)]
     assert other.coords.tolist() == _draw(folder, Draw(2, 0), 4)
 
 
-def test_evaluation_sees_each_slide_once(folder: FeatureFolder) -> None:
+def test_each_slide_is_evaluated_once(folder: FeatureFolder) -> None:
     bags = FeatureBags(CASES, TARGETS, folder)
     assert [(part.case, part.slide, part.stop, part.last) for part in bags.parts] == [
         (0, "b", 8, False), (0, "a", 5, True), (1, "c", 3, True)
@@ -90,15 +90,17 @@ def test_padding_is_masked(folder: FeatureFolder) -> None:
     assert batch.coords[1, :3].tolist() == [[2, 0], [2, 1], [2, 2]]
 
 
-def test_unknown_places(tmp_path: Path) -> None:
+def test_unknown_coordinates(tmp_path: Path) -> None:
     torch.save(torch.ones(4, 2), tmp_path / "a.pt")
     bag = FeatureBags([Case("a", ("a",))], [Target(0)], FeatureFolder(tmp_path))[0]
     assert bag.coords.tolist() == [[-1, -1]] * 4
 
 
-def test_one_width_for_all(folder: FeatureFolder, tmp_path: Path) -> None:
+def test_files_must_have_the_same_number_of_features(folder: FeatureFolder, tmp_path: Path) -> None:
     assert check_features(CASES, folder) == 2
     torch.save(torch.ones(4, 2), tmp_path / "a.pt")
     torch.save(torch.ones(4, 3), tmp_path / "b.pt")
-    with pytest.raises(BagError, match=r"a\.pt has 2 features a patch, .*b\.pt 3; extract all with one"):
+    with pytest.raises(
+        BagError, match=r"a\.pt has 2 features per patch, .*b\.pt has 3; extract all slides with one"
+    ):
         check_features(CASES[:1], FeatureFolder(tmp_path))

@@ -1,4 +1,4 @@
-"""Loaders know how long they were waited for, keep to a share of the memory, and say what a full one needs."""
+"""Waiting time, memory of prefetched batches, and the error of a full shared memory."""
 
 import os
 import signal
@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from e2e_abmilx.cohort import Case
-from e2e_abmilx.data.bag import NOTHING, Bag, BagSource, collate
-from e2e_abmilx.data.loaders import BagLoader, Padded, WaitClock, plan_readers
+from e2e_abmilx.data.bag import EMPTY_BAG, Bag, BagSource, collate
+from e2e_abmilx.data.loaders import BagLoader, Padded, WaitClock, plan_workers
 from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.errors import InputError
@@ -19,36 +18,36 @@ GIB = 2**30
 
 
 class _Bags(BagSource):
-    """Twelve bags, each of which takes some time, and one of which may take its reader with it."""
+    """Twelve bags, each of which takes some time; one may kill its worker."""
 
     size_settings = "data.eval_chunk_size"
 
-    def __init__(self, seconds: float = 0.0, deadly: int | None = None) -> None:
-        self.seconds, self.deadly = seconds, deadly
+    def __init__(self, seconds: float = 0.0, killer: int | None = None) -> None:
+        self.seconds, self.killer = seconds, killer
 
     def __len__(self) -> int:
         return 12
 
     def __getitem__(self, index: int) -> Bag:
         time.sleep(self.seconds)
-        if index == self.deadly:
+        if index == self.killer:
             os.kill(os.getpid(), signal.SIGBUS)
-        return NOTHING
+        return EMPTY_BAG
 
 
 def _loader(bags: BagSource, workers: int = 0) -> BagLoader:
     return BagLoader(bags, collate_fn=collate, num_workers=workers)
 
 
-def test_waiting_is_what_next_takes() -> None:
+def test_waiting_time_is_the_time_in_next() -> None:
     loader = _loader(_Bags(0.02))
     for _ in loader:
-        time.sleep(0.01)  # whoever trains is not waiting now
+        time.sleep(0.01)  # training, not waiting
     passed = time.perf_counter() - loader.clock.started
     assert 12 * 0.02 <= loader.clock.waited_s <= passed - 12 * 0.01
 
 
-def test_a_reader_ahead_is_not_waited_for() -> None:
+def test_prefetched_batches_cause_no_waiting() -> None:
     loader = _loader(_Bags(0.005), workers=1)
     batches = iter(loader)
     next(batches)
@@ -56,10 +55,10 @@ def test_a_reader_ahead_is_not_waited_for() -> None:
     for _ in range(8):
         time.sleep(0.1)
         next(batches)
-    assert loader.clock.waited_s - before < 0.4  # half of the time, on a machine that is busy otherwise
+    assert loader.clock.waited_s - before < 0.4  # a generous limit, for a busy machine
 
 
-def test_each_pass_begins_anew() -> None:
+def test_each_pass_has_its_own_clock() -> None:
     loader = _loader(_Bags(0.01))
     list(loader)
     first = loader.clock
@@ -68,7 +67,7 @@ def test_each_pass_begins_anew() -> None:
     assert loader.clock.started >= first.started + first.waited_s
 
 
-def test_a_clock_stands_still_between_batches() -> None:
+def test_the_clock_stops_between_batches() -> None:
     clock = WaitClock()
     clock.ask()
     clock.receive()
@@ -81,12 +80,12 @@ def test_a_clock_stands_still_between_batches() -> None:
 def test_a_full_shared_memory_is_named() -> None:
     with pytest.raises(
         InputError,
-        match=r"bus error.*/dev/shm.*data.num_workers 1 put.*data\.num_workers or data\.eval_chunk_size",
+        match=r"bus error.*/dev/shm is full.*data.num_workers 1 keeps.*data\.num_workers or data\.eval_chunk_size",
     ):
-        list(_loader(Padded(_Bags(deadly=3)), workers=1))
+        list(_loader(Padded(_Bags(killer=3)), workers=1))
 
 
-def test_other_errors_stay_what_they_are() -> None:
+def test_other_errors_are_not_changed() -> None:
     class Broken(_Bags):
         def __getitem__(self, index: int) -> Bag:
             raise RuntimeError("the disk is gone")
@@ -98,21 +97,21 @@ def test_other_errors_stay_what_they_are() -> None:
 @pytest.mark.parametrize("megabytes", [1, 20, 100, 403, 2000, 9000])
 @pytest.mark.parametrize("workers", [1, 6, 8, 16])
 @pytest.mark.parametrize("processes", [1, 2, 8])
-def test_what_is_on_its_way_is_bounded(megabytes: int, workers: int, processes: int) -> None:
-    readers = plan_readers(workers, megabytes * 10**6, processes=processes)
-    assert 1 <= readers.workers <= workers
-    assert 1 <= readers.ahead <= 2
-    on_their_way = readers.workers * readers.ahead * megabytes * 10**6
-    assert on_their_way <= 4 * GIB / processes or readers == (1, 1)
+def test_the_memory_of_prefetched_batches_is_limited(megabytes: int, workers: int, processes: int) -> None:
+    plan = plan_workers(workers, megabytes * 10**6, processes=processes)
+    assert 1 <= plan.num_workers <= workers
+    assert 1 <= plan.prefetch_factor <= 2
+    prefetched = plan.num_workers * plan.prefetch_factor * megabytes * 10**6
+    assert prefetched <= 4 * GIB / processes or plan == (1, 1)
 
 
-def test_readers_that_fit_are_left_alone() -> None:
-    assert plan_readers(8, 10**6) == (8, 2)
-    assert plan_readers(0, 10**9) == (0, 2)
-    assert plan_readers(6, 0) == (6, 2)
+def test_workers_that_fit_into_memory_are_all_used() -> None:
+    assert plan_workers(8, 10**6) == (8, 2)
+    assert plan_workers(0, 10**9) == (0, 2)
+    assert plan_workers(6, 0) == (6, 2)
 
 
-def test_sizes_of_slides(cohort: Path, stores: Path) -> None:
+def test_largest_bytes_of_slides(cohort: Path, stores: Path) -> None:
     data = SlideDataModule(
         stores,
         cohort / "labels.csv",
@@ -134,7 +133,7 @@ def test_sizes_of_slides(cohort: Path, stores: Path) -> None:
     assert empty.largest_bytes == 0
 
 
-def test_sizes_of_features(tmp_path: Path) -> None:
+def test_largest_bytes_of_features(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     for name, patches in {"a": 5, "b": 9, "c": 4, "d": 3}.items():
         torch.save(torch.randn(patches, 6), tmp_path / f"features/{name}.pt")
@@ -149,7 +148,9 @@ def test_sizes_of_features(tmp_path: Path) -> None:
         assert data.whole_bags("all")[0].largest_bytes == 9 * 6 * 4  # type: ignore[attr-defined]
 
 
-def test_large_parts_have_fewer_readers(cohort: Path, stores: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_large_batches_have_fewer_workers(
+    cohort: Path, stores: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = SlideDataModule(
         stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=10**6, num_workers=8
     )
@@ -157,14 +158,4 @@ def test_large_parts_have_fewer_readers(cohort: Path, stores: Path, caplog: pyte
     with caplog.at_level("INFO", logger="e2e_abmilx"):
         loader = data.train_dataloader()
     assert (loader.num_workers, loader.prefetch_factor) == (1, 1)
-    assert "1 of 8 readers: a batch has up to 12288 MB" in caplog.text
-
-
-def test_an_empty_bag_is_refused() -> None:
-    from e2e_abmilx.data.bag import BagError, Target, make_bag
-
-    nothing = torch.zeros(0, dtype=torch.int64)
-    bag = make_bag(Case("p", ("a",)), Target(0), torch.zeros(0, 6), nothing, torch.zeros(0, 2), last=True)
-    with pytest.raises(BagError, match="the bag of case p holds no patch"):
-        collate([bag])
-    assert collate([NOTHING]).cases == ()  # what fills up a process's share
+    assert "1 of 8 workers are used: a batch takes up to 12288 MB" in caplog.text

@@ -1,4 +1,4 @@
-"""A folder of features: one file a slide."""
+"""A folder of features, with one file per slide."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,19 +9,19 @@ from e2e_abmilx.data.features.slide_features import FeatureError, SlideFeatures
 
 
 class FeatureFolder:
-    """Files of features by the name of their slide: ``<slide>.h5`` and ``<slide>.pt``, of one tool or of several.
-
-    Attributes:
-        path: The folder.
-        files: Each slide's file, by name.
+    """Feature files ``<slide>.h5`` and ``<slide>.pt``, written by one or several tools.
 
     Args:
         path: The folder.
-        slide_mpp: Level-0 µm per pixel of slides, for places in µm.
-        assume_mpp: That of all other slides.
+        slide_mpp: Level-0 µm per pixel of slides, for coordinates in µm.
+        assume_mpp: Level-0 µm per pixel of all other slides.
+
+    Attributes:
+        path: The folder.
+        files: File of each slide, by the slide's name.
 
     Raises:
-        FeatureError: There is no file, or two of one slide.
+        FeatureError: There is no file, or a slide has two.
     """
 
     def __init__(
@@ -36,7 +36,9 @@ class FeatureFolder:
         for file in sorted(found for found in self.path.glob("[!.]*") if found.suffix.lower() in SUFFIXES):
             other = self.files.setdefault(file.stem, file)
             if other != file:
-                raise FeatureError(f"{other} and {file.name} are both of {file.stem!r}; remove one of them")
+                raise FeatureError(
+                    f"{other} and {file.name} both belong to slide {file.stem!r}; remove one of them"
+                )
         if not self.files:
             inside = sorted({file.parent.name for end in SUFFIXES for file in self.path.glob(f"*/*{end}")})
             hint = f"give one of its folders {inside}" if inside else "check the path"
@@ -45,22 +47,22 @@ class FeatureFolder:
         self._shapes: dict[str, tuple[int, int]] = {}
 
     def empty(self) -> list[str]:
-        """The slides whose files hold no patch; every file is opened for that."""
+        """Return the slides whose files hold no patch; this opens every file."""
         found = []
         for slide in self.files:
             try:
                 self.shape(slide)
             except FeatureError as error:
-                if error.empty:  # what is wrong otherwise is told of the slides that are asked for
+                if error.empty:  # other errors are raised when the slide is used
                     found.append(slide)
         return found
 
     def open(self, slide: str) -> SlideFeatures:
-        """The features of a slide."""
+        """Open the features of a slide."""
         return read_features(self.files[slide], slide_mpp=self._slide_mpp.get(slide, self._assume_mpp))
 
     def shape(self, slide: str) -> tuple[int, int]:
-        """N and D of a slide; its file is opened once for that."""
+        """Return N and D of a slide; its file is opened only the first time."""
         if slide not in self._shapes:
             features = self.open(slide)
             self._shapes[slide] = features.num_patches, features.num_features

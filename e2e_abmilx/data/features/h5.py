@@ -1,4 +1,4 @@
-"""What TRIDENT's, CLAM's and STAMP's files have in common: HDF5."""
+"""HDF5 files, the format of TRIDENT, CLAM and STAMP."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from e2e_abmilx.data.features.slide_features import FeatureError, NoPlacesError, SlideFeatures
+from e2e_abmilx.data.features.slide_features import FeatureError, NoCoordsError, SlideFeatures
 
-_BLOCK = 4096  # patches read at once, 16 MB of 1024 features: what is not asked for is never all in memory
+_BLOCK = (
+    4096  # patches read at once, 16 MB of 1024 features: limits the memory for rows that are not asked for
+)
 
 
 def import_h5py() -> Any:  # noqa: ANN401 - it may be absent
-    """h5py, which is an extra.
+    """Import h5py, which is an optional dependency.
 
     Raises:
         FeatureError: It is not installed.
@@ -33,7 +35,7 @@ def open_h5(path: Path) -> Iterator[Any]:
     """Open a file for reading.
 
     Raises:
-        FeatureError: It cannot be read, or what is looked for is not there.
+        FeatureError: It cannot be read, or lacks a table or attribute.
     """
     h5py = import_h5py()
     try:
@@ -48,11 +50,11 @@ class H5Features(SlideFeatures):
 
     Args:
         path: The file.
-        file: The same, open.
+        file: The same file, opened.
         key: Name of the table.
 
     Raises:
-        FeatureError: It is no table of features.
+        FeatureError: The table does not hold features.
     """
 
     def __init__(self, path: Path, file: Any, key: str) -> None:  # noqa: ANN401 - h5py may be absent
@@ -75,11 +77,11 @@ class H5Features(SlideFeatures):
                     features[first:last] = rows_here[wanted[first:last] - start]
         return torch.from_numpy(features)
 
-    def _stored_coords(self) -> NDArray[np.generic]:
+    def _read_coords(self) -> NDArray[np.generic]:
         with open_h5(self.path) as file:
             if "coords" not in file:
-                raise NoPlacesError(
-                    f"{self.path} has no coords, so that it is unknown where its patches lie; it holds {sorted(file)}"
+                raise NoCoordsError(
+                    f"{self.path} has no coords, so the positions of its patches are unknown; it holds {sorted(file)}"
                 )
             coords: NDArray[np.generic] = file["coords"][:]
         return coords

@@ -1,4 +1,4 @@
-"""One file of features, told by what is in it."""
+"""Feature files, whose format is recognised by their content."""
 
 from pathlib import Path
 
@@ -10,24 +10,23 @@ from e2e_abmilx.data.features.stamp import StampFeatures
 from e2e_abmilx.data.features.tensors import TensorFeatures
 from e2e_abmilx.data.features.trident import TridentFeatures
 
-#: Endings of files that may hold features.
+#: File endings of features.
 SUFFIXES = (".h5", ".pt")
 
 
 def read_features(path: str | Path, *, slide_mpp: float | None = None) -> SlideFeatures:
-    """Open the features of one slide, whichever tool wrote them.
+    """Open the features of one slide, in the format of any common tool.
 
-    ``features`` in an ``.h5`` file are TRIDENT's or CLAM's, ``feats`` and ``patch_embeddings`` STAMP's. A ``.pt`` file is
-    slideflow's where ``<slide>.index.npz`` is beside it; otherwise a tensor (CLAM's or the authors'), a numpy array
-    (TRIDENT's), a list of tensors (eva's) or a dict with ``features`` and, maybe, ``coords``.
+    TRIDENT and CLAM write ``features`` into an ``.h5`` file, STAMP ``feats`` or ``patch_embeddings``. A ``.pt`` file is
+    slideflow's if there is a file ``<slide>.index.npz``; otherwise it holds a tensor (CLAM, the authors), a numpy array
+    (TRIDENT), a list of tensors (eva) or a dict with ``features`` and optionally ``coords``.
 
     Args:
         path: The file.
-        slide_mpp: Level-0 µm per pixel of the slide: only STAMP's places, which are in µm, and slideflow's, which are
-            centres, cannot do without.
+        slide_mpp: Level-0 µm per pixel of the slide, needed only for coordinates of STAMP and slideflow.
 
     Raises:
-        FeatureError: It cannot be read, holds none or something else; the message lists what is there.
+        FeatureError: The file cannot be read or does not hold features; the message lists its content.
 
     Example:
         >>> features = read_features("features_uni_v1/slide.h5")  # doctest: +SKIP
@@ -45,6 +44,6 @@ def read_features(path: str | Path, *, slide_mpp: float | None = None) -> SlideF
         if "features" in file:
             return TridentFeatures(path, file)
         raise FeatureError(
-            f"{path} holds {sorted(file)}, and none of features (TRIDENT, CLAM), {' and '.join(STAMP_KEYS)} (STAMP);"
-            " give the folder of features, not that of coordinates"
+            f"{path} holds {sorted(file)}, but none of features (TRIDENT, CLAM), {' and '.join(STAMP_KEYS)} (STAMP);"
+            " give the folder of features, not the folder of coordinates"
         )

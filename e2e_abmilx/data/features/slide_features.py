@@ -1,6 +1,6 @@
-"""Features of one slide's patches, whichever tool wrote them.
+"""Features and coordinates of the patches of one slide, in the format of any tool.
 
-Letters: N patches of the slide, n patches asked for, D features.
+Letters: N patches of the slide, n patches to read, D features.
 """
 
 from abc import ABC, abstractmethod
@@ -14,10 +14,10 @@ from e2e_abmilx.errors import InputError
 
 
 class FeatureError(InputError):
-    """A file of features that cannot be used.
+    """A file of features cannot be used.
 
     Attributes:
-        empty: Whether all that is wrong is that it holds no patch.
+        empty: Whether the only problem is that it holds no patch.
     """
 
     def __init__(self, message: str, *, empty: bool = False) -> None:
@@ -25,26 +25,26 @@ class FeatureError(InputError):
         self.empty = empty
 
 
-class NoPlacesError(FeatureError):
-    """A file of features that does not say where in the slide its patches lie."""
+class NoCoordsError(FeatureError):
+    """A file of features does not state the coordinates of its patches."""
 
 
 class SlideFeatures(ABC):
-    """Features of one slide's patches, read when they are asked for.
+    """Features of the patches of one slide, read on demand.
+
+    Args:
+        path: The file.
+        shape: Shape of its table of features: ``(N, D)``, or ``(1, N, D)`` for a batch of one slide.
 
     Attributes:
         path: The file.
         num_patches: N, at least 1.
         num_features: D.
-        patch_size_level0: Level-0 pixels along the side of a patch; None where unknown.
-        mpp: µm per pixel of the patches as the encoder saw them; None where unknown.
-
-    Args:
-        path: The file.
-        shape: Of its table of features: (N, D), or (1, N, D), as those write it who save a batch of one slide.
+        patch_size_level0: Side of a patch in level-0 pixels; None where unknown.
+        mpp: µm per pixel of the patches that the encoder saw; None where unknown.
 
     Raises:
-        FeatureError: The table is of another shape, or empty.
+        FeatureError: The table is empty or has another shape.
     """
 
     patch_size_level0: float | None = None
@@ -56,8 +56,8 @@ class SlideFeatures(ABC):
         table = shape[1:] if self._batched else shape
         if table == (0,) or (len(table) == 2 and table[0] == 0):
             raise FeatureError(
-                f"{path} holds no patch: its features have shape {tuple(shape)}; extract the slide again, take it out of"
-                " the label table and the folder, or go on without its case (data.skip_missing: true)",
+                f"{path} holds no patch: its features have shape {tuple(shape)}; extract the slide again, remove it from"
+                " the label table and the folder, or leave its case out (data.skip_missing: true)",
                 empty=True,
             )
         if len(table) != 2 or table[1] == 0:
@@ -68,16 +68,16 @@ class SlideFeatures(ABC):
         self.num_patches, self.num_features = table
 
     def read(self, rows: NDArray[np.int64] | None = None) -> Tensor:
-        """Features in float32, shape ``(n, D)``.
+        """Read features in float32, shape ``(n, D)``.
 
         Args:
-            rows: Which patches, ascending, shape ``(n,)``; None for all.
+            rows: Patches to read, ascending, shape ``(n,)``; None for all.
 
         Raises:
             FeatureError: The file is damaged, or features are NaN or infinite.
         """
         features = self._read(rows)
-        # A sum is far cheaper than a look at each number; one that overflows is looked at again.
+        # a sum is far cheaper than a test of each number; it may overflow, so then each number is tested
         if not features.sum().isfinite():
             broken = (~features.isfinite()).any(dim=1)
             if broken.any():
@@ -87,21 +87,14 @@ class SlideFeatures(ABC):
                 )
         return features
 
-    @abstractmethod
     def coords(self) -> NDArray[np.int64]:
-        """Level-0 ``(x, y)`` of each patch's top left corner, shape ``(N, 2)``.
+        """Return the level-0 ``(x, y)`` of the top left corner of each patch, shape ``(N, 2)``.
 
         Raises:
-            NoPlacesError: The file does not say where its patches lie.
-            FeatureError: What it says is damaged.
+            NoCoordsError: The file does not state them.
+            FeatureError: They are not one whole ``(x, y)`` per patch.
         """
-
-    @abstractmethod
-    def _read(self, rows: NDArray[np.int64] | None) -> Tensor:
-        """As :meth:`read`, unchecked."""
-
-    def _checked_coords(self, coords: NDArray[np.generic]) -> NDArray[np.int64]:
-        """The coordinates as integers, once found to be whole numbers and one ``(x, y)`` a patch."""
+        coords = self._read_coords()
         corners = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
         if corners.shape != (self.num_patches, 2) or corners.dtype.kind not in "iuf":
             raise FeatureError(
@@ -112,19 +105,27 @@ class SlideFeatures(ABC):
             self._refuse_fractions(corners)
         return corners.astype(np.int64)
 
+    @abstractmethod
+    def _read(self, rows: NDArray[np.int64] | None) -> Tensor:
+        """Read features as :meth:`read` does, without checks."""
+
+    @abstractmethod
+    def _read_coords(self) -> NDArray[np.generic]:
+        """Read coordinates as :meth:`coords` does, without checks."""
+
     def _refuse_fractions(self, coords: NDArray[np.generic]) -> None:
-        """Refuse floating-point coordinates that are, or may have been rounded from, something else than whole pixels."""
+        """Refuse floating-point coordinates that are not whole pixels, or may have been rounded to them."""
         values = coords.astype(np.float64)
         odd = (values != np.rint(values)).any(axis=1)  # NaN is unequal to itself
         if odd.any():
             raise FeatureError(
-                f"{self.path} has coords that are no whole pixels in {int(odd.sum())} of {len(values)} patches, first"
+                f"{self.path} has coords that are not whole pixels in {int(odd.sum())} of {len(values)} patches, first"
                 f" {tuple(values[odd][0].tolist())}; they may be in another unit, such as µm: extract the slide again"
             )
-        # beyond it not every whole number has a float of its own
+        # the largest number up to which the float type represents every integer
         exact = 2.0 ** (np.finfo(str(coords.dtype)).nmant + 1)
         if np.abs(values).max() > exact:
             raise FeatureError(
-                f"{self.path} has coords {coords.dtype} up to {np.abs(values).max():g}, which holds whole numbers to"
-                f" {exact:g} only: they have been rounded; extract the slide again, with coords of integers"
+                f"{self.path} has coords {coords.dtype} up to {np.abs(values).max():g}, a type that is exact only up to"
+                f" {exact:g}: they have been rounded; extract the slide again, with integer coords"
             )

@@ -1,4 +1,4 @@
-"""Slideflow's bags: a tensor, beside it an index of places, and for the folder one file of settings."""
+"""Feature files of slideflow: a tensor and an index of coordinates per slide, and settings per folder."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e2e_abmilx.data.features.slide_features import FeatureError, NoPlacesError
+from e2e_abmilx.data.features.slide_features import FeatureError, NoCoordsError
 from e2e_abmilx.data.features.tensors import TensorFeatures
 
 _SETTINGS = "bags_config.json"
 
 
 class SlideflowFeatures(TensorFeatures):
-    """``<slide>.pt`` with the level-0 centres of its tiles in ``<slide>.index.npz``.
+    """A file ``<slide>.pt``, with the level-0 centres of its tiles in ``<slide>.index.npz``.
 
-    To know their corners takes the tile's extent, ``tile_um`` of ``bags_config.json``, and the slide's µm/px.
+    The corners of tiles follow from ``tile_um`` in ``bags_config.json`` and the µm per pixel of the slide.
 
     Args:
         path: The ``.pt`` file.
@@ -32,17 +32,20 @@ class SlideflowFeatures(TensorFeatures):
             self.patch_size_level0 = float(int(tile_um / slide_mpp)) if slide_mpp else None
 
     def coords(self) -> NDArray[np.int64]:
-        """Level-0 ``(x, y)`` of each tile's top left corner, shape ``(N, 2)``."""
+        """Return the level-0 ``(x, y)`` of the top left corner of each tile, shape ``(N, 2)``."""
         if self.patch_size_level0 is None:
-            raise NoPlacesError(
-                f"{index_of(self.path)} has the centres of tiles; where these begin takes their tile_um in {_SETTINGS}"
-                " and the slide's µm/px; give the slides (data.slides), or one µm/px for all of them (data.assume_mpp)"
+            raise NoCoordsError(
+                f"{index_of(self.path)} has the centres of tiles; their corners require tile_um in {_SETTINGS} and the"
+                " slide's µm/px; give the slides (data.slides), or one µm/px for all slides (data.assume_mpp)"
             )
-        return self._checked_coords(_read_index(index_of(self.path))) - int(self.patch_size_level0) // 2
+        return super().coords() - int(self.patch_size_level0) // 2  # the index holds centres
+
+    def _read_coords(self) -> NDArray[np.generic]:
+        return _read_index(index_of(self.path))
 
 
 def index_of(path: Path) -> Path:
-    """The index of places that belongs to a ``.pt`` file."""
+    """Return the path of the coordinates that belong to a ``.pt`` file."""
     return path.with_suffix(".index.npz")
 
 

@@ -1,4 +1,4 @@
-"""STAMP's files: features in half precision, and places in µm."""
+"""Feature files of STAMP: features in half precision, coordinates in µm."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,27 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2e_abmilx.data.features.h5 import H5Features
-from e2e_abmilx.data.features.slide_features import FeatureError, NoPlacesError
+from e2e_abmilx.data.features.slide_features import FeatureError, NoCoordsError
 
-#: Names of the table of features.
+#: Names of the feature table.
 KEYS = ("feats", "patch_embeddings")
 
-_HISTORIC_PX, _HISTORIC_UM = 224, 256.0  # a tile of the first version, whose places count its pixels
+_HISTORIC_PX, _HISTORIC_UM = 224, 256.0  # tiles of the first version, whose coordinates are in tile pixels
 
 
 class StampFeatures(H5Features):
-    """``feats`` (N, D), and ``coords`` (N, 2) in µm from the slide's top left corner.
+    """``feats`` (N, D), and ``coords`` (N, 2) in µm from the top left corner of the slide.
 
-    Which level-0 pixel that is, only the slide's µm/px can tell, and the file does not hold it: ``tile_size_um`` over
+    Level-0 pixels follow from the µm per pixel of the slide, which the file does not state: ``tile_size_um`` /
     ``tile_size_px`` is the resolution of the tiles.
 
     Args:
         path: The file.
-        file: The same, open.
+        file: The same file, opened.
         slide_mpp: Level-0 µm per pixel of the slide; None where unknown.
 
     Raises:
-        FeatureError: It holds the features of a slide or a patient, not of tiles.
+        FeatureError: It holds features of a slide or a patient, not of tiles.
     """
 
     def __init__(self, path: Path, file: Any, slide_mpp: float | None) -> None:  # noqa: ANN401 - h5py may be absent
@@ -47,33 +47,32 @@ class StampFeatures(H5Features):
             self.mpp = self._tile_um / float(tile_px) if tile_px else None
             self.patch_size_level0 = self._tile_um / slide_mpp if slide_mpp else None
 
-    def coords(self) -> NDArray[np.int64]:
-        """Level-0 ``(x, y)`` of each tile's top left corner, shape ``(N, 2)``."""
-        stored = self._stored_coords()
+    def _read_coords(self) -> NDArray[np.generic]:
+        stored = super()._read_coords()
         if self._tile_um is None:
-            raise NoPlacesError(
-                f"{self.path} does not say in which unit its coords are; let `stamp preprocess` write it again"
+            raise NoCoordsError(
+                f"{self.path} does not state the unit of its coords; write it again with `stamp preprocess`"
             )
         if self._slide_mpp is None:
-            raise NoPlacesError(
-                f"{self.path} has coords in µm, and the slide's µm/px is unknown; give the slides (data.slides), or"
-                " one µm/px for all of them (data.assume_mpp)"
+            raise NoCoordsError(
+                f"{self.path} has coords in µm, but the slide's µm/px is unknown; give the slides (data.slides), or"
+                " one µm/px for all slides (data.assume_mpp)"
             )
         pixels = stored.astype(np.float64) * (self._um_per_unit / self._slide_mpp)
         if not np.isfinite(pixels).all():
-            raise FeatureError(f"{self.path} has coords that are no numbers; write it again")
-        return self._checked_coords(np.rint(pixels).astype(np.int64))
+            raise FeatureError(f"{self.path} has NaN or infinite coords; write it again")
+        return np.rint(pixels).astype(np.int64)
 
 
 def _tile_um(stated: Mapping[str, Any]) -> float | None:
-    """µm along a tile, where the file's attributes say that µm is the unit."""
+    """Return the side of a tile in µm; None unless the file states that the unit is µm."""
     if "tile_size_um" in stated:
         return float(stated["tile_size_um"])
     return float(stated["tile_size"]) if stated.get("unit") == "um" and "tile_size" in stated else None
 
 
 def _is_historic(file: Any) -> bool:  # noqa: ANN401 - h5py may be absent
-    """Whether tiles lie 224 apart, which is how files without any unit are known."""
+    """Return whether tiles are 224 apart, the mark of the first version, whose files state no unit."""
     if "tile_size" in file.attrs:
         return round(float(file.attrs["tile_size"])) == _HISTORIC_PX
     gaps = np.concatenate([np.diff(np.unique(column)) for column in file["coords"][:].T])

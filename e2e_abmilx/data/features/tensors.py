@@ -1,4 +1,4 @@
-"""PyTorch's files: a tensor, as CLAM and the authors write it, TRIDENT's array, eva's list, or a dict of tables."""
+"""Feature files of PyTorch: a tensor (CLAM, the authors), an array (TRIDENT), a list (eva), or a dict of tables."""
 
 import zipfile
 from pathlib import Path
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from e2e_abmilx.data.features.slide_features import FeatureError, NoPlacesError, SlideFeatures
+from e2e_abmilx.data.features.slide_features import FeatureError, NoCoordsError, SlideFeatures
 
 _reconstruct: Any = np.empty(0).__reduce__()[0]
-# All that numpy puts an array together with, by the names that its major versions gave it.
+# everything that a pickled numpy array consists of, by its names in numpy 2 and 1
 _NUMPY: list[Any] = [
     (_reconstruct, "numpy._core.multiarray._reconstruct"),
     (_reconstruct, "numpy.core.multiarray._reconstruct"),
@@ -25,13 +25,13 @@ _NUMPY: list[Any] = [
 
 
 class TensorFeatures(SlideFeatures):
-    """Features in a ``.pt`` file; a tensor is mapped and not loaded, unless it is in PyTorch's format before 1.6.
+    """Features in a ``.pt`` file; tensors are memory-mapped, except in PyTorch's format before 1.6.
 
     Args:
         path: The file.
 
     Raises:
-        FeatureError: It holds something else than features.
+        FeatureError: It does not hold features.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,36 +41,36 @@ class TensorFeatures(SlideFeatures):
         super().__init__(path, tuple(table.shape))
         self._features = table[0] if self._batched else table
 
-    def coords(self) -> NDArray[np.int64]:
-        """Level-0 ``(x, y)`` of each patch's top left corner, shape ``(N, 2)``."""
+    def _read_coords(self) -> NDArray[np.generic]:
         if self._coords is None:
-            raise NoPlacesError(
-                f"{self.path} does not say where its patches lie; extract features into .h5 files, as TRIDENT does"
+            raise NoCoordsError(
+                f"{self.path} does not state the coordinates of its patches; extract features into .h5 files, as TRIDENT does"
             )
-        return self._checked_coords(_array(self._coords, self.path))
+        return _array(self._coords, self.path)
 
     def _read(self, rows: NDArray[np.int64] | None) -> Tensor:
         chosen = self._features if rows is None else self._features[torch.from_numpy(rows)]
         return chosen.float()
 
 
-def _load(path: Path) -> Any:  # noqa: ANN401 - whatever is in there
+def _load(path: Path) -> Any:  # noqa: ANN401 - any content
+    """Load a file without running code in it."""
     try:
         with safe_globals(_NUMPY):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (OSError, EOFError, RuntimeError, UnpicklingError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FeatureError(
-            f"{path} cannot be read as tensors or arrays ({reason}); write features with torch.save, and nothing else"
+            f"{path} cannot be read as tensors or arrays ({reason}); save nothing but features with torch.save"
         ) from error
 
 
 def _tables(content: Any, path: Path) -> tuple[Tensor, Any]:  # noqa: ANN401
-    """Features and, where they are known, coordinates."""
+    """Return the features and, if the content has them, the coordinates."""
     if isinstance(content, dict):
         if "features" not in content:
             raise FeatureError(
-                f"{path} holds {sorted(map(str, content))}; features must be under 'features', or alone"
+                f"{path} holds {sorted(map(str, content))}; features must be under 'features', or be the only content"
             )
         return _table(content["features"], path), content.get("coords")
     return _table(content, path), None
@@ -86,49 +86,46 @@ def _table(content: Any, path: Path) -> Tensor:  # noqa: ANN401
         if len({row.shape[1:] for row in rows}) == 1:
             return torch.cat(rows)
     raise FeatureError(
-        f"{path} holds {_describe(content)}, not a tensor (patches, features) or a list of such; write it again"
+        f"{path} holds {_describe(content)}, not a tensor (patches, features) or a list of tensors; write it again"
     )
 
 
 def _plain(tensor: Tensor, path: Path) -> Tensor:
-    """The numbers of a tensor, without what it had to do with training.
+    """Return a tensor without its gradient history.
 
     Raises:
-        FeatureError: They are not all there, one after the other.
+        FeatureError: The tensor is not dense, or has no data.
     """
     kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
     if kind != "strided":
         raise FeatureError(
-            f"{path} holds a tensor whose layout is {kind}; write it again as a dense one, such as features.to_dense()"
+            f"{path} holds a tensor whose layout is {kind}; write it again as a dense tensor, with features.to_dense()"
         )
     if tensor.is_meta:
-        raise FeatureError(f"{path} holds a tensor without numbers (device 'meta'); extract the slide again")
+        raise FeatureError(f"{path} holds a tensor without data (device 'meta'); extract the slide again")
     return tensor.detach()
 
 
 def _without_batch(part: Tensor) -> Tensor:
-    """A part of a list as rows: a row alone, or a batch of one table."""
+    """Return an element of a list as a table; it may be one row, or a batch of one table."""
     if part.ndim == 1:
         return part.unsqueeze(0)
     return part[0] if part.ndim == 3 and len(part) == 1 else part
 
 
 def _array(coords: Any, path: Path) -> NDArray[np.generic]:  # noqa: ANN401
-    """Coordinates of whatever kind as an array."""
+    """Return coordinates of any type as an array."""
     try:
         return _plain(coords, path).numpy() if isinstance(coords, Tensor) else np.asarray(coords)
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # of a type that numpy has not, or rows of unequal length
+    # a type that numpy lacks, or rows of unequal length
+    except (TypeError, ValueError, RuntimeError) as error:
         raise FeatureError(
-            f"{path} has coords that are no table of numbers ({error}); write them as integers, (x, y) a patch"
+            f"{path} has coords that are not a table of numbers ({error}); write them as integers, one (x, y) per patch"
         ) from error
 
 
 def _describe(content: Any) -> str:  # noqa: ANN401
-    """What was found instead."""
+    """Describe content that is not a feature table."""
     if isinstance(content, list):
         return f"a list of {sorted({_describe(part) for part in content[:100]})}"
     if isinstance(content, Tensor | np.ndarray):

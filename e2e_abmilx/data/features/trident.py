@@ -1,4 +1,4 @@
-"""TRIDENT's files, and CLAM's, which have the same two tables but say nothing about them."""
+"""Feature files of TRIDENT, and of CLAM, which have the same tables but no attributes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,24 +12,23 @@ from e2e_abmilx.data.features.h5 import H5Features, import_h5py, open_h5
 from e2e_abmilx.data.features.slide_features import FeatureError
 from e2e_abmilx.store import PatchStore
 
-_POWER_TIMES_MPP = 10.0  # a magnification of 20 stands for 0.5 µm/px
+_POWER_TIMES_MPP = 10.0  # magnification × µm per pixel: 20× is 0.5 µm/px
 
 _ORIGIN = "level-0 pixels from the corner of the whole slide: openslide.bounds-x and -y are not subtracted"
 
-#: What a file says of its tables: for ``features`` and ``coords`` the attributes of each.
+#: Attributes of the tables ``features`` and ``coords``.
 Attributes = Mapping[str, Mapping[str, str | int]]
 
 
 class TridentFeatures(H5Features):
     """``features`` (N, D) and level-0 ``coords`` (N, 2).
 
-    The size of a patch is an attribute of ``coords``: ``patch_size_level0``, or in older files ``patch_size`` with the
-    level that it counts pixels of. In CLAM's ``h5_files`` there is neither. The resolution is what the magnification
-    stands for.
+    The patch size is an attribute of ``coords``: ``patch_size_level0``, or in older files ``patch_size`` in pixels of the
+    stated level. CLAM's ``h5_files`` have neither. The resolution follows from the magnification.
 
     Args:
         path: The file.
-        file: The same, open.
+        file: The same file, opened.
     """
 
     def __init__(self, path: Path, file: Any) -> None:  # noqa: ANN401 - h5py may be absent
@@ -39,13 +38,9 @@ class TridentFeatures(H5Features):
         magnification = stated.get("target_magnification")
         self.mpp = _POWER_TIMES_MPP / float(magnification) if magnification else None
 
-    def coords(self) -> NDArray[np.int64]:
-        """Level-0 ``(x, y)`` of each patch's top left corner, shape ``(N, 2)``."""
-        return self._checked_coords(self._stored_coords())
-
 
 def _footprint(stated: Mapping[str, Any]) -> float | None:
-    """Level-0 pixels along a patch, as far as a file's attributes tell."""
+    """Return the side of a patch in level-0 pixels; None if the attributes do not state it."""
     if "patch_size_level0" in stated:
         return float(stated["patch_size_level0"])
     downsample = stated.get("downsample", 1 if stated.get("patch_level") == 0 else None)
@@ -56,15 +51,15 @@ def _footprint(stated: Mapping[str, Any]) -> float | None:
 
 
 class TridentWriter:
-    """Write the features of one slide part by part; the file takes its name only when it is whole.
+    """Writes the features of one slide in parts; the file gets its name only when it is complete.
 
-    What a killed process leaves is a hidden file, which the next one overwrites.
+    A killed process leaves a hidden file, which the next run overwrites.
 
     Args:
-        path: The ``<slide>.h5`` to make, in the place of an earlier one.
+        path: The file ``<slide>.h5`` to write or replace.
         num_patches: N.
         coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``; None where unknown.
-        attributes: What to say of the tables.
+        attributes: Attributes of the tables.
     """
 
     def __init__(
@@ -87,7 +82,7 @@ class TridentWriter:
         """
         if not features.isfinite().all():
             raise FeatureError(
-                f"the encoder gives NaN or infinite features for {self._path.stem}; take a precision with a wider range"
+                f"the encoder gives NaN or infinite features for {self._path.stem}; use a precision with a wider range"
                 " (trainer.precision: bf16-mixed, 32-true)"
             )
         if not self._written:
@@ -98,21 +93,21 @@ class TridentWriter:
         self._written = stop
 
     def finish(self) -> None:
-        """Let the file take its name."""
+        """Give the complete file its name."""
         self._file.close()
         self._partial.replace(self._path)
 
     def abandon(self) -> None:
-        """Remove what there is."""
+        """Remove the incomplete file."""
         self._file.close()
         self._partial.unlink(missing_ok=True)
 
 
 def read_attributes(path: Path) -> dict[str, dict[str, Any]]:
-    """What a file says of each of its tables.
+    """Return the attributes of each table of a file.
 
     Raises:
-        FeatureError: It cannot be read.
+        FeatureError: The file cannot be read.
     """
     with open_h5(path) as file:
         return {
@@ -122,10 +117,10 @@ def read_attributes(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def describe_patches(store: PatchStore) -> dict[str, int]:
-    """What TRIDENT says of patches, as far as a store knows it.
+    """Return TRIDENT's attributes of ``coords``, as far as a store knows them.
 
     Args:
-        store: The patches; those of its finest scale are described.
+        store: The store; the attributes describe the patches of its finest scale.
     """
     facts = store.attributes
     described = {"patch_size": store.patch_size}

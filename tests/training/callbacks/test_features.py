@@ -241,6 +241,6 @@ def test_other_bags_are_refused(stores: Path, tmp_path: Path) -> None:
 
 
 def test_features_that_are_no_numbers_are_not_written(stores: Path, tmp_path: Path) -> None:
-    with pytest.raises(FeatureError, match=r"NaN or infinite features for slide-\d+; take a precision"):
+    with pytest.raises(FeatureError, match=r"NaN or infinite features for slide-\d+; use a precision"):
         _predict(_task(_Means(gain=float("nan"))), _data(stores, tmp_path), tmp_path / "run")
     assert not list((tmp_path / "run/features").iterdir())

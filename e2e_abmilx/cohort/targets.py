@@ -1,0 +1,116 @@
+"""Targets as numbers: classes, several labels per case, or time bins."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from e2e_abmilx.cohort.entries import Case
+from e2e_abmilx.cohort.label_tables import CohortError, suggest
+from e2e_abmilx.cohort.time_bins import BinSource, time_bins, time_edges
+
+logger = logging.getLogger(__name__)
+
+
+class NumberedTargets(NamedTuple):
+    """The targets of a cohort.
+
+    Attributes:
+        numbers: Class, labels or time bin of each case.
+        classes: The classes in order, or ``("0", …)`` for time bins.
+        edges: Inner edges of the time bins, months.
+    """
+
+    numbers: Sequence[int | tuple[int, ...]]
+    classes: tuple[str, ...]
+    edges: tuple[float, ...] = ()
+
+
+def encode_labels(cases: Sequence[Case], classes: Sequence[str] | None) -> tuple[list[int], tuple[str, ...]]:
+    """Number the labels of a cohort.
+
+    Args:
+        cases: The cohort.
+        classes: The classes in order; by default those of the cohort, sorted (numbers by value).
+
+    Returns:
+        The class number of each case, and the classes.
+
+    Raises:
+        CohortError: A label is missing, or is not one of the classes.
+    """
+    unlabelled = [case.id for case in cases if not case.label]
+    if unlabelled:
+        raise CohortError(
+            f"{len(unlabelled)} of {len(cases)} cases have no label, first {unlabelled[0]} (NA, None, - and the like mean"
+            " none); complete the table, remove their rows, or say which column is the label with columns:"
+            " {label: NAME}"
+        )
+    found = sorted({case.label for case in cases}, key=_numbers_first)
+    order = tuple(map(str, classes)) if classes is not None else tuple(found)
+    unknown = [label for label in found if label not in order]
+    if unknown:
+        example = next(case for case in cases if case.label == unknown[0])
+        raise CohortError(
+            f"label {unknown[0]!r}{suggest(unknown[0], order)} of case {example.id} is not one of the classes"
+            f" {list(order)}; correct the table or the list of classes"
+        )
+    return [order.index(case.label) for case in cases], order
+
+
+def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return the labels of a multi-label cohort: per class 1, 0, or -1 where it is unknown.
+
+    Args:
+        cases: The cohort.
+        classes: The classes, in the order of each case's labels.
+
+    Raises:
+        CohortError: A case has no known label, or a class is unknown in all cases.
+    """
+    unlabelled = [case.id for case in cases if max(case.labels) < 0]
+    if unlabelled:
+        raise CohortError(
+            f"{len(unlabelled)} of {len(cases)} cases have no known label, first {unlabelled[0]}; complete the columns"
+            f" {', '.join(classes)}, or remove their rows"
+        )
+    for name, column in zip(classes, zip(*(case.labels for case in cases), strict=True), strict=True):
+        if max(column) < 0:
+            raise CohortError(
+                f"class {name!r} is unknown in all {len(cases)} cases; complete its column, or remove it from the classes"
+            )
+    return [case.labels for case in cases]
+
+
+def encode_times(cases: Sequence[Case], num_bins: int, bins: BinSource) -> NumberedTargets:
+    """Number the time bins of a survival cohort.
+
+    Args:
+        cases: The cohort, with splits.
+        num_bins: Number of time bins.
+        bins: Cases whose events decide the bins, as for :func:`time_edges`.
+
+    Raises:
+        CohortError: A case has no time, or the events cannot fill the bins.
+    """
+    unknown = [case.id for case in cases if math.isnan(case.time)]
+    if unknown:
+        raise CohortError(
+            f"{len(unknown)} cases have no survival time, first {unknown[0]}; complete the label table"
+        )
+    if bins == "cohort":
+        logger.warning(
+            "bins: cohort derives the time bins from events of the test cases too; use it only to reproduce results of"
+            " others"
+        )
+    edges = time_edges(cases, num_bins, bins=bins)
+    numbers: list[int] = time_bins([case.time for case in cases], edges).tolist()
+    return NumberedTargets(numbers, tuple(map(str, range(num_bins))), tuple(map(float, edges)))
+
+
+def _numbers_first(label: str) -> tuple[float, str]:
+    """Return a sort key: numbers by value, then all other labels."""
+    try:
+        return float(label), label
+    except ValueError:
+        return math.inf, label
