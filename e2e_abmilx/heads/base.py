@@ -90,13 +90,10 @@ class BagHead(nn.Module, ABC):
         return bag_loss(output.logits)
 
     def contributions(self, features: Tensor) -> Tensor:
-        """Return how much each patch adds to each logit; see :class:`~e2e_abmilx.heads.contributions.PoolingHead`.
+        """Return how much each patch adds to each logit, shape ``(B, N, K)``; defined for a ``PoolingHead`` only.
 
         Args:
             features: Patch features of bags without padding, shape ``(B, N, D)``.
-
-        Returns:
-            Shape ``(B, N, K)``.
 
         Raises:
             ContributionError: The head does not classify a mean of its patches.
@@ -104,7 +101,7 @@ class BagHead(nn.Module, ABC):
         raise ContributionError(self)
 
     def blank_padding(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        """Check a batch as :meth:`check_batch` does, and return a copy with zeros in place of padding."""
+        """Check a batch as :meth:`check_batch` does, and return it with zeros in place of padding."""
         self.check_batch(features, mask)
         return features if mask is None else features.masked_fill(~mask.unsqueeze(-1), 0)
 
@@ -199,14 +196,11 @@ class SequenceHead(BagHead):
 
 
 def softmax_over_patches(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Turn scores into attention, in at least float32 because the exponential magnifies rounding errors.
+    """Return the attention, shape ``(B, H, N)``, in at least float32 because the exponential magnifies rounding errors.
 
     Args:
         scores: Shape ``(B, H, N)``.
         mask: True on real patches, shape ``(B, N)``.
-
-    Returns:
-        Attention, shape ``(B, H, N)``.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if mask is not None:
@@ -231,7 +225,7 @@ def attention_pool(attention: Tensor, hidden: Tensor) -> Tensor:
     return (attention.transpose(1, 2).unsqueeze(-1) * heads).sum(dim=1).flatten(1).to(hidden.dtype)
 
 
-def attention_pool_whole(attention: Tensor, hidden: Tensor) -> Tensor:
+def pool_whole(attention: Tensor, hidden: Tensor) -> Tensor:
     """Average the hidden features with each attention head's weights, each head over all of them.
 
     Autocast is off, because it would round attention to half precision.
@@ -248,15 +242,7 @@ def attention_pool_whole(attention: Tensor, hidden: Tensor) -> Tensor:
 
 
 def check_heads(hidden_features: int, num_heads: int) -> None:
-    """Refuse a number of attention heads that does not divide the hidden features into slices of equal width.
-
-    Args:
-        hidden_features: C.
-        num_heads: H.
-
-    Raises:
-        ValueError: ``num_heads`` does not divide ``hidden_features``.
-    """
+    """Refuse, by a ValueError, a number of heads that does not divide the hidden features into equal slices."""
     if hidden_features % num_heads:
         divisors = [n for n in range(1, hidden_features + 1) if hidden_features % n == 0]
         raise ValueError(

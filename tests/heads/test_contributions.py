@@ -145,7 +145,7 @@ def test_any_attention_of_a_small_bag(name: str, weights: Tensor, seed: int) -> 
 def test_heads_that_classify_no_mean_are_refused_and_others_named(head_class: type[BagHead]) -> None:
     head, bag = head_class(D, K).eval(), torch.randn(5, D)
     message = re.escape(
-        f"{head_class.__name__} does not classify a mean of its patches, so that none can be left out of it; take ABMIL"
+        f"{head_class.__name__} does not classify a mean of its patches, so no patch can be left out of it; take ABMIL"
     )
     with pytest.raises(ContributionError, match=message):
         head.contributions(bag[None])

@@ -63,7 +63,7 @@ def test_loss_is_the_sum_of_both_tiers(head: DTFD) -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_each_patch_is_in_one_pseudo_bag_of_even_size(head: DTFD, training: bool) -> None:
     real = torch.rand(20, 30) < 0.8
-    dealt = head.train(training)._deal(real)
+    dealt = head.train(training)._assign(real)
     torch.testing.assert_close(dealt.sum(dim=1), real.long())
     sizes = dealt.sum(dim=2)
     assert (sizes.amax(dim=1) - sizes.amin(dim=1) <= 1).all()
@@ -72,7 +72,7 @@ def test_each_patch_is_in_one_pseudo_bag_of_even_size(head: DTFD, training: bool
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("num_patches", [1, 2, 3])
 def test_few_patches_leave_no_pseudo_bag_empty(head: DTFD, training: bool, num_patches: int) -> None:
-    dealt = head.train(training)._deal(torch.ones(1, num_patches, dtype=torch.bool))
+    dealt = head.train(training)._assign(torch.ones(1, num_patches, dtype=torch.bool))
     assert (dealt.sum(dim=2) == 1).all()
     assert dealt.any(dim=1).all()
 
@@ -81,7 +81,7 @@ def test_training_deals_anew_and_repeats_with_the_seed(head: DTFD) -> None:
     real = torch.ones(1, 50, dtype=torch.bool)
     head.train()
     torch.manual_seed(3)
-    first, second = head._deal(real), head._deal(real)
+    first, second = head._assign(real), head._assign(real)
     assert not torch.equal(first, second)
     torch.manual_seed(3)
-    assert torch.equal(head._deal(real), first)
+    assert torch.equal(head._assign(real), first)
