@@ -15,7 +15,8 @@ class _MeanHead(PoolingHead):
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Return logits, attention and embedding; see :meth:`BagHead.attend`."""
         features = self.blank_padding(features, mask)
-        attention = softmax_over_patches(features.new_zeros(len(features), 1, features.shape[1]), mask)
+        equal = features.new_zeros(features.shape[0], 1, features.shape[1])
+        attention = softmax_over_patches(equal, mask)
         embedding = self._embed_bag(attention_pool(attention, features))
         return HeadOutput(self.classifier(embedding), attention, embedding)
 
