@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.metrics import ConcordanceIndex, concordance_index
+from e2e_abmilx.metrics import BalancedAccuracy, ClassAUC, ConcordanceIndex, concordance_index
 
 
 def _pairwise(risk: list[float], time: list[float], event: list[int]) -> float:
@@ -154,3 +154,19 @@ def test_metric_combines_processes(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_process, (tmp_path,), nprocs=2)
     wanted = pytest.approx(concordance_index(*_cohort(20)))
     assert [float((tmp_path / str(rank)).read_text()) for rank in range(2)] == [wanted, wanted]
+
+
+def test_class_auc_is_the_mean_over_classes_that_occur() -> None:
+    metric = ClassAUC()
+    metric.update(torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.5, 0.1]]), torch.tensor([0, 1]))
+    metric.update(torch.tensor([[0.6, 0.3, 0.1]]), torch.tensor([1]))
+    assert metric.compute() == 1  # of classes 0 and 1; torchmetrics counts class 2 as 0
+    metric.reset()
+    metric.update(torch.tensor([[0.7, 0.3], [0.4, 0.6]]), torch.tensor([0, 0]))
+    assert metric.compute().isnan()
+
+
+def test_balanced_accuracy_is_the_mean_recall_over_classes_that_occur() -> None:
+    metric = BalancedAccuracy(3)
+    metric.update(torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 0, 1, 1]))
+    assert metric.compute() == 0.75  # recalls 1 and 1/2; class 2 is predicted only

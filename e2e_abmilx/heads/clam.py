@@ -106,7 +106,7 @@ class CLAM(GatedABMIL):
         return tanh * gate
 
     def _margins_of_own_attention(self, margins: Tensor) -> Tensor:
-        """Keep the margins of each class on the patches drawn by its own attention: ``(B, H, n, K)`` → ``(B, K, n)``."""
+        """Return each class's margins on patches drawn by its own attention: ``(B, H, n, K)`` → ``(B, K, n)``."""
         return margins[:, 0].transpose(1, 2)
 
     def _instance_costs(self, hidden: Tensor, scores: Tensor, mask: Tensor | None) -> Tensor:

@@ -68,8 +68,8 @@ def leave_one_out(
 
     A positive contribution raises the score. The attention of the other patches is only renormalised. That is exact for
     the pooling, but differs from the head's output for a bag without the patch if the attention scores depend on other
-    patches, as with A+ of ABMILX. Contributions do not add up to the score. If an attention head has all its attention on
-    patch n, :math:`a_{h,n} = 1`, or if the bag has one patch, zeros remain: :math:`z^{-n}_h = 0`.
+    patches, as with A+ of ABMILX. Contributions do not add up to the score. If an attention head has all its attention
+    on patch n, :math:`a_{h,n} = 1`, or if the bag has one patch, zeros remain: :math:`z^{-n}_h = 0`.
 
     Computed on the device of the features, in float64, because one of 100,000 patches changes a logit by little more
     than the precision of float32; in chunks of 1,024 patches, so that only attention and result grow with N.

@@ -274,7 +274,7 @@ class BagTask(CaseTask):
         return super().load_from_checkpoint(renamed, **how)
 
     def _save_plain_hyperparameters(self) -> None:
-        """Save class paths from YAML, which can rebuild the task, but not live modules, which a checkpoint cannot hold."""
+        """Save class paths from YAML, which can rebuild the task, but not modules, which a checkpoint cannot hold."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters()
