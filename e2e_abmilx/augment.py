@@ -106,10 +106,10 @@ class GroupedCrops(RandomCrops):
     The authors' library draws four boxes per batch, one for each quarter, and flips exactly half of the patches.
 
     Args:
-        size: As in :class:`RandomCrops`.
-        min_area: As in :class:`RandomCrops`.
+        size: s, side of the patches that the encoder receives, in pixels.
+        min_area: Smallest fraction of a patch's area that a crop may have, in (0, 1].
         flips: Mirror exactly half of the patches left to right and exactly half top to bottom.
-        max_shift: As in :class:`RandomCrops`.
+        max_shift: Largest fraction of its side by which a patch is shifted before the crop, in [0, 1).
         groups: Number of groups that the patches of a batch are divided into.
     """
 

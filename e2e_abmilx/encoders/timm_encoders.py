@@ -89,13 +89,13 @@ class ResNetEncoder(TimmEncoder):
     """A timm ResNet cut after its third stage, with global average pooling.
 
     The last stage is left out as in App. B.3 of arXiv:2506.02408: 2,782,784 parameters and D = 256 for
-    ``resnet18``, 8,543,296 and D = 1024 for ``resnet50``. Attributes and errors are those of :class:`TimmEncoder`.
+    ``resnet18``, 8,543,296 and D = 1024 for ``resnet50``. Otherwise as :class:`TimmEncoder`.
 
     Args:
         name: A timm ResNet, such as ``resnet18`` or ``resnet50.tv2_in1k``.
-        pretrained: As in :class:`TimmEncoder`.
-        weights: As in :class:`TimmEncoder`.
-        frozen_norms: As in :class:`TimmEncoder`.
+        pretrained: Start from timm's ImageNet weights.
+        weights: Start from a local weight file instead.
+        frozen_norms: Let BatchNorm use its running statistics in training too.
     """
 
     _timm_options: ClassVar[dict[str, Any]] = {"features_only": True, "out_indices": (3,)}

@@ -60,7 +60,7 @@ def _survival(hazards: Tensor) -> Tensor:
 
 
 class SurvivalNLL(nn.Module):
-    """:func:`survival_nll` as a module, with its ``alpha``."""
+    """:func:`survival_nll` as a module; ``alpha``, in [0, 1], reduces the weight of censored cases."""
 
     def __init__(self, alpha: float = 0.0) -> None:
         super().__init__()
