@@ -23,7 +23,14 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
-from e2e_abmilx.tasks import checks
+from e2e_abmilx.tasks.checks import (
+    SPLITS_OF,
+    check_limits,
+    check_outputs,
+    check_target,
+    check_width,
+    warn_of_gaps,
+)
 from e2e_abmilx.tasks.evaluating import CaseTask, mean_sparsity
 from e2e_abmilx.tasks.loss_watch import LossWatch
 from e2e_abmilx.tasks.old_names import METRICS, update_hyperparameters
@@ -224,17 +231,17 @@ class BagTask(CaseTask):
         use_timm_sync(self.trainer.strategy)
         data = getattr(self.trainer, "datamodule", None)
         if stage != "predict" and self.target:
-            checks.check_target(type(self).__name__, self.target, getattr(data, "target", self.target))
+            check_target(type(self).__name__, self.target, getattr(data, "target", self.target))
         classes = tuple(getattr(data, "classes", ()))
-        checks.check_outputs(classes, self.num_outputs)
+        check_outputs(classes, self.num_outputs)
         self.classes = classes or self.classes
-        checks.check_width(self.encoder, getattr(data, "num_features", None))
+        check_width(self.encoder, getattr(data, "num_features", None))
         if stage == "fit":
             self.monitors().check(self.trainer.callbacks, self.why_undefined)  # type: ignore[attr-defined]
-        checks.check_limits(self.trainer)
-        for split in checks.SPLITS_OF.get(str(getattr(stage, "value", stage)), ()):
+        check_limits(self.trainer)
+        for split in SPLITS_OF.get(str(getattr(stage, "value", stage)), ()):
             targets = getattr(data, "targets", {}).get(split, ())
-            checks.warn_of_gaps(split, self.coverage(targets, self.classes), self._warned_gaps)
+            warn_of_gaps(split, self.coverage(targets, self.classes), self._warned_gaps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save class names, seed, threshold and the epoch's means so far; refuse to save after a non-finite loss."""

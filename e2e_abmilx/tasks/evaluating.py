@@ -75,17 +75,17 @@ class CaseTask(LightningModule):
 
     def monitors(self) -> Monitors:
         """Return the metrics that can be monitored, each with its mode."""
-        logged = [f"val/{name}" for name in (*AttentionSparsity._fields, "threshold")]
-        logged += [f"train/{name}" for name in (*AttentionSparsity._fields, "data_wait")]
-        return Monitors(
-            self.val_metrics,
-            self.monitor,
-            self.mode,
-            has_loss=self.loss_of_a_bag,
-            others=logged,
-            # tasks from outside this package may log other metrics
-            is_complete=type(self).__module__.startswith("e2e_abmilx."),
-        )
+        sparsity = AttentionSparsity._fields
+        modes: dict[str, Mode | None] = dict.fromkeys(f"val/{name}" for name in (*sparsity, "threshold"))
+        modes |= dict.fromkeys(f"train/{name}" for name in (*sparsity, "data_wait"))
+        for name, metric in self.val_metrics.items():
+            better = metric.higher_is_better
+            modes[name] = None if better is None else "max" if better else "min"
+        modes |= {"train/loss_step": "min", "train/loss_epoch": "min", self.monitor: self.mode}
+        if self.loss_of_a_bag:
+            modes["val/loss"] = "min"
+        # tasks from outside this package may log other metrics
+        return Monitors(modes, is_complete=type(self).__module__.startswith("e2e_abmilx."))
 
     def why_undefined(self, metric: str) -> str | None:
         """Return why a metric, given by its full name, is undefined on the validation cases; None if it is not."""

@@ -1,12 +1,12 @@
 """Monitors: whether a metric is to be maximised or minimised, for checkpoints and early stopping."""
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from torchmetrics import MetricCollection
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.tasks.old_names import METRICS
@@ -14,36 +14,17 @@ from e2e_abmilx.tasks.old_names import METRICS
 Mode = Literal["min", "max"]
 
 
+@dataclass(frozen=True)
 class Monitors:
     """The metrics that a task logs, each with its mode.
 
-    Args:
-        metrics: The validation metrics, by their full names.
-        own: The metric by which the task chooses checkpoints.
-        own_mode: Mode of that metric.
-        has_loss: Whether ``val/loss`` is logged.
-        others: Full names of further logged metrics, which have no mode.
+    Attributes:
+        modes: Mode of each metric by its full name, such as ``val/auc``; None if neither direction is better.
         is_complete: Whether these are all logged metrics, so that any other name is a mistake.
     """
 
-    def __init__(
-        self,
-        metrics: MetricCollection,
-        own: str,
-        own_mode: Mode,
-        *,
-        has_loss: bool,
-        others: Iterable[str],
-        is_complete: bool,
-    ) -> None:
-        self.modes: dict[str, Mode | None] = dict.fromkeys(others)
-        for name, metric in metrics.items():
-            better = metric.higher_is_better
-            self.modes[name] = None if better is None else "max" if better else "min"
-        self.modes |= {"train/loss_step": "min", "train/loss_epoch": "min", own: own_mode}
-        if has_loss:
-            self.modes["val/loss"] = "min"
-        self.is_complete = is_complete
+    modes: Mapping[str, Mode | None]
+    is_complete: bool
 
     def mode_of(self, name: str, stated: str | None) -> Mode:
         """Return whether to maximise or to minimise a metric.
