@@ -1,4 +1,4 @@
-"""Metrics that torchmetrics does not have."""
+"""Metrics that torchmetrics lacks, or defines differently for classes that do not occur."""
 
 import math
 from collections.abc import Callable
@@ -16,18 +16,18 @@ from e2e_abmilx.evaluation.columns import aligned
 
 
 def concordance_index(risk: Tensor, time: Tensor, event: Tensor) -> float:
-    """Harrell's C-index: the share of comparable pairs in which the higher risk meets the earlier event.
+    """Return Harrell's C-index: the fraction of comparable pairs in which the case at higher risk has the earlier event.
 
     Args:
         risk: Higher means an earlier event, shape ``(B,)``.
         time: Months until the event or the censoring, shape ``(B,)``.
-        event: 1 where the event happened, 0 where it was censored, shape ``(B,)``.
+        event: 1 for an event, 0 for censoring, shape ``(B,)``.
 
     Returns:
-        A number in [0, 1], 0.5 for random risks; NaN where no pair can be compared.
+        A number in [0, 1], 0.5 for random risks; NaN without a comparable pair.
 
     Raises:
-        InputError: If a value is NaN or the lengths differ.
+        InputError: A value is NaN, or the lengths differ.
     """
     columns = {"risk": risk.double().cpu(), "time": time.double().cpu(), "event": event.cpu()}
     risks, times, events = aligned(**columns)
@@ -38,7 +38,7 @@ def concordance_index(risk: Tensor, time: Tensor, event: Tensor) -> float:
 
 
 class ConcordanceIndex(Metric):
-    """:func:`concordance_index` (Harrell's C, lifelines' estimator) over all batches and processes."""
+    """:func:`concordance_index` (Harrell's C, computed by lifelines) over all batches and processes."""
 
     higher_is_better = True
     is_differentiable = False
@@ -60,13 +60,13 @@ class ConcordanceIndex(Metric):
         self.event.append(event)
 
     def compute(self) -> Tensor:
-        """Return the C-index of everything added, a scalar."""
+        """Return the C-index of all cases, a scalar."""
         columns = [dim_zero_cat(state) for state in (self.risk, self.time, self.event)]
         return torch.tensor(concordance_index(*columns), device=self.device)
 
 
 class ScoredCases(Metric):
-    """Score and label of every case over all batches and processes, for what is computed from all of them at once."""
+    """Score and label of every case over all batches and processes, for measures that need all cases at once."""
 
     full_state_update = False
 
@@ -89,14 +89,13 @@ class ScoredCases(Metric):
 
 
 class MeanOverClasses(ScoredCases):
-    """The mean of a measure over those classes that have both positive and negative cases among the known ones.
+    """Mean of a measure over the classes that have both positive and negative cases among the known labels.
 
-    torchmetrics counts the other classes as 0, or fails where nothing is known of one, and so would small validation
-    splits.
+    torchmetrics counts other classes as 0, or fails if no label of a class is known, as happens in small splits.
 
     Args:
-        measure: Of one class, called with probabilities and labels of the cases where it is known, shape ``(n,)``; more
-            of it is better.
+        measure: Measure of one class, called with the probabilities and labels of its known cases, each of shape
+            ``(n,)``; higher is better.
     """
 
     higher_is_better = True
@@ -105,8 +104,8 @@ class MeanOverClasses(ScoredCases):
         super().__init__()
         self.measure = measure
 
-    def compute(self) -> Tensor:  # type: ignore[override]  # one number of all cases instead of the cases
-        """Return the mean, a scalar; NaN where no class has both."""
+    def compute(self) -> Tensor:  # type: ignore[override]  # a mean over all cases instead of the cases
+        """Return the mean, a scalar; NaN if no class has both."""
         score, label = super().compute()
         columns = zip(score.T, label.T, strict=True)
         known = [(own[truth >= 0], truth[truth >= 0]) for own, truth in columns]
@@ -115,12 +114,10 @@ class MeanOverClasses(ScoredCases):
 
 
 class ClassAUC(MeanOverClasses):
-    """Area under the ROC curve of each class against the rest, mean over the classes that occur.
+    """Area under the ROC curve of each class against the rest, averaged over the classes for which it is defined.
 
-    A class that no case is of, or all are of, has no such area; torchmetrics counts it as 0.
+    It is undefined for a class that has no cases or all cases; torchmetrics counts it as 0.
     """
-
-    higher_is_better = True
 
     def __init__(self) -> None:
         super().__init__(binary_auroc)
@@ -131,9 +128,9 @@ class ClassAUC(MeanOverClasses):
 
 
 class BalancedAccuracy(MulticlassConfusionMatrix):
-    """Mean of the classes' recalls, over the classes that occur as a label (balanced, or macro, accuracy).
+    """Mean recall over the classes that occur as a label (balanced, or macro, accuracy).
 
-    torchmetrics counts a class that is only ever predicted as a recall of 0.
+    torchmetrics counts the recall of a class that is predicted but never a label as 0.
     """
 
     higher_is_better = True

@@ -1,8 +1,8 @@
-"""What a GPU cannot do, or can do only while everything waits, refused on a CPU that can.
+"""Modes that refuse, on a CPU, operations that fail on a GPU or synchronise with it.
 
-Two modes see every operation that PyTorch carries out: in the package, in Lightning, in torchmetrics, forwards and
-backwards. The rules are those of PyTorch's CUDA kernels (``AT_DISPATCH_…`` in ``aten/src/ATen/native/cuda``), for what
-comes first among an operation's arguments.
+They see every operation that PyTorch executes: in the package, in Lightning and in torchmetrics, in the forward and the
+backward pass. The rules are those of PyTorch's CUDA kernels (``AT_DISPATCH_…`` in ``aten/src/ATen/native/cuda``) for the
+first tensor among an operation's arguments.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-#: Floating-point numbers only, by the beginning of the operation's name.
+#: Operations with CUDA kernels for floating-point numbers only, by the beginning of their names.
 FLOAT_ONLY = (
     "_upsample_", "upsample_bilinear", "upsample_bicubic", "upsample_linear", "upsample_trilinear", "grid_sampler",
     "affine_grid", "mm", "bmm", "addmm", "addmv", "addbmm", "baddbmm", "mv", "dot", "vdot", "_addmm", "linalg_", "_linalg_",
@@ -22,9 +22,9 @@ FLOAT_ONLY = (
     "native_group_norm", "_softmax", "_log_softmax", "logcumsumexp", "reflection_pad", "replication_pad", "im2col", "col2im",
     "lerp", "_scaled_dot_product", "cudnn_", "_cdist",
 )  # fmt: skip
-#: Nothing of half precision; what the CPU refuses too needs no rule, such as decompositions, transforms and medians of masks.
+#: Operations without CUDA kernels for half precision; those that the CPU refuses too need no rule.
 NO_HALF = ("histc",)
-#: To answer, the CPU must wait until the GPU has done all that was queued.
+#: Operations for whose result the CPU waits until the GPU has finished all queued work.
 WAITS = (
     "_local_scalar_dense",
     "nonzero",
@@ -35,7 +35,7 @@ WAITS = (
     "equal",
     "is_nonzero",
 )
-#: So do these of Python's, which on a CPU leave no trace among the operations.
+#: Python methods that wait too, and do not appear among the operations on a CPU.
 WAITING_METHODS = (
     "cpu",
     "numpy",
@@ -52,15 +52,15 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 class CudaHasNoKernelError(Exception):
-    """An operation that fails on a GPU."""
+    """An operation fails on a GPU."""
 
 
 class WaitsForDeviceError(Exception):
-    """An operation that stalls a GPU."""
+    """An operation synchronises with a GPU."""
 
 
 class KernelsOfCuda(TorchDispatchMode):
-    """Refuse operations on kinds of numbers that CUDA has no kernel for."""
+    """Refuse operations on data types for which CUDA has no kernel."""
 
     def __torch_dispatch__(
         self,
@@ -77,7 +77,7 @@ class KernelsOfCuda(TorchDispatchMode):
 
 
 class NothingWaits(TorchDispatchMode):
-    """Refuse operations for which a GPU would be waited for."""
+    """Refuse operations that wait for a GPU."""
 
     def __torch_dispatch__(
         self,
@@ -95,7 +95,7 @@ class NothingWaits(TorchDispatchMode):
 
 
 class NothingLeavesTheDevice(TorchFunctionMode):
-    """Refuse methods that bring a tensor to the CPU."""
+    """Refuse methods that copy a tensor to the CPU."""
 
     def __torch_function__(
         self,
@@ -110,11 +110,11 @@ class NothingLeavesTheDevice(TorchFunctionMode):
 
 
 def _is_refused(name: str, dtype: torch.dtype) -> bool:
-    whole = not dtype.is_floating_point and not dtype.is_complex
-    return (whole and name.startswith(FLOAT_ONLY)) or (dtype in _HALF and name.startswith(NO_HALF))
+    is_integer = not dtype.is_floating_point and not dtype.is_complex
+    return (is_integer and name.startswith(FLOAT_ONLY)) or (dtype in _HALF and name.startswith(NO_HALF))
 
 
 def _by_mask(args: Sequence[Any]) -> bool:
-    """Whether an index is a mask, which must be counted first."""
+    """Return whether an index is a mask, whose true elements must be counted first."""
     indices = args[1] if len(args) > 1 and isinstance(args[1], (list, tuple)) else []
     return any(isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in indices)

@@ -1,3 +1,5 @@
+"""Random crops, flips, shifts and normalisation of patches."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,7 +7,7 @@ import torch.nn.functional as F
 from e2e_abmilx.augment import GroupedCrops, Normalize, RandomCrops
 
 
-def test_evaluation_sees_the_whole_patch_resized() -> None:
+def test_evaluation_resizes_the_whole_patch() -> None:
     patches = torch.randint(0, 256, (3, 3, 40, 40), dtype=torch.uint8)
     crops = RandomCrops(40).eval()
     assert torch.equal(crops(patches), patches)
@@ -15,11 +17,11 @@ def test_evaluation_sees_the_whole_patch_resized() -> None:
     assert torch.equal(smaller.float(), expected.round())
 
 
-def test_without_randomness_training_sees_the_same() -> None:
+def test_crops_of_the_full_area_stay_within_the_patch() -> None:
     torch.manual_seed(0)
     patches = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     whole = RandomCrops(16, min_area=1.0, flips=False)
-    # an area of 1 leaves only the aspect ratio free, and a crop never leaves the patch
+    # with an area of 1 only the aspect ratio varies, and a crop stays within the patch
     assert whole(patches).min() >= 0
     assert whole(patches).max() <= 255
 
@@ -47,12 +49,12 @@ def test_crops_follow_the_torch_seed() -> None:
     assert torch.equal(*results)
 
 
-def test_min_area_is_a_share() -> None:
+def test_min_area_must_be_a_fraction() -> None:
     with pytest.raises(ValueError, match=r"min_area is 0.*\(0, 1\]"):
         RandomCrops(8, min_area=0)
 
 
-def test_slices_are_drawn_as_one_batch() -> None:
+def test_crops_in_slices_equal_one_batch() -> None:
     patches = torch.randint(0, 256, (600, 3, 8, 8), dtype=torch.uint8)
     crops = RandomCrops(8)
     torch.manual_seed(0)
@@ -60,7 +62,7 @@ def test_slices_are_drawn_as_one_batch() -> None:
     torch.manual_seed(0)
     grid = F.affine_grid(crops.draw(600, patches.device), [600, 3, 8, 8], align_corners=False)
     expected = F.grid_sample(patches.float(), grid, mode="bilinear", align_corners=False)
-    assert (cropped - expected).abs().max() < 0.5 + 1e-3  # rounded to whole numbers, and nothing else
+    assert (cropped - expected).abs().max() < 0.5 + 1e-3  # rounded to integers
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -75,20 +77,20 @@ def test_autocast_moves_no_pixel(dtype: torch.dtype) -> None:
         assert torch.equal(*results)
 
 
-def test_a_crop_of_all_of_a_large_patch_is_the_patch() -> None:
+def test_a_crop_of_a_whole_large_patch_equals_the_patch() -> None:
     patches = torch.randint(0, 256, (2, 3, 512, 512), dtype=torch.uint8)
     whole = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).expand(2, -1, -1)
     assert torch.equal(RandomCrops(512)._crop(patches, whole), patches)
 
 
-def test_resizing_rounds_and_leaves_flat_patches_flat() -> None:
+def test_resizing_keeps_constant_patches_constant() -> None:
     flat = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 40, 40).repeat(2, 1, 1, 1)
     for size in (13, 28, 64):
-        resized = RandomCrops(size).eval()(flat)  # 512 patches: more than are floats at once
+        resized = RandomCrops(size).eval()(flat)  # 512 patches, which are processed in two parts
         assert torch.equal(resized, flat[:, :, :1, :1].expand(-1, -1, size, size))
 
 
-def test_shifts_bring_in_black() -> None:
+def test_shifts_fill_with_black() -> None:
     torch.manual_seed(0)
     white = torch.full((400, 3, 32, 32), 255, dtype=torch.uint8)
     assert (RandomCrops(32, min_area=1.0)(white) > 200).all()
@@ -97,7 +99,7 @@ def test_shifts_bring_in_black() -> None:
     assert black.max() <= 1 - 0.75**2 + 0.02
     assert black.max() > 0.3
     sides = torch.stack([shifted[:, 0, 16, 0] == 0, shifted[:, 0, 16, -1] == 0]).float().mean(1)
-    assert (sides > 0.3).all()  # to the left as often as to the right
+    assert (sides > 0.3).all()  # shifted to the left as often as to the right
     with pytest.raises(ValueError, match=r"max_shift is 1.*\[0, 1\)"):
         RandomCrops(8, max_shift=1.0)
 

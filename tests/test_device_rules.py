@@ -1,4 +1,4 @@
-"""On its way from the loader to the loss, nothing asks a GPU for what it cannot do, nor keeps it waiting."""
+"""From loader to loss, all operations have CUDA kernels, and none synchronises with the device."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -44,14 +44,11 @@ from e2e_abmilx.training.callbacks import DataWait, PredictionTable
 HEADS: list[type[BagHead]] = [
     ABMILX, ABMIL, GatedABMIL, CLAM, MultiBranchCLAM, DSMIL, DTFD, MeanPool, MeanMLP, MaxPool, TransMIL, RRTMIL
 ]  # fmt: skip
-ONE_BY_ONE = (
-    TransMIL,
-    RRTMIL,
-)  # padded bags go through these one after the other, which their length is needed for
+ONE_BY_ONE = (TransMIL, RRTMIL)  # these process padded bags one by one, for which they need the lengths
 
 
-class _Watched:
-    """A task whose training step, and the backward pass that follows, may not wait."""
+class _NoSynchronisation:
+    """A task whose training step and backward pass must not synchronise with the device."""
 
     def training_step(self, bag: Bag, batch_idx: int) -> Tensor:
         with ExitStack() as rules:
@@ -65,32 +62,32 @@ class _Watched:
             super().backward(loss, *args, **kwargs)  # type: ignore[misc]
 
 
-class _Classification(_Watched, ClassificationTask): ...
+class _Classification(_NoSynchronisation, ClassificationTask): ...
 
 
-class _Survival(_Watched, SurvivalTask): ...
+class _Survival(_NoSynchronisation, SurvivalTask): ...
 
 
-class _Cox(_Watched, CoxTask): ...
+class _Cox(_NoSynchronisation, CoxTask): ...
 
 
-class _MultiLabel(_Watched, MultiLabelTask): ...
+class _MultiLabel(_NoSynchronisation, MultiLabelTask): ...
 
 
 @pytest.fixture(scope="module")
 def labels(cohort: Path) -> Path:
-    """The cohort's table with survival times and two labels besides."""
+    """Write the cohort's table with survival times and a second label added."""
     rows = (cohort / "labels.csv").read_text().splitlines()
-    told = [
+    extended = [
         f"{row},{5 + 7 * number % 23},{int(number % 3 > 0)},{number % 2}"
         for number, row in enumerate(rows[1:])
     ]
-    (cohort / "watched.csv").write_text("\n".join([f"{rows[0]},months,dead,odd", *told]))
+    (cohort / "watched.csv").write_text("\n".join([f"{rows[0]},months,dead,odd", *extended]))
     return cohort / "watched.csv"
 
 
 def _run(task: BagTask, data: SlideDataModule, folder: Path, precision: str) -> None:
-    """Fit, validate, test and predict under the rules."""
+    """Fit, validate, test and predict under the rules of ``device_rules``."""
     torch.manual_seed(0)
     trainer = Trainer(
         default_root_dir=folder,
@@ -132,7 +129,7 @@ def _data(stores: Path, labels: Path, **how: Any) -> SlideDataModule:
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
-def test_every_head(head: type[BagHead], stores: Path, labels: Path, tmp_path: Path) -> None:
+def test_every_head_obeys_the_rules(head: type[BagHead], stores: Path, labels: Path, tmp_path: Path) -> None:
     _run(_task(_Classification, head, 2), _data(stores, labels), tmp_path, "bf16-mixed")
 
 
@@ -147,12 +144,14 @@ KINDS: dict[str, tuple[type[BagTask], int, dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_task(kind: str, precision: str, stores: Path, labels: Path, tmp_path: Path) -> None:
+def test_every_task_obeys_the_rules(
+    kind: str, precision: str, stores: Path, labels: Path, tmp_path: Path
+) -> None:
     made, outputs, model, data = KINDS[kind]
     _run(_task(made, ABMILX, outputs, **model), _data(stores, labels, **data), tmp_path, precision)
 
 
-def test_efrons_ties_wait_for_nothing(stores: Path, labels: Path, tmp_path: Path) -> None:
+def test_efrons_ties_do_not_synchronise(stores: Path, labels: Path, tmp_path: Path) -> None:
     task = _task(_Cox, ABMILX, 1, loss=CoxLoss(ties="efron"))
     _run(task, _data(stores, labels, **SURVIVAL, time_bins=1), tmp_path, "32-true")
 
@@ -160,8 +159,8 @@ def test_efrons_ties_wait_for_nothing(stores: Path, labels: Path, tmp_path: Path
 @pytest.mark.parametrize(
     "head", [head for head in HEADS if head not in ONE_BY_ONE], ids=lambda head: head.__name__
 )
-def test_padded_bags_wait_for_nothing(head: type[BagHead], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, where heads of tasks do not look for empty bags."""
+def test_padded_bags_do_not_synchronise(head: type[BagHead], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where the heads of tasks do not look for empty bags."""
     from e2e_abmilx.heads import base
 
     monkeypatch.setattr(base, "_refuse_empty_bags", lambda shape, mask: None)
@@ -186,7 +185,7 @@ NUMBERS = torch.arange(6).view(2, 3)
 
 @pytest.mark.parametrize(
     "operation",
-    [  # each runs on a CPU
+    [  # all of them work on a CPU
         lambda: F.interpolate(BYTES, (4, 4), mode="bilinear", antialias=True),
         lambda: F.interpolate(BYTES, (4, 4), mode="bicubic", antialias=True),
         lambda: F.interpolate(BYTES, (4, 4), mode="bilinear"),
@@ -197,7 +196,7 @@ NUMBERS = torch.arange(6).view(2, 3)
         lambda: F.conv2d(BYTES.long(), torch.ones(1, 3, 2, 2, dtype=torch.int64)),
     ],
 )
-def test_the_rules_refuse_what_cuda_lacks(operation: Callable[[], object]) -> None:
+def test_operations_without_a_cuda_kernel_are_refused(operation: Callable[[], object]) -> None:
     operation()
     with KernelsOfCuda(), pytest.raises(CudaHasNoKernelError):
         operation()
@@ -223,13 +222,13 @@ VALUES, CHOSEN = torch.linspace(0, 1, 6), torch.tensor([True, False] * 3)
         lambda: VALUES.unique(),
     ],
 )
-def test_the_rules_refuse_what_waits(operation: Callable[[], object]) -> None:
+def test_operations_that_synchronise_are_refused(operation: Callable[[], object]) -> None:
     operation()
     with NothingWaits(), NothingLeavesTheDevice(), pytest.raises(WaitsForDeviceError):
         operation()
 
 
-def test_losses_wait_for_nothing() -> None:
+def test_losses_do_not_synchronise() -> None:
     logits = torch.randn(4, 3, requires_grad=True)
     times, events = torch.tensor([3.0, 1.0, 3.0, 2.0]), torch.tensor([1, 0, 1, 1])
     with KernelsOfCuda(), NothingWaits(), NothingLeavesTheDevice():

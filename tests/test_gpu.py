@@ -1,4 +1,4 @@
-"""What only a GPU can show: ``pytest -m gpu``. ``GPU_REHEARSAL=1`` runs on the CPU what does not need CUDA itself."""
+"""Tests that need a GPU: ``pytest -m gpu``. With ``GPU_REHEARSAL=1``, those that can run on a CPU do so."""
 
 import csv
 import os
@@ -46,7 +46,7 @@ def device() -> torch.device:
 @pytest.fixture
 def cuda(device: torch.device) -> torch.device:
     if device.type != "cuda":
-        pytest.skip("needs a CUDA device; there is nothing to rehearse")
+        pytest.skip("needs a CUDA device, and cannot be rehearsed on a CPU")
     return device
 
 
@@ -56,25 +56,25 @@ def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("size", [224, 96, 300])
-def test_resizing_equals_the_cpus(size: int, dtype: torch.dtype, device: torch.device) -> None:
+def test_resizing_equals_the_cpu(size: int, dtype: torch.dtype, device: torch.device) -> None:
     patches = torch.randint(0, 256, (300, 3, 256, 256), dtype=torch.uint8)
     crops = RandomCrops(size).eval()
     with _autocast(device, dtype):
         found = crops(patches.to(device)).cpu()
     difference = (found.int() - crops(patches).int()).abs()
     assert difference.max() <= 1
-    assert (difference > 0).float().mean() < 1e-3  # rounded the other way
+    assert (difference > 0).float().mean() < 1e-3  # rounded in the other direction
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-def test_crops_equal_the_cpus(dtype: torch.dtype, device: torch.device) -> None:
+def test_crops_equal_the_cpu(dtype: torch.dtype, device: torch.device) -> None:
     torch.set_float32_matmul_precision("high")  # as the command line does
     patches = torch.randint(0, 256, (300, 3, 256, 256), dtype=torch.uint8)
     for crops in (RandomCrops(224, max_shift=0.2), GroupedCrops(224)):
         boxes = crops.draw(300, torch.device("cpu"))
         with _autocast(device, dtype):
             found = crops._crop(patches.to(device), boxes.to(device)).cpu()
-            drawn = crops(patches.to(device))  # the device's own draws
+            drawn = crops(patches.to(device))  # drawn on the device
         assert drawn.shape == (300, 3, 224, 224)
         difference = (found.int() - crops._crop(patches, boxes).int()).abs()
         assert difference.max() <= 1
@@ -82,7 +82,7 @@ def test_crops_equal_the_cpus(dtype: torch.dtype, device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
-def test_a_step_of_20000_patches_fits_three_gigabytes(masked: bool, cuda: torch.device) -> None:
+def test_a_step_with_20000_patches_fits_into_three_gigabytes(masked: bool, cuda: torch.device) -> None:
     head = ABMILX(1024, 2).to(cuda)
     features = torch.randn(1, 20_000, 1024, device=cuda, requires_grad=True)
     mask = torch.arange(20_000, device=cuda)[None] < 19_000 if masked else None
@@ -92,9 +92,9 @@ def test_a_step_of_20000_patches_fits_three_gigabytes(masked: bool, cuda: torch.
     assert torch.cuda.max_memory_allocated() - before < 3e9  # N×N numbers of 8 heads would be 12.8 GB
 
 
-@pytest.mark.parametrize("checkpoint", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["kept", "checkpointed"])
 @pytest.mark.parametrize("dtype", PRECISIONS)
-def test_chunks_equal_the_cpus(dtype: torch.dtype, checkpoint: bool, device: torch.device) -> None:
+def test_chunks_equal_the_cpu(dtype: torch.dtype, checkpoint: bool, device: torch.device) -> None:
     """Gradients and BatchNorm buffers after one step, against float64 on the CPU; TF32 is off."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -122,7 +122,9 @@ def test_chunks_equal_the_cpus(dtype: torch.dtype, checkpoint: bool, device: tor
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_recomputing_changes_nothing_in_half_precision(dtype: torch.dtype, device: torch.device) -> None:
+def test_gradient_checkpointing_does_not_change_half_precision(
+    dtype: torch.dtype, device: torch.device
+) -> None:
     torch.manual_seed(0)
     patches, results = torch.rand(9, 3, 64, 64, device=device), []
     state = ResNetEncoder("resnet18", pretrained=False).state_dict()
@@ -133,12 +135,12 @@ def test_recomputing_changes_nothing_in_half_precision(dtype: torch.dtype, devic
             encode_in_chunks(encoder, patches, 3, checkpoint=checkpoint).float().square().mean().backward()
         gradients = [one.grad for one in encoder.parameters() if one.grad is not None]
         results.append([*gradients, *(one.float() for one in encoder.buffers())])
-    for kept, recomputed in zip(*results, strict=True):
-        torch.testing.assert_close(recomputed, kept, rtol=2e-2, atol=1e-3 * float(kept.abs().max()) + 1e-6)
+    for kept, checkpointed in zip(*results, strict=True):
+        torch.testing.assert_close(checkpointed, kept, rtol=2e-2, atol=1e-3 * float(kept.abs().max()) + 1e-6)
 
 
-def test_large_scores_overflow_nothing_in_half_precision(device: torch.device) -> None:
-    """fp16 ends at 65,504: scores of 30,000 must neither become infinite in A+ nor in the softmax."""
+def test_large_scores_do_not_overflow_in_half_precision(device: torch.device) -> None:
+    """The largest number in fp16 is 65,504: scores of 30,000 must not become infinite in A+ or in the softmax."""
     torch.manual_seed(0)
     plus = AttentionPlus(64, alpha_init=1.0).to(device)
     heads, scores = torch.randn(1, 5000, 8, 64, device=device), 3e4 * torch.rand(1, 8, 5000, device=device)
@@ -149,11 +151,11 @@ def test_large_scores_overflow_nothing_in_half_precision(device: torch.device) -
     assert attention.dtype == torch.float32
     torch.testing.assert_close(attention.sum(-1), torch.ones(1, 8, device=device))
     even = softmax_over_patches(torch.zeros(1, 1, 200_000, device=device, dtype=torch.float16), None)
-    assert (even > 0).all()  # 1/200,000 is no number in fp16
+    assert (even > 0).all()  # 1/200,000 is 0 in fp16
 
 
 @pytest.mark.parametrize("ties", ["breslow", "efron"])
-def test_losses_equal_the_cpus(ties: Any, device: torch.device) -> None:
+def test_losses_equal_the_cpu(ties: Any, device: torch.device) -> None:
     torch.manual_seed(0)
     logits, bins = torch.randn(40, 4), torch.randint(0, 4, (40,))
     time_, event = torch.randint(1, 9, (40,)).float(), torch.randint(0, 2, (40,))
@@ -180,7 +182,7 @@ def _task(**how: Any) -> ClassificationTask:
 
 
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-def test_a_training_step_waits_for_nothing(padded: bool, cuda: torch.device) -> None:
+def test_a_training_step_does_not_synchronise(padded: bool, cuda: torch.device) -> None:
     task = _task(train_chunk_size=8, gradient_checkpointing=True).to(cuda).train()
     mask = torch.arange(12) < torch.tensor([[12], [7 if padded else 12]])
     bag = Bag(
@@ -197,7 +199,7 @@ def test_a_training_step_waits_for_nothing(padded: bool, cuda: torch.device) -> 
         task._losses.note(loss, "a test")
         loss.backward()
 
-    step()  # the first makes cuDNN look for its algorithms
+    step()  # in the first step cuDNN selects its algorithms
     torch.cuda.set_sync_debug_mode("error")
     try:
         step()
@@ -206,7 +208,7 @@ def test_a_training_step_waits_for_nothing(padded: bool, cuda: torch.device) -> 
 
 
 class _WatchSteps(Callback):
-    """Notes what keeps the CPU waiting in the third to the fifth step, from batch to batch."""
+    """Warn of synchronisation in the third to the fifth step, from batch to batch."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -223,8 +225,8 @@ class _WatchSteps(Callback):
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_fit_waits_for_nothing(stores: Path, cohort: Path, tmp_path: Path, cuda: torch.device) -> None:
-    """In Lightning's loop; averaged weights, whose counter Lightning looks at twice in each step, are not among it."""
+def test_a_fit_does_not_synchronise(stores: Path, cohort: Path, tmp_path: Path, cuda: torch.device) -> None:
+    """In Lightning's loop, without averaged weights, whose counter Lightning reads twice per step."""
     watch = _WatchSteps()
     trainer = Trainer(
         default_root_dir=tmp_path, max_epochs=1, devices=1, logger=False, enable_progress_bar=False,
@@ -249,8 +251,8 @@ def test_a_fit_waits_for_nothing(stores: Path, cohort: Path, tmp_path: Path, cud
     assert [str(one.message) for one in caught if "synchron" in str(one.message)] == []
 
 
-def test_copies_aside_are_waited_for(cuda: torch.device) -> None:
-    """What is queued behind a large copy sees all of it."""
+def test_computation_waits_for_copies_on_another_stream(cuda: torch.device) -> None:
+    """Work that is queued after a large copy uses all of it."""
     data = FeatureDataModule(Path("features"))
     mask = torch.ones(1, 2**18, dtype=torch.bool)
     for value in (1.0, 2.0, 3.0):
@@ -263,8 +265,8 @@ def test_copies_aside_are_waited_for(cuda: torch.device) -> None:
         assert float(moved.patches[:, -1000:].sum()) == value * 1000 * 1024
 
 
-def test_copies_aside_bring_what_was_sent(cuda: torch.device) -> None:
-    """Batches that are copied while the device computes, and whose memory is used again, arrive whole."""
+def test_copies_on_another_stream_arrive_intact(cuda: torch.device) -> None:
+    """Batches arrive intact although they are copied while the device computes and their memory is reused."""
     data = FeatureDataModule(Path("features"))
     numbers = torch.randn(4096, 4096, device=cuda)
     sums = []
@@ -277,12 +279,12 @@ def test_copies_aside_bring_what_was_sent(cuda: torch.device) -> None:
         moved = data.transfer_batch_to_device(bag, cuda, 0)
         for _ in range(4):
             numbers = numbers @ numbers / 64
-        sums.append(moved.patches.double().mean())  # behind that work
+        sums.append(moved.patches.double().mean())  # queued after that work
         del moved, bag
     assert torch.stack(sums).tolist() == list(range(40))
 
 
-def test_a_loss_that_is_no_number_is_found_a_step_later(device: torch.device) -> None:
+def test_a_loss_that_is_not_finite_is_found_one_step_later(device: torch.device) -> None:
     watch = LossWatch()
     watch.note(torch.tensor(1.0, device=device), "the first")
     watch.check()
@@ -291,11 +293,11 @@ def test_a_loss_that_is_no_number_is_found_a_step_later(device: torch.device) ->
         watch.check()
 
 
-def test_a_busy_device_waits_for_no_batch(cuda: torch.device) -> None:
+def test_a_busy_device_counts_as_not_waiting(cuda: torch.device) -> None:
     numbers = torch.randn(8192, 8192, device=cuda)
     torch.cuda.synchronize()
     clock = WaitClock()
-    for _ in range(40):  # far more than 50 ms of work, of which the CPU is done at once
+    for _ in range(40):  # much more than 50 ms of work, which the CPU queues immediately
         numbers = numbers @ numbers / 100
     clock.ask()
     time.sleep(0.05)
@@ -309,7 +311,7 @@ def test_a_busy_device_waits_for_no_batch(cuda: torch.device) -> None:
     assert clock.waited_s >= 0.04
 
 
-def test_the_device_decodes_what_the_cpu_decodes(stores: Path, cuda: torch.device) -> None:
+def test_decoding_on_the_device_equals_the_cpu(stores: Path, cuda: torch.device) -> None:
     pytest.importorskip("torchcodec", reason="decoding on the device needs torchcodec")
     store = PatchStore(stores / "slide-001.zarr")
     indices = np.arange(store.num_patches())
@@ -323,10 +325,10 @@ def test_the_device_decodes_what_the_cpu_decodes(stores: Path, cuda: torch.devic
         assert torch.equal(sums, before)
         difference = (found.cpu().int() - expected.int()).abs()
         assert difference.float().mean() < 0.5
-        assert difference.max() <= 6  # nvJPEG transforms in another arithmetic
+        assert difference.max() <= 6  # nvJPEG uses another arithmetic
 
 
-def test_normalising_bytes(device: torch.device) -> None:
+def test_normalising_bytes_equals_the_cpu(device: torch.device) -> None:
     patches = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     normalize = Normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
     torch.testing.assert_close(normalize.to(device)(patches.to(device)).cpu(), normalize.cpu()(patches))
@@ -353,8 +355,8 @@ def _fit(
     return task
 
 
-def test_an_interrupted_run_goes_on(stores: Path, cohort: Path, tmp_path: Path, device: torch.device) -> None:
-    """As long as GPUs sum in another order each time, equal only to rounding."""
+def test_an_interrupted_run_resumes(stores: Path, cohort: Path, tmp_path: Path, device: torch.device) -> None:
+    """Equal up to rounding, because GPUs sum in another order each time."""
     straight = _fit(stores, cohort, tmp_path / "straight", 3)
     _fit(stores, cohort, tmp_path / "first", 2)
     resumed = _fit(stores, cohort, tmp_path / "second", 3, tmp_path / "first/end.ckpt")
@@ -363,7 +365,7 @@ def test_an_interrupted_run_goes_on(stores: Path, cohort: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_the_command_line_fits_tests_and_predicts(
+def test_fit_test_and_predict_from_the_command_line(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: torch.device
 ) -> None:
     config = str(Path(__file__).parents[1] / "configs/demo.yaml")

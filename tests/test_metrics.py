@@ -1,3 +1,5 @@
+"""Metrics: Harrell's C-index, over batches and processes, and means over classes."""
+
 import itertools
 import math
 import pickle
@@ -12,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.metrics import ConcordanceIndex, concordance_index
+from e2e_abmilx.metrics import BalancedAccuracy, ClassAUC, ConcordanceIndex, concordance_index
 
 
 def _pairwise(risk: list[float], time: list[float], event: list[int]) -> float:
-    """Harrell's C by its definition: over all pairs whose order of events is known."""
+    """Return Harrell's C from its definition, over all pairs whose order of events is known."""
     agreed = comparable = 0.0
     for i, j in itertools.permutations(range(len(risk)), 2):
         if not event[i] or not (time[i] < time[j] or (time[i] == time[j] and not event[j])):
@@ -35,7 +37,7 @@ cases = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 8), st.integers(0, 
 
 
 @given(cases)
-def test_c_index_is_that_of_all_pairs(rows: list[tuple[int, int, int]]) -> None:
+def test_c_index_equals_its_definition_over_all_pairs(rows: list[tuple[int, int, int]]) -> None:
     risk, time, event = (list(column) for column in zip(*rows, strict=True))
     columns = [torch.tensor(column) for column in (risk, time, event)]
     wanted = _pairwise(risk, time, event)
@@ -47,7 +49,7 @@ def test_c_index_is_that_of_all_pairs(rows: list[tuple[int, int, int]]) -> None:
 
 
 @given(cases)
-def test_c_index_of_the_opposite_risk_is_the_rest(rows: list[tuple[int, int, int]]) -> None:
+def test_c_index_of_the_opposite_risk_is_the_complement(rows: list[tuple[int, int, int]]) -> None:
     risk, time, event = (torch.tensor(column) for column in zip(*rows, strict=True))
     found = concordance_index(risk, time, event)
     assert math.isnan(found) or 0 <= found <= 1
@@ -61,7 +63,7 @@ def test_c_index_of_known_orders() -> None:
     assert concordance_index(torch.zeros(7), time, event) == 0.5
 
 
-def test_c_index_against_the_authors(shared: Path) -> None:
+def test_c_index_equals_the_authors(shared: Path) -> None:
     reference = torch.load(shared / "reference/survival_reference.pt", weights_only=True)
     metric = ConcordanceIndex()
     metric.update(reference["risk"], reference["event_times"], 1 - reference["c"])
@@ -94,15 +96,15 @@ def test_columns_of_different_lengths_are_named() -> None:
         concordance_index(torch.randn(2), torch.rand(3), torch.ones(3))
 
 
-def test_precision_is_kept() -> None:
-    """Risks that float32 cannot part stay apart."""
+def test_float64_precision_is_kept() -> None:
+    """Risks that are equal in float32 are still ordered."""
     risk = 1 + torch.tensor([2e-12, 1e-12], dtype=torch.float64)
     metric = ConcordanceIndex()
     metric.update(risk, torch.tensor([1.0, 2.0]), torch.tensor([1, 1]))
     assert metric.compute() == 1
 
 
-def test_metric_streams_and_starts_again() -> None:
+def test_metric_accumulates_batches_and_resets() -> None:
     columns = _cohort(30)
     metric = ConcordanceIndex()
     for batch in zip(*(column.split(7) for column in columns), strict=True):
@@ -119,7 +121,7 @@ def test_metric_keeps_no_graph() -> None:
     assert not metric.risk[0].requires_grad
 
 
-def test_metric_pickles() -> None:
+def test_metric_can_be_pickled() -> None:
     columns = _cohort(20)
     metric = ConcordanceIndex()
     metric.update(*(column[:12] for column in columns))
@@ -128,7 +130,7 @@ def test_metric_pickles() -> None:
     assert copy.compute().item() == pytest.approx(concordance_index(*columns))
 
 
-def test_states_of_two_metrics_merge() -> None:
+def test_metrics_can_be_merged() -> None:
     first, second = ConcordanceIndex(), ConcordanceIndex()
     columns = _cohort(20)
     first.update(*(column[:5] for column in columns))
@@ -138,7 +140,7 @@ def test_states_of_two_metrics_merge() -> None:
 
 
 def _process(rank: int, folder: Path) -> None:
-    """Hold an unequal part of the cohort."""
+    """Add one process's part of the cohort; the parts have different sizes."""
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     part = slice(0, 5) if rank == 0 else slice(5, 20)
     metric = ConcordanceIndex()
@@ -148,7 +150,23 @@ def _process(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_metric_joins_processes(tmp_path: Path) -> None:
+def test_metric_combines_processes(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_process, (tmp_path,), nprocs=2)
     wanted = pytest.approx(concordance_index(*_cohort(20)))
     assert [float((tmp_path / str(rank)).read_text()) for rank in range(2)] == [wanted, wanted]
+
+
+def test_class_auc_is_the_mean_over_classes_that_occur() -> None:
+    metric = ClassAUC()
+    metric.update(torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.5, 0.1]]), torch.tensor([0, 1]))
+    metric.update(torch.tensor([[0.6, 0.3, 0.1]]), torch.tensor([1]))
+    assert metric.compute() == 1  # of classes 0 and 1; torchmetrics counts class 2 as 0
+    metric.reset()
+    metric.update(torch.tensor([[0.7, 0.3], [0.4, 0.6]]), torch.tensor([0, 0]))
+    assert metric.compute().isnan()
+
+
+def test_balanced_accuracy_is_the_mean_recall_over_classes_that_occur() -> None:
+    metric = BalancedAccuracy(3)
+    metric.update(torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 0, 1, 1]))
+    assert metric.compute() == 0.75  # recalls 1 and 1/2; class 2 is predicted only

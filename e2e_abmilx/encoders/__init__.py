@@ -1,4 +1,10 @@
-"""Patch encoders."""
+"""Patch encoders: networks that turn the pixels of a patch into a feature vector.
+
+- ``timm_encoders.py``: ``ResNetEncoder``, the paper's truncated ResNet, and ``TimmEncoder``, any model of timm
+- ``fixed.py``: encoders without training: ``FrozenEncoder``, and ``Precomputed`` for features read from files
+- ``chunks.py``: encode a bag in chunks, with gradient checkpointing
+- ``weights.py``: load pretrained weights from a file
+"""
 
 from e2e_abmilx.encoders.chunks import count_chunks, encode_chunks, encode_in_chunks
 from e2e_abmilx.encoders.fixed import FrozenEncoder, Precomputed

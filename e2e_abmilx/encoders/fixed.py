@@ -1,4 +1,4 @@
-"""Encoders that do not learn: a frozen one, and features that were computed beforehand."""
+"""Encoders that are not trained: a frozen network, and features that were computed before."""
 
 from typing import Self
 
@@ -9,15 +9,12 @@ from e2e_abmilx.encoders.timm_encoders import IMAGENET_MEAN, IMAGENET_STD
 
 
 class FrozenEncoder(nn.Module):
-    """An encoder that is used as it is: no gradients, no dropout, BatchNorm by its running statistics.
+    """An encoder in permanent evaluation mode: no gradients, no dropout, BatchNorm with running statistics.
 
-    Attributes:
-        num_features: D of the encoder.
-        mean: Channel means of the encoder's input.
-        std: Channel standard deviations, likewise.
+    ``num_features``, ``mean`` and ``std`` are those of the encoder.
 
     Args:
-        encoder: The encoder.
+        encoder: The encoder to freeze.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -29,23 +26,20 @@ class FrozenEncoder(nn.Module):
         self.train()
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Encode patches: ``(M, 3, S, S)`` → ``(M, D)``, without a graph."""
+        """Encode patches without gradients: ``(M, 3, S, S)`` → ``(M, D)``."""
         with torch.no_grad():
             features: Tensor = self.encoder(patches)
         return features
 
     def train(self, mode: bool = True) -> Self:
-        """As every module's, but the encoder stays in evaluation."""
+        """Set the mode of this module; the encoder stays in evaluation mode."""
         super().train(mode)
         self.encoder.eval()
         return self
 
 
 class Precomputed(nn.Module):
-    """The encoder of two-stage training: bags hold features already, and pass through.
-
-    Attributes:
-        num_features: D.
+    """The encoder of two-stage training: the identity, because bags already hold features.
 
     Args:
         num_features: D of the features on disk, such as 1024 for UNI.
@@ -56,5 +50,5 @@ class Precomputed(nn.Module):
         self.num_features = num_features
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the features, shape ``(M, D)``, as they are."""
+        """Return the features unchanged, shape ``(M, D)``."""
         return features

@@ -1,4 +1,18 @@
-"""Heads: the features of a bag's patches go in, one row of logits a bag comes out. They need torch only."""
+"""Bag heads: from the features of a bag's patches to one row of logits per bag. They need torch only.
+
+- ``base.py``: ``BagHead``, the interface of all heads; softmax and pooling over patches
+- ``abmilx.py``: ABMILX, the paper's head, Eq. 3 and 4
+- ``reference.py``: the authors' weights, of head and encoder, under the names of this package
+- ``abmil.py``: ABMIL and gated ABMIL
+- ``clam.py``: CLAM with one branch, or one branch per class
+- ``dsmil.py``: DSMIL
+- ``dtfd.py``: DTFD-MIL
+- ``rrtmil.py``: RRT-MIL
+- ``transmil.py``: TransMIL
+- ``pooling.py``: mean pooling, mean pooling with a hidden layer, max pooling
+- ``contributions.py``: how much each patch adds to a bag's score, by leaving it out
+- ``sparsity.py``: how sparse an attention is, such as its effective number of patches
+"""
 
 from e2e_abmilx.heads.abmil import ABMIL, GatedABMIL
 from e2e_abmilx.heads.abmilx import ABMILX, AttentionPlus

@@ -1,4 +1,6 @@
-"""Attention-based MIL: one attention over the bag (arXiv:1802.04712)."""
+"""ABMIL: attention-based MIL, with plain or gated attention (arXiv:1802.04712)."""
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +14,15 @@ class ABMIL(PoolingHead):
 
     .. math:: a = \mathrm{softmax}\bigl(w^\top \tanh(V h)\bigr), \qquad z = \sum_n a_n h_n
 
-    h is ``embed``, V is ``tanh_units``, w is ``weigh``; w needs no bias, the softmax would cancel it.
+    h is ``embed``, V is ``tanh_units``, w is ``weigh``, without a bias because the softmax would cancel it.
 
     Args:
-        in_features: D, features of a patch.
-        num_outputs: K, classes or survival bins.
-        hidden_features: C, width after the input projection; 512 as usual for slides.
-        attention_features: rows of V; 128 as in the paper.
-        dropout: probability after the input projection; 0.25 as in the ABMILX authors' comparisons.
+        hidden_features: C, width after the input projection; 512 as is usual for slides.
+        attention_features: Rows of V; 128 as in the paper.
+        dropout: Dropout probability after the input projection; 0.25 as in the ABMILX authors' comparisons.
     """
+
+    _gated: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -36,9 +38,11 @@ class ABMIL(PoolingHead):
         self.tanh_units = nn.Linear(hidden_features, attention_features)
         self.weigh = nn.Linear(attention_features, 1, bias=False)
         self.classifier = nn.Linear(hidden_features, num_outputs)
+        if self._gated:
+            self.gate = nn.Linear(hidden_features, attention_features)
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
+        """Return logits, attention and embedding; see :meth:`BagHead.attend`."""
         hidden = self.embed(self.blank_padding(features, mask))
         scores = self.weigh(self._units(hidden)).transpose(1, 2)
         attention = softmax_over_patches(scores, mask)
@@ -65,23 +69,7 @@ class GatedABMIL(ABMIL):
     U is ``gate``. The arguments are those of :class:`ABMIL`.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        num_outputs: int,
-        *,
-        hidden_features: int = 512,
-        attention_features: int = 128,
-        dropout: float = 0.25,
-    ) -> None:
-        super().__init__(
-            in_features,
-            num_outputs,
-            hidden_features=hidden_features,
-            attention_features=attention_features,
-            dropout=dropout,
-        )
-        self.gate = nn.Linear(hidden_features, attention_features)
+    _gated = True
 
     def _units(self, hidden: Tensor) -> Tensor:
         return super()._units(hidden) * torch.sigmoid(self.gate(hidden))

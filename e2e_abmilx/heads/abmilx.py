@@ -1,4 +1,7 @@
-"""ABMILX: multi-head local attention whose scores are refined by global correlation (arXiv:2506.02408)."""
+"""ABMILX, the paper's head: multi-head attention refined by global correlation (arXiv:2506.02408, Eq. 3 and 4).
+
+Eq. 3 is :meth:`ABMILX.attend`; Eq. 4, the refinement A+, is :class:`AttentionPlus`.
+"""
 
 from collections.abc import Mapping
 from typing import Literal, Self
@@ -7,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from e2e_abmilx.heads.base import HeadOutput, attention_pool, softmax_over_patches
+from e2e_abmilx.heads.base import HeadOutput, attention_pool, check_heads, softmax_over_patches
 from e2e_abmilx.heads.contributions import PoolingHead
 from e2e_abmilx.heads.reference import head_weights
 
-_KERNEL_ALIGNMENT = 8  # fused attention kernels want head widths in multiples of eight numbers
+_KERNEL_ALIGNMENT = 8  # fused attention kernels require head widths that are multiples of 8
 
 
 class ABMILX(PoolingHead):
@@ -26,49 +29,49 @@ class ABMILX(PoolingHead):
         Z &= \mathrm{Concat}_j\bigl(\mathrm{softmax}(G(A^j))^\top H^j\bigr) \qquad (3)
 
     ========================  ==========================================================================
-    paper                     here
+    paper                     code
     ========================  ==========================================================================
     E, patch features         ``features``, after ``input_norm``, ``embed``, ``activation`` and ``dropout``
     H^j, features of head j   slice j of E, d = C / H wide (the paper's D/m)
     A^j = MLP(H^j)            ``score``, one MLP that all heads share
     W^q, W^k                  ``attention_plus.query_key``: first d rows W^q, last d rows W^k, shared by heads
     Q^j, K^j                  ``query_key`` of ``attention_plus.norm`` of H^j
-    U^j                       never in memory; ``attention_plus`` multiplies it with A^j patch by patch
+    U^j                       never in memory as a whole; ``attention_plus`` computes its product with A^j
     α                         ``attention_plus.alpha``, one learnable number for all heads
     G                         ``attention_plus``
     softmax(G(A^j))           ``HeadOutput.attention``
-    Z                         what ``project`` takes; after it, ``ffn`` and ``norm``, ``HeadOutput.embedding``
+    Z                         input of ``project``; with ``ffn`` and ``norm`` it gives ``HeadOutput.embedding``
     H_η, the classifier       ``classifier``
     ========================  ==========================================================================
 
-    The paper leaves out what its code has: the LayerNorm before Q and K, ``project``, ``norm`` and the dropout.
-    Memory grows linearly with N on CPU, and on CUDA but for float64, with or without a mask, forwards and
-    backwards; time grows with N². An ONNX graph spells the attention out and needs N² memory again.
+    The LayerNorm before Q and K, ``project``, ``norm`` and the dropout are in the authors' code but not in the paper.
+    Memory grows linearly with N, with or without a mask, in the forward and the backward pass, on CPU and on CUDA
+    (except in float64); time grows with N². An ONNX graph writes the attention out and needs N² memory.
 
     Args:
-        in_features: D, features of a patch.
+        in_features: D, features per patch.
         num_outputs: K, classes or survival bins.
         hidden_features: C, width after the input projection; 512 as in the paper's two-stage experiments and
-            end-to-end grading (256 did better end to end on the smaller BRCA).
-        num_heads: H; 8 as in all of the authors' settings but 4 for PANDA end to end. Must divide
+            end-to-end grading (256 was better end to end on the smaller BRCA).
+        num_heads: H; 8 as in all of the authors' settings except PANDA end to end, which uses 4. Must divide
             ``hidden_features``.
-        score_features: hidden units of the MLP that scores a patch; None for as many as a head is wide, which
-            every published setting uses.
-        score_bias: give that MLP biases; off as in end-to-end classification, on in survival. Its last bias
+        score_features: Hidden units of the MLP that scores a patch; None for the width of a head, as in every
+            published setting.
+        score_bias: Give that MLP biases; off as in end-to-end classification, on in survival. Its last bias
             cancels in the softmax and exists only so that the authors' weights fit.
-        refine: apply A+ (Eq. 4); False is the paper's ablation and equals α = 0.
-        alpha_init: first value of α. "normal" draws it from N(0, 1) as the authors' code does, so it starts
-            negative half of the time; a number makes runs start alike.
-        activation: after the input projection; GELU as in end-to-end training.
-        dropout: probability after the input projection; 0.25 as the authors use everywhere.
-        norm: LayerNorm on the input and before the classifier; on because the encoder's features move
-            while it trains.
-        bias: biases of the projections, LayerNorms and classifier; off because the paper found that it helps
+        refine: Apply A+ (Eq. 4); False is the paper's ablation and equals α = 0.
+        alpha_init: Initial value of α. "normal" draws it from N(0, 1) as the authors' code does, so it is negative
+            in half of the runs; a number makes it the same in all runs.
+        activation: Activation after the input projection; GELU as in end-to-end training.
+        dropout: Dropout probability after the input projection; 0.25 as in all of the authors' settings.
+        norm: LayerNorm on the input and before the classifier; on because the encoder's features change
+            during training.
+        bias: Biases of the projections, LayerNorms and classifier; off because the paper found that it helps
             end-to-end training.
-        ffn: add a feed-forward block after the projection; off because it helps on PANDA only (Table 9).
+        ffn: Add a feed-forward block after the projection; off because it helps on PANDA only (Table 9).
 
     Raises:
-        ValueError: if ``num_heads`` does not divide ``hidden_features``.
+        ValueError: ``num_heads`` does not divide ``hidden_features``.
 
     Example:
         >>> head = ABMILX(in_features=1024, num_outputs=2)
@@ -96,12 +99,7 @@ class ABMILX(PoolingHead):
         ffn: bool = False,
     ) -> None:
         super().__init__(in_features, num_outputs)
-        if hidden_features % num_heads:
-            divisors = [n for n in range(1, hidden_features + 1) if hidden_features % n == 0]
-            raise ValueError(
-                f"num_heads must divide hidden_features: {hidden_features} is not a multiple of {num_heads}; "
-                f"try {min(divisors, key=lambda n: abs(n - num_heads))}"
-            )
+        check_heads(hidden_features, num_heads)
         head_features = hidden_features // num_heads
         score_features = head_features if score_features is None else score_features
         self.num_heads = num_heads
@@ -122,10 +120,10 @@ class ABMILX(PoolingHead):
         self.apply(_init_linear)
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
+        """Return logits, attention and embedding (Eq. 3); see :meth:`BagHead.attend`."""
         hidden = self._hidden(self.blank_padding(features, mask))
-        attention = softmax_over_patches(self._scores(hidden, mask), mask)
-        embedding = self._embed_bag(attention_pool(attention, hidden))
+        attention = softmax_over_patches(self._scores(hidden, mask), mask)  # softmax(G(A^j))
+        embedding = self._embed_bag(attention_pool(attention, hidden))  # of Z
         return HeadOutput(self.classifier(embedding), attention, embedding)
 
     def values(self, features: Tensor) -> Tensor:
@@ -138,12 +136,12 @@ class ABMILX(PoolingHead):
         return logits
 
     def _hidden(self, features: Tensor) -> Tensor:
-        """All H^j side by side, shape ``(B, N, C)``."""
+        """Return all H^j side by side, shape ``(B, N, C)``."""
         hidden: Tensor = self.dropout(self.activation(self.embed(self.input_norm(features))))
         return hidden
 
     def _embed_bag(self, pooled: Tensor) -> Tensor:
-        """From Z to what the classifier sees, both of shape ``(B, C)``."""
+        """Return the input of the classifier from Z, both of shape ``(B, C)``."""
         embedding = self.project(pooled)
         if self.ffn is not None:
             embedding = embedding + self.ffn(embedding)
@@ -151,24 +149,25 @@ class ABMILX(PoolingHead):
         return normed
 
     def _scores(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """G(A) of Eq. 4 for all heads, shape ``(B, H, N)``, from hidden features of shape ``(B, N, C)``."""
+        """Return G(A^j) of Eq. 4 for all heads, shape ``(B, H, N)``, from hidden features of shape ``(B, N, C)``."""
         heads = hidden.reshape(*hidden.shape[:2], self.num_heads, -1)
         scores: Tensor = self.score(heads).squeeze(-1).transpose(1, 2)
         return scores if self.attention_plus is None else self.attention_plus(heads, scores, mask)
 
     @classmethod
     def from_reference(cls, state_dict: Mapping[str, object], *, activation: Literal["gelu", "relu"]) -> Self:
-        """Build the head from the weights of the authors' ``DAttentionX``; every size is read off the shapes.
+        """Build the head from the weights of the authors' ``DAttentionX``; all sizes are inferred from the shapes.
 
-        Dropout is not in the weights and gets its default. Call ``.eval()`` to reproduce the authors' outputs.
+        The dropout probability is not in the weights and gets its default. Call ``.eval()`` to reproduce the authors'
+        outputs.
 
         Args:
-            state_dict: the authors' state dict, alone or under ``"model"`` in their checkpoint, with or without
-                the prefixes ``module.`` and ``mil.``; weights of the encoder are passed over.
-            activation: what followed the input projection; it leaves no trace in the weights.
+            state_dict: The authors' state dict, alone or under ``"model"`` in their checkpoint, with or without
+                the prefixes ``module.`` and ``mil.``; weights of the encoder are ignored.
+            activation: Activation after the input projection, which cannot be inferred from the weights.
 
         Raises:
-            ValueError: if the weights are of a variant that this head leaves out, or of another head.
+            ValueError: The weights are those of a variant that this head does not support, or of another head.
         """
         weights = head_weights(state_dict)
         hidden_features, in_features = weights["embed.weight"].shape
@@ -191,42 +190,41 @@ class ABMILX(PoolingHead):
 
 
 class AttentionPlus(nn.Module):
-    r"""A+, Eq. 4: :math:`G(A) = A + \alpha\,\mathrm{softmax}(Q K^\top / \sqrt{d})\,A`, alike for all heads.
+    r"""A+, the refinement of Eq. 4: :math:`G(A) = A + \alpha\,\mathrm{softmax}(Q K^\top / \sqrt{d})\,A`.
+
+    All attention heads share its weights.
 
     Args:
         head_features: d, features of one head.
-        alpha_init: first value of α, or "normal" for a draw from N(0, 1).
+        alpha_init: Initial value of α, or "normal" for a draw from N(0, 1).
     """
 
     def __init__(self, head_features: int, *, alpha_init: Literal["normal"] | float = "normal") -> None:
         super().__init__()
         self.norm = nn.LayerNorm(head_features)
         self.query_key = nn.Linear(head_features, 2 * head_features, bias=False)
-        # One element instead of none: sharded training (FSDP) refuses scalars.
+        # A vector of one element, because sharded training (FSDP) refuses scalars.
         self.alpha = nn.Parameter(
             torch.randn(1) if alpha_init == "normal" else torch.tensor([float(alpha_init)])
         )
 
     def forward(self, heads: Tensor, scores: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return refined scores.
+        """Return the refined scores G(A^j), shape ``(B, H, N)``.
 
         Args:
             heads: H^j, shape ``(B, N, H, d)``.
             scores: A^j, shape ``(B, H, N)``.
-            mask: True on real patches, shape ``(B, N)``; padding neither gives nor counts.
-
-        Returns:
-            G(A^j), shape ``(B, H, N)``.
+            mask: True on real patches, shape ``(B, N)``; padding has no influence on them.
         """
         query, key = self.query_key(self.norm(heads)).transpose(1, 2).chunk(2, dim=-1)
         return scores + self.alpha * _propagate(query, key, scores, mask)
 
 
 def _propagate(query: Tensor, key: Tensor, scores: Tensor, mask: Tensor | None) -> Tensor:
-    """``U A`` without U in memory, shape ``(B, H, N)``.
+    """Return the product U A of Eq. 4, shape ``(B, H, N)``, without holding U in memory.
 
-    PyTorch's fused attention kernels want values as wide as the keys, and that width aligned; anything else falls
-    back, silently, to a kernel that holds N×N numbers. So A rides in the first of d columns, the rest are zero.
+    PyTorch's fused attention kernels require values as wide as the keys, in an aligned width; otherwise PyTorch silently
+    uses a kernel that holds N×N numbers. Hence A is the first of d columns of the values, and the others are zero.
     """
     head_features = query.shape[-1]
     excess = -head_features % _KERNEL_ALIGNMENT
@@ -238,7 +236,7 @@ def _propagate(query: Tensor, key: Tensor, scores: Tensor, mask: Tensor | None) 
 
 
 def _feed_forward(features: int, *, norm: bool) -> nn.Sequential:
-    """The authors' optional block: always four times as wide, always with biases."""
+    """Return the authors' optional block, which always has a width of 4 C, and biases."""
     return nn.Sequential(
         nn.LayerNorm(features) if norm else nn.Identity(),
         nn.Linear(features, 4 * features),
@@ -248,7 +246,7 @@ def _feed_forward(features: int, *, norm: bool) -> nn.Sequential:
 
 
 def _init_linear(module: nn.Module) -> None:
-    """Draw weights as the authors do: Xavier normal, biases zero."""
+    """Initialise a linear layer as the authors do: Xavier normal weights, zero biases."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_normal_(module.weight)
         if module.bias is not None:

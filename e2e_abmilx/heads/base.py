@@ -1,4 +1,7 @@
-"""What all heads share: bags of patch features go in, one row of logits a bag comes out."""
+"""The interface of all heads, and the attention and pooling functions that they share.
+
+Letters: B bags, N patches in a bag, D encoder features, C hidden features, H attention heads, K outputs.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,13 +14,13 @@ from e2e_abmilx.errors import InputError
 
 
 class HeadOutput(NamedTuple):
-    """Everything a head knows about a batch of bags.
+    """The output of a head for a batch of bags.
 
     Attributes:
-        logits: shape ``(B, K)``.
-        attention: weight of every patch, shape ``(B, H, N)``; at least float32, sums to 1 over the real patches
-            of a bag and is 0 on its padding. Heads without attention report the weights that they amount to.
-        embedding: what the classifier sees of a bag, shape ``(B, C)``.
+        logits: Shape ``(B, K)``.
+        attention: Weight of every patch, shape ``(B, H, N)``, in at least float32; sums to 1 over the real patches of
+            a bag and is 0 on its padding. Heads without attention report the weights that their pooling amounts to.
+        embedding: Input of the classifier, shape ``(B, C)``.
     """
 
     logits: Tensor
@@ -26,33 +29,33 @@ class HeadOutput(NamedTuple):
 
 
 class AuxiliaryOutput(HeadOutput):
-    """The output of a head that learns from more than its logits; it unpacks into the same three.
+    """The output of a head whose training loss needs more than logits; it unpacks into the same three tensors.
 
     Attributes:
-        auxiliary: what the head's :meth:`BagHead.training_loss` looks at besides, in a shape of the head's own.
+        auxiliary: Further input of the head's :meth:`BagHead.training_loss`, in a shape that the head defines.
     """
 
     auxiliary: Tensor
 
     def __new__(cls, logits: Tensor, attention: Tensor, embedding: Tensor, auxiliary: Tensor) -> Self:
-        """Make an output of three tensors that carries a fourth."""
+        """Make an output of three tensors with a fourth as an attribute."""
         output = super().__new__(cls, logits, attention, embedding)
         output.auxiliary = auxiliary
         return output
 
 
 class BagHead(nn.Module, ABC):
-    """Base of all heads.
+    """Base class of all heads.
 
-    A head of your own takes the same two first arguments and implements :meth:`attend`, whose first line is
-    ``features = self.blank_padding(features, mask)``.
+    A head takes these two arguments first; its own docstring lists its other arguments only. It implements
+    :meth:`attend`, whose first line should be ``features = self.blank_padding(features, mask)``.
 
     Args:
-        in_features: D, features of a patch.
+        in_features: D, features per patch.
         num_outputs: K, classes or survival bins.
     """
 
-    #: Whether empty bags are looked for where that means to wait for a GPU.
+    #: Whether to look for empty bags even if that means waiting for a GPU.
     looks_for_empty_bags: bool = True
 
     def __init__(self, in_features: int, num_outputs: int) -> None:
@@ -61,15 +64,7 @@ class BagHead(nn.Module, ABC):
         self.num_outputs = num_outputs
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the logits only, so that a head is a drop-in ``nn.Module``.
-
-        Args:
-            features: patch features, shape ``(B, N, D)``.
-            mask: True on real patches, shape ``(B, N)``; None when no bag is padded.
-
-        Returns:
-            Logits, shape ``(B, K)``.
-        """
+        """Return only the logits of :meth:`attend`, shape ``(B, K)``, so that a head is a drop-in ``nn.Module``."""
         return self.attend(features, mask).logits
 
     @abstractmethod
@@ -77,68 +72,51 @@ class BagHead(nn.Module, ABC):
         """Return logits, attention and embedding.
 
         Args:
-            features: patch features, shape ``(B, N, D)``.
-            mask: True on real patches, shape ``(B, N)``; None when no bag is padded. Padding may hold anything,
-                but every bag needs one real patch.
-
-        Returns:
-            What :class:`HeadOutput` says.
+            features: Patch features, shape ``(B, N, D)``.
+            mask: True on real patches, shape ``(B, N)``; None if no bag is padded. Padding may have any values,
+                but every bag needs at least one real patch.
         """
 
     def training_loss(
         self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
     ) -> Tensor:
-        """Return what training minimises: the loss of the bags, to which some heads add losses of their own.
+        """Return the loss that training minimises, a scalar: the bag loss, to which some heads add their own losses.
 
         Args:
-            output: what :meth:`attend` returned.
-            bag_loss: the task's loss of logits of shape ``(B, K)``, a scalar.
-            label: class of every bag, shape ``(B,)``; None where bags have no classes, as in survival.
-
-        Returns:
-            A scalar.
+            output: Result of :meth:`attend`.
+            bag_loss: The task's loss, a scalar, as a function of logits of shape ``(B, K)``.
+            label: Class of every bag, shape ``(B,)``; None for bags without classes, as in survival.
         """
         return bag_loss(output.logits)
 
     def contributions(self, features: Tensor) -> Tensor:
-        """Return what each patch adds to each logit; see :class:`~e2e_abmilx.heads.contributions.PoolingHead`.
+        """Return how much each patch adds to each logit, shape ``(B, N, K)``; defined for a ``PoolingHead`` only.
 
         Args:
-            features: patch features of bags without padding, shape ``(B, N, D)``.
-
-        Returns:
-            Shape ``(B, N, K)``.
+            features: Patch features of bags without padding, shape ``(B, N, D)``.
 
         Raises:
-            ContributionError: if the head does not classify a mean of its patches.
+            ContributionError: The head does not classify a mean of its patches.
         """
         raise ContributionError(self)
 
     def blank_padding(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        """Check a batch and return it with zeros for padding; the caller's tensor stays as it is.
-
-        Args:
-            features: patch features, shape ``(B, N, D)``.
-            mask: True on real patches, shape ``(B, N)``.
-
-        Returns:
-            Features, shape ``(B, N, D)``.
-        """
+        """Check a batch as :meth:`check_batch` does, and return it with zeros in place of padding."""
         self.check_batch(features, mask)
         return features if mask is None else features.masked_fill(~mask.unsqueeze(-1), 0)
 
     def check_batch(self, features: Tensor, mask: Tensor | None) -> None:
-        """Check a batch at the door.
+        """Refuse a batch that this head cannot process.
 
-        To look for empty bags in a mask that is on a GPU is to wait for the GPU. A head of a task does not look there,
-        because bags without a patch never reach it. Nor does a captured graph (``torch.compile``, ``torch.export``).
+        Looking for empty bags in a mask on a GPU synchronises with the GPU. The head of a task omits that, because
+        the loaders never make empty bags; so does a captured graph (``torch.compile``, ``torch.export``).
 
         Args:
-            features: patch features, shape ``(B, N, D)``.
+            features: Patch features, shape ``(B, N, D)``.
             mask: True on real patches, shape ``(B, N)``.
 
         Raises:
-            ValueError: if the shapes are not those of a batch of bags, the mask is not boolean, or a bag is empty.
+            ValueError: The shapes are not those of a batch of bags, the mask is not boolean, or a bag is empty.
         """
         shape = tuple(features.shape)
         if len(shape) == 2:
@@ -172,31 +150,30 @@ def _refuse_empty_bags(shape: tuple[int, ...], mask: Tensor | None) -> None:
 
 
 class ContributionError(InputError):
-    """A head that a patch cannot be left out of.
+    """Contributions were asked of a head that does not classify a mean of its patches.
 
     Args:
-        head: the head.
+        head: The head.
     """
 
     def __init__(self, head: BagHead) -> None:
         super().__init__(
-            f"{type(head).__name__} does not classify a mean of its patches, so that none can be left out of it;"
+            f"{type(head).__name__} does not classify a mean of its patches, so no patch can be left out of it;"
             " take ABMIL, GatedABMIL, ABMILX, CLAM, MultiBranchCLAM, MeanPool, MeanMLP or a PoolingHead of your own,"
             " or look at the attention instead"
         )
 
 
 class SequenceHead(BagHead):
-    """Base of heads for which a bag is a sequence, so that the number and the order of its patches matter.
+    """Base class of heads that treat a bag as a sequence, so that the number and order of its patches matter.
 
-    Padding inside such a head has consequences that no mask takes back. Where bags are padded, they therefore go
-    through one by one, each without its padding: exact, and as slow as one bag after the other. What such a head does
-    depends on N beyond what a graph can say, so it cannot be exported for bags of any size. It implements
-    :meth:`attend_unpadded` in place of :meth:`attend`.
+    No mask can undo the effects of padding inside such a head. Padded bags are therefore processed one by one, each
+    without its padding: exact, but slow. The computation depends on N in ways that a graph cannot express, so such a
+    head cannot be exported for bags of any size. It implements :meth:`attend_unpadded` instead of :meth:`attend`.
     """
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
+        """Return logits, attention and embedding; see :meth:`BagHead.attend`."""
         self.check_batch(features, mask)
         if mask is None:
             return self.attend_unpadded(features)
@@ -209,31 +186,21 @@ class SequenceHead(BagHead):
 
     @abstractmethod
     def attend_unpadded(self, features: Tensor) -> HeadOutput:
-        """Return logits, attention and embedding of bags without padding.
-
-        Args:
-            features: patch features, shape ``(B, N, D)``.
-
-        Returns:
-            What :class:`HeadOutput` says.
-        """
+        """Return the output for bags without padding, from features of shape ``(B, N, D)``."""
 
     def _attend_one(self, features: Tensor, real: Tensor) -> HeadOutput:
-        """One bag of features ``(N, D)``, of which those at the places ``real``, ``(n,)``, count."""
+        """Return the output for one bag of features ``(N, D)``, whose real patches are at positions ``real``."""
         output = self.attend_unpadded(features[real].unsqueeze(0))
         attention = output.attention.new_zeros(*output.attention.shape[:2], len(features))
         return output._replace(attention=attention.index_copy(2, real, output.attention))
 
 
 def softmax_over_patches(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Turn scores into attention, in at least float32 because the exponential magnifies rounding.
+    """Return the attention, shape ``(B, H, N)``, in at least float32 because the exponential magnifies rounding errors.
 
     Args:
-        scores: shape ``(B, H, N)``.
+        scores: Shape ``(B, H, N)``.
         mask: True on real patches, shape ``(B, N)``.
-
-    Returns:
-        Attention, shape ``(B, H, N)``.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if mask is not None:
@@ -242,48 +209,40 @@ def softmax_over_patches(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def attention_pool(attention: Tensor, hidden: Tensor) -> Tensor:
-    """Let every head average its own slice of the hidden features.
+    """Average the hidden features with each attention head's weights, each head over its own slice of them.
 
-    A product and a sum instead of a matrix product: autocast would round the attention of a large bag to half
-    precision, where 1/100,000 is barely a number.
+    A product and a sum instead of a matrix product, because autocast would round attention to half precision, which
+    cannot represent weights such as 1/100,000 accurately.
 
     Args:
-        attention: shape ``(B, H, N)``.
-        hidden: shape ``(B, N, C)``; head j owns features ``j·C/H`` to ``(j+1)·C/H``.
+        attention: Shape ``(B, H, N)``.
+        hidden: Shape ``(B, N, C)``; head j averages features ``j·C/H`` to ``(j+1)·C/H``.
 
     Returns:
-        One embedding a bag, shape ``(B, C)``, in the precision of ``hidden``.
+        One embedding per bag, shape ``(B, C)``, in the precision of ``hidden``.
     """
     heads = hidden.reshape(*hidden.shape[:2], attention.shape[1], -1)
     return (attention.transpose(1, 2).unsqueeze(-1) * heads).sum(dim=1).flatten(1).to(hidden.dtype)
 
 
 def pool_whole(attention: Tensor, hidden: Tensor) -> Tensor:
-    """Let every head average all hidden features.
+    """Average the hidden features with each attention head's weights, each head over all of them.
 
-    Outside of autocast, which would round the attention of a large bag to half precision.
+    Autocast is off, because it would round attention to half precision.
 
     Args:
-        attention: shape ``(B, H, N)``.
-        hidden: shape ``(B, N, C)``.
+        attention: Shape ``(B, H, N)``.
+        hidden: Shape ``(B, N, C)``.
 
     Returns:
-        One embedding a bag and head, shape ``(B, H, C)``, in the precision of ``hidden``.
+        One embedding per bag and head, shape ``(B, H, C)``, in the precision of ``hidden``.
     """
     with torch.autocast(hidden.device.type, enabled=False):
         return (attention @ hidden.to(attention.dtype)).to(hidden.dtype)
 
 
 def check_heads(hidden_features: int, num_heads: int) -> None:
-    """Refuse attention heads that cannot have slices of equal width.
-
-    Args:
-        hidden_features: C, features to be shared out.
-        num_heads: H.
-
-    Raises:
-        ValueError: if ``num_heads`` does not divide ``hidden_features``.
-    """
+    """Refuse, by a ValueError, a number of heads that does not divide the hidden features into equal slices."""
     if hidden_features % num_heads:
         divisors = [n for n in range(1, hidden_features + 1) if hidden_features % n == 0]
         raise ValueError(

@@ -1,6 +1,7 @@
-"""CLAM: attention that must tell its strongest patches from its weakest (arXiv:2004.09666)."""
+"""CLAM: attention with an instance loss on the patches of highest and lowest attention (arXiv:2004.09666)."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,30 +14,31 @@ from e2e_abmilx.heads.base import AuxiliaryOutput, HeadOutput, pool_whole, softm
 class CLAM(GatedABMIL):
     r"""Clustering-constrained attention MIL of Lu et al. with one attention for all classes ("CLAM-SB", H = 1).
 
-    A :class:`GatedABMIL` whose attention is taken as labels of patches while it trains: for each class, the linear
-    ``instance_classifier`` has to tell the B patches of highest attention (evidence) from the B of lowest. Its
-    :math:`s = (s_0, s_1)` of a patch costs the smooth SVM loss of the paper, with its :math:`\tau = \alpha = 1`,
+    A :class:`GatedABMIL` whose attention labels patches in training: for each class, the linear
+    ``instance_classifier`` learns to separate the B patches of highest attention (evidence) from the B of lowest. Its
+    scores :math:`s = (s_0, s_1)` of a patch cost the paper's smooth SVM loss, with the paper's
+    :math:`\tau = \alpha = 1`,
 
     .. math:: \log \sum_j \exp\bigl(1[j \ne y] + s_j - s_y\bigr) = \log\bigl(1 + \exp(1 + s_{1-y} - s_y)\bigr).
 
-    Only the classifier of the bag's own class is asked; where classes exclude each other, the others have to find no
-    evidence in the B strongest patches. A bag of fewer than 2B patches gives half of them to either side.
+    Only the classifier of the bag's own class is trained. If classes are exclusive, the others are trained too, to find
+    no evidence in the B patches of highest attention. A bag of fewer than 2B patches gives half of them to each side.
 
-    The instance loss needs classes, which survival lacks: there :class:`GatedABMIL` is what remains of CLAM.
+    The instance loss needs classes, which survival lacks; CLAM without it is :class:`GatedABMIL`.
 
-    Written anew because torchmil's CLAM has two classes, one branch, and draws padding as evidence in training.
+    Not torchmil's CLAM, which has two classes and one branch, and takes padding as evidence in training.
 
     Args:
-        in_features: D, features of a patch.
-        num_outputs: K, classes.
         hidden_features: C, width after the input projection; 512 as in the paper.
-        attention_features: rows of the matrices V and U of the attention; 256 as in the paper.
-        dropout: probability after the input projection and in the attention; 0.25 as in the paper.
+        attention_features: Rows of the matrices V and U of the attention; 256 as in the paper.
+        dropout: Dropout probability after the input projection and in the attention; 0.25 as in the paper.
         num_instances: B, patches on each side; 8 as in the paper.
-        instance_weight: share of the instance loss in the whole; 0.3 as in the paper.
-        exclusive: whether a patch can be evidence of one class only, as in subtyping; off because tumour against
-            normal and grading are not so.
+        instance_weight: Fraction of the instance loss in the training loss; 0.3 as in the paper.
+        exclusive: Whether a patch can be evidence of one class only, as in subtyping; off because that does not hold
+            for tumour against normal, or for grading.
     """
+
+    _branch_per_class: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -60,12 +62,14 @@ class CLAM(GatedABMIL):
         self.dropout = nn.Dropout(dropout)
         self.instance_classifier = nn.Linear(hidden_features, 2 * num_outputs)
         self.num_instances, self.instance_weight, self.exclusive = num_instances, instance_weight, exclusive
+        if self._branch_per_class:
+            self.weigh = nn.Linear(attention_features, num_outputs, bias=False)
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Return logits, attention and embedding as :meth:`BagHead.attend` says.
+        """Return logits, attention and embedding; see :meth:`BagHead.attend`.
 
-        ``auxiliary`` holds what the instance loss would be for a bag of the class and for a bag of another one, shape
-        ``(B, K, 2)``.
+        ``auxiliary`` holds the instance loss of each class for a bag of that class and for a bag of another class,
+        shape ``(B, K, 2)``.
         """
         hidden = self.embed(self.blank_padding(features, mask))
         scores = self.weigh(self._units(hidden)).transpose(1, 2)
@@ -77,10 +81,10 @@ class CLAM(GatedABMIL):
     def training_loss(
         self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
     ) -> Tensor:
-        """Return the weighted mean of bag and instance loss; the arguments are those of :meth:`BagHead.training_loss`.
+        """Return the weighted mean of bag and instance loss; see :meth:`BagHead.training_loss`.
 
         Raises:
-            ValueError: if there are no classes.
+            ValueError: The bags have no classes.
         """
         if label is None:
             raise ValueError(
@@ -101,65 +105,42 @@ class CLAM(GatedABMIL):
         gate: Tensor = self.dropout(torch.sigmoid(self.gate(hidden)))
         return tanh * gate
 
-    def _of_own_attention(self, margins: Tensor) -> Tensor:
-        """From all classifiers' verdicts on the patches that attention h drew, ``(B, H, n, K)``: ``(B, K, n)``."""
+    def _margins_of_own_attention(self, margins: Tensor) -> Tensor:
+        """Return each class's margins on patches drawn by its own attention: ``(B, H, n, K)`` → ``(B, K, n)``."""
         return margins[:, 0].transpose(1, 2)
 
     def _instance_costs(self, hidden: Tensor, scores: Tensor, mask: Tensor | None) -> Tensor:
-        """Smooth SVM losses, shape ``(B, K, 2)``, of patches ``(B, N, C)`` drawn by their scores ``(B, H, N)``."""
+        """Return smooth SVM losses, ``(B, K, 2)``, of patches ``(B, N, C)`` drawn by their scores, ``(B, H, N)``."""
         num_bags, num_patches = hidden.shape[:2]
         real = torch.ones_like(scores[:, :1], dtype=torch.bool) if mask is None else mask.unsqueeze(1)
         count = self.num_instances
-        room = (0, count)  # for as many as are drawn, so that any bag has enough
-        strongest = F.pad(scores.masked_fill(~real, float("-inf")), room, value=float("-inf")).topk(count)
-        weakest = F.pad(scores.masked_fill(~real, float("inf")), room, value=float("inf")).topk(
-            count, largest=False
-        )
-        drawn = torch.cat([strongest.indices, weakest.indices], dim=-1).clamp_max(num_patches - 1)
+        # padded by as many as are drawn, so that topk works for a bag of any size
+        high = F.pad(scores.masked_fill(~real, float("-inf")), (0, count), value=float("-inf"))
+        low = F.pad(scores.masked_fill(~real, float("inf")), (0, count), value=float("inf"))
+        drawn = torch.cat([high.topk(count).indices, low.topk(count, largest=False).indices], dim=-1)
+        drawn = drawn.clamp_max(num_patches - 1)
         bags = torch.arange(num_bags, device=hidden.device)[:, None, None]
-        verdicts = self.instance_classifier(hidden[bags, drawn])
-        margins = verdicts[..., 1::2] - verdicts[..., ::2]
-        strong, weak = torch.split(self._of_own_attention(margins), count, dim=-1)
+        instance_scores = self.instance_classifier(hidden[bags, drawn])
+        margins = instance_scores[..., 1::2] - instance_scores[..., ::2]
+        strong, weak = torch.split(self._margins_of_own_attention(margins), count, dim=-1)
         own, other = (F.softplus(1 - strong) + F.softplus(1 + weak)) / 2, F.softplus(1 + strong)
         is_drawn = torch.arange(count, device=hidden.device) < real.sum(dim=-1, keepdim=True) // 2
-        shares = is_drawn / is_drawn.sum(dim=-1, keepdim=True).clamp_min(1)
-        return (torch.stack([own, other], dim=-1) * shares.unsqueeze(-1)).sum(dim=2)
+        weights = is_drawn / is_drawn.sum(dim=-1, keepdim=True).clamp_min(1)
+        return (torch.stack([own, other], dim=-1) * weights.unsqueeze(-1)).sum(dim=2)
 
 
 class MultiBranchCLAM(CLAM):
-    """CLAM with an attention for each class (H = K), as in its paper; "CLAM-MB".
+    """CLAM with one attention per class (H = K), as in its paper; "CLAM-MB".
 
-    Each class draws patches by its own attention and is judged from what that gathers, by its own row of
-    ``classifier``. The arguments are those of :class:`CLAM`.
+    Each class draws patches by its own attention, and its own row of ``classifier`` classifies their weighted mean. The
+    arguments are those of :class:`CLAM`.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        num_outputs: int,
-        *,
-        hidden_features: int = 512,
-        attention_features: int = 256,
-        dropout: float = 0.25,
-        num_instances: int = 8,
-        instance_weight: float = 0.3,
-        exclusive: bool = False,
-    ) -> None:
-        super().__init__(
-            in_features,
-            num_outputs,
-            hidden_features=hidden_features,
-            attention_features=attention_features,
-            dropout=dropout,
-            num_instances=num_instances,
-            instance_weight=instance_weight,
-            exclusive=exclusive,
-        )
-        self.weigh = nn.Linear(attention_features, num_outputs, bias=False)
+    _branch_per_class = True
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """Return each class's logit from what its own attention gathers, shape ``(B, K, C)``."""
+        """Return each class's logit from the mean by its own attention, shape ``(B, K, C)``."""
         return (pooled * self.classifier.weight).sum(dim=-1).to(pooled.dtype) + self.classifier.bias
 
-    def _of_own_attention(self, margins: Tensor) -> Tensor:
+    def _margins_of_own_attention(self, margins: Tensor) -> Tensor:
         return margins.diagonal(dim1=1, dim2=3).transpose(1, 2)

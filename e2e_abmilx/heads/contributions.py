@@ -1,4 +1,4 @@
-"""What each patch contributes to a bag's logits: how far they fall when it is left out of the mean."""
+"""Contributions: how much each patch adds to a bag's score, measured by leaving it out of the mean."""
 
 import copy
 from abc import abstractmethod
@@ -9,47 +9,37 @@ from torch import Tensor
 
 from e2e_abmilx.heads.base import BagHead, ContributionError
 
-_CHUNK = 1024  # patches that are left out at once
-_NOTHING = 1e-9  # attention that rounding leaves of 1 - 1, and more
+_CHUNK = 1024  # patches processed at once
+_NO_ATTENTION = 1e-9  # attention of the other patches that is zero up to rounding
 
 
 class PoolingHead(BagHead):
-    r"""Base of heads that classify weighted means of what each patch says by itself.
+    r"""Base class of heads that classify weighted means of values that each patch has on its own.
 
     .. math:: z_h = \sum_n a_{h,n} v_{h,n}, \qquad \text{logits} = f(z_1, \dots, z_H)
 
-    a is ``HeadOutput.attention``, wherever it comes from; v is :meth:`values` and f is :meth:`classify`. A patch can
-    be left out of such means, which gives :meth:`contributions` and :func:`leave_one_out`.
+    a is ``HeadOutput.attention``, however it is computed; v is :meth:`values` and f is :meth:`classify`. A patch can
+    be left out of such means, which defines :meth:`contributions` and :func:`leave_one_out`.
     """
 
     @abstractmethod
     def values(self, features: Tensor) -> Tensor:
-        """Return v, which no patch may owe to another.
-
-        Args:
-            features: patch features, shape ``(B, N, D)``.
+        """Return v from patch features ``(B, N, D)``; the values of a patch must not depend on other patches.
 
         Returns:
-            What each attention head averages, d numbers a patch, shape ``(B, N, H, d)``; ``(B, N, 1, d)`` where all
-            average the same.
+            The values that each attention head averages, shape ``(B, N, H, d)``; ``(B, N, 1, d)`` if all heads average
+            the same values.
         """
 
     @abstractmethod
     def classify(self, pooled: Tensor) -> Tensor:
-        """Return f.
-
-        Args:
-            pooled: z, shape ``(B, H, d)``.
-
-        Returns:
-            Logits, shape ``(B, K)``.
-        """
+        """Return f(z): logits of shape ``(B, K)`` from means of shape ``(B, H, d)``."""
 
     def contributions(self, features: Tensor) -> Tensor:
-        """Return what each patch adds to each logit, by :func:`leave_one_out`, as in evaluation.
+        """Return how much each patch adds to each logit in evaluation mode, by :func:`leave_one_out`.
 
         Args:
-            features: patch features of bags without padding, shape ``(B, N, D)``.
+            features: Patch features of bags without padding, shape ``(B, N, D)``.
 
         Returns:
             Shape ``(B, N, K)``, float64.
@@ -67,7 +57,7 @@ class PoolingHead(BagHead):
 def leave_one_out(
     head: BagHead, features: Tensor, attention: Tensor, score: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    r"""Return how far a score falls when a patch is left out of the mean that its bag is classified from.
+    r"""Return how much a bag's score falls when each patch is left out of the mean that the head classifies.
 
     With v, f and z of :class:`PoolingHead` and a score s of the logits, patch n contributes
 
@@ -76,26 +66,26 @@ def leave_one_out(
         c_n = s\bigl(f(z)\bigr) - s\bigl(f(z^{-n})\bigr), \qquad
         z^{-n}_h = \frac{z_h - a_{h,n} v_{h,n}}{1 - a_{h,n}}.
 
-    Positive is what speaks for the score. The attention of the others is renormalised and otherwise kept: exact for
-    the pooling, but not what the head says of a bag that lacks the patch, where scores that patches give each other
-    (A+ of ABMILX) would change too. Contributions do not add up to the score. An attention head that looks at nothing
-    but patch n, :math:`a_{h,n} = 1`, is left with zeros, :math:`z^{-n}_h = 0`; so is a bag of one patch.
+    A positive contribution raises the score. The attention of the other patches is only renormalised. That is exact for
+    the pooling, but differs from the head's output for a bag without the patch if the attention scores depend on other
+    patches, as with A+ of ABMILX. Contributions do not add up to the score. If an attention head has all its attention
+    on patch n, :math:`a_{h,n} = 1`, or if the bag has one patch, zeros remain: :math:`z^{-n}_h = 0`.
 
-    Computed where the features are, in float64, because one of 100,000 patches moves a logit by little more than
-    float32 can tell; 1,024 patches at a time, so that besides the attention only the result grows with N.
+    Computed on the device of the features, in float64, because one of 100,000 patches changes a logit by little more
+    than the precision of float32; in chunks of 1,024 patches, so that only attention and result grow with N.
 
     Args:
-        head: a :class:`PoolingHead`; it stays as it is and counts as in evaluation.
-        features: patch features of one bag, shape ``(N, D)``.
-        attention: the head's attention of that bag, shape ``(H, N)``.
-        score: from logits ``(M, K)`` to a number for each row ``(M,)``, such as :func:`log_odds` or a risk; several
-            numbers, ``(M, …)``, have contributions each.
+        head: A :class:`PoolingHead`; a copy in evaluation mode is used.
+        features: Patch features of one bag, shape ``(N, D)``.
+        attention: The head's attention for that bag, shape ``(H, N)``.
+        score: Function from logits ``(M, K)`` to scores ``(M,)``, such as :func:`log_odds` or a risk; or ``(M, …)``, for
+            several scores at once.
 
     Returns:
         Contributions, shape ``(N,)`` or ``(N, …)``, float64.
 
     Raises:
-        ContributionError: if the head is no :class:`PoolingHead`.
+        ContributionError: The head is not a :class:`PoolingHead`.
     """
     if not isinstance(head, PoolingHead):
         raise ContributionError(head)
@@ -104,31 +94,26 @@ def leave_one_out(
     weights = weights / weights.sum(dim=0)
 
     def weigh(chunk: slice) -> tuple[Tensor, Tensor]:
-        """Weights ``(M, H, 1)`` and weighted values ``(M, H, d)`` of M patches."""
+        """Return weights ``(M, H, 1)`` and weighted values ``(M, H, d)`` of M patches."""
         values = exact.values(features[chunk].double().unsqueeze(0))[0]
         return weights[chunk], weights[chunk] * values
 
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(features), _CHUNK)]
     pooled = sum((weigh(chunk)[1].sum(dim=0) for chunk in chunks), start=weights.new_zeros(()))
     whole = score(exact.classify(pooled.unsqueeze(0)))
-    # In one piece from the start: small results between large intermediates would scatter the heap.
+    # allocated at once, because small results between large intermediates would fragment the memory
     contributions = whole.expand(len(features), *whole.shape[1:]).clone()
     for chunk in chunks:
         weight, weighted = weigh(chunk)
-        without = torch.where(weight < 1 - _NOTHING, (pooled - weighted) / (1 - weight), 0)
+        without = torch.where(weight < 1 - _NO_ATTENTION, (pooled - weighted) / (1 - weight), 0)
         contributions[chunk] -= score(exact.classify(without))
     return contributions
 
 
 def log_odds(logits: Tensor, output: int) -> Tensor:
-    r"""Log-odds of one class against all others, :math:`\log \frac{p_k}{1 - p_k}` of the softmax.
+    r"""Return the log-odds of class k = ``output`` against all others, :math:`\log \frac{p_k}{1 - p_k}`, shape ``(M,)``.
 
-    Args:
-        logits: shape ``(M, K)``.
-        output: k, which class.
-
-    Returns:
-        Shape ``(M,)``.
+    p is the softmax of ``logits``, shape ``(M, K)``.
     """
     others = torch.cat([logits[:, :output], logits[:, output + 1 :]], dim=1)
     return logits[:, output] - others.logsumexp(dim=1)

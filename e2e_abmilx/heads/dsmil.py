@@ -1,4 +1,4 @@
-"""DSMIL: the patch that decides, and the patches like it (arXiv:2011.08939)."""
+"""DSMIL: max pooling, and attention to patches similar to the critical one (arXiv:2011.08939)."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from e2e_abmilx.heads.base import AuxiliaryOutput, BagHead, HeadOutput, pool_who
 
 
 class DSMIL(BagHead):
-    r"""Dual-stream MIL of Li et al., Section 3.2 of arXiv:2011.08939, with an attention for every output (H = K).
+    r"""Dual-stream MIL of Li et al., Section 3.2 of arXiv:2011.08939, with one attention per output (H = K).
 
     .. math::
 
@@ -18,18 +18,16 @@ class DSMIL(BagHead):
         c_b &= W_b \textstyle\sum_n U_n v_n, \qquad c = \tfrac12 (c_m + c_b)
 
     h is ``embed``, W_0 is ``instance_classifier``, q is ``query``, v is ``value``, W_b is ``classifier``. Every output
-    has a critical patch m of its own, and ``classifier`` sees the K sums together. q and v are the nonlinear ones of
-    the authors' code, as is the :math:`\sqrt d`. The losses of the two streams count half each (``training_loss``);
-    both are the task's, so survival works too.
+    has its own critical patch m, and ``classifier`` takes the K sums together. The nonlinear q and v and the
+    :math:`\sqrt d` follow the authors' code. The losses of the two streams have weight 1/2 each (``training_loss``);
+    both are the task's loss, so survival works too.
 
-    Written anew because torchmil's DSMIL has one output and lets padding be the critical patch.
+    Not torchmil's DSMIL, which has one output and may choose padding as the critical patch.
 
     Args:
-        in_features: D, features of a patch.
-        num_outputs: K, classes or survival bins.
-        hidden_features: C, width after the input projection; 512 as usual for slides.
+        hidden_features: C, width after the input projection; 512 as is usual for slides.
         query_features: d, width of q; 128 as in the authors' code.
-        dropout: probability after the input projection; 0.25 as in the ABMILX authors' comparisons.
+        dropout: Dropout probability after the input projection; 0.25 as in the ABMILX authors' comparisons.
     """
 
     def __init__(
@@ -54,7 +52,7 @@ class DSMIL(BagHead):
         self.classifier = nn.Linear(num_outputs * hidden_features, num_outputs)
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Return logits, attention and embedding as :meth:`BagHead.attend` says.
+        """Return logits, attention and embedding; see :meth:`BagHead.attend`.
 
         ``auxiliary`` holds the logits of the two streams, c_m and c_b, shape ``(B, 2, K)``.
         """
@@ -75,7 +73,7 @@ class DSMIL(BagHead):
     def training_loss(
         self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
     ) -> Tensor:
-        """Return the mean of the two streams' losses; the arguments are those of :meth:`BagHead.training_loss`."""
+        """Return the mean of the two streams' losses; see :meth:`BagHead.training_loss`."""
         assert isinstance(output, AuxiliaryOutput)
         critical_logits, bag_logits = output.auxiliary.unbind(dim=1)
         return (bag_loss(critical_logits) + bag_loss(bag_logits)) / 2

@@ -18,9 +18,9 @@ from e2e_abmilx.heads.base import (
 class DTFD(BagHead):
     r"""Double-tier feature distillation MIL of Zhang et al., with aggregated feature selection ("AFS").
 
-    The patches of a bag are dealt out to M pseudo-bags that inherit its label: at random in training, patch by patch in
-    their order in evaluation, so that neighbours part. In the first tier a gated attention pools each pseudo-bag and
-    ``pseudo_classifier`` learns from it alone; in the second, another one pools the M results for ``classifier``:
+    The patches of a bag are assigned to M pseudo-bags that inherit its label: at random in training, in turn in
+    evaluation, so that neighbours are separated. In the first tier a gated attention pools each pseudo-bag, and
+    ``pseudo_classifier`` classifies it alone; in the second, another one pools the M results for ``classifier``:
 
     .. math::
 
@@ -28,22 +28,20 @@ class DTFD(BagHead):
         z = \sum_m b_m z_m, \qquad
         L = L(\text{classifier}(z)) + \frac1M \sum_m L(\text{pseudo\_classifier}(z_m))
 
-    Of the four distillations AFS hands on :math:`z_m` itself. It is the default of the authors' code, and the only one
-    that gives every patch a weight, :math:`b_m a_n` (``HeadOutput.attention``, H = 1); the others pick single patches
-    by class probability, which survival lacks. L is the task's loss, so survival works. One optimizer trains both
-    tiers by their sum, where the authors keep the loss of the second tier from the first: end to end, that would cut
-    the encoder off from the logits.
+    Of the paper's four kinds of distillation, AFS passes on :math:`z_m` itself. It is the default of the authors' code
+    and the only one that gives every patch a weight, :math:`b_m a_n` (``HeadOutput.attention``, H = 1); the others
+    select single patches by class probability, which survival lacks. L is the task's loss, so survival works. One
+    optimizer trains both tiers on the sum of their losses. The authors stop the gradient of the second tier before the
+    first, which in end-to-end training would cut the encoder off from the logits.
 
-    Written anew because torchmil's DTFD-MIL has one output, lays padding into pseudo-bags, and draws by numpy's
-    generator in evaluation too.
+    Not torchmil's DTFD-MIL, which has one output, assigns padding to pseudo-bags, and draws from numpy's generator in
+    evaluation too.
 
     Args:
-        in_features: D, features of a patch.
-        num_outputs: K, classes or survival bins.
         hidden_features: C, width after the input projection; 512 as in the authors' code.
-        attention_features: hidden units of each attention; 128 as in the authors' code.
-        num_pseudo_bags: M; 4 as in the authors' code. Of fewer patches some are in several pseudo-bags.
-        dropout: probability after the input projection; 0.25 as in the other heads.
+        attention_features: Hidden units of each attention; 128 as in the authors' code.
+        num_pseudo_bags: M; 4 as in the authors' code. In bags of fewer patches, some are in several pseudo-bags.
+        dropout: Dropout probability after the input projection; 0.25 as in the other heads.
     """
 
     def __init__(
@@ -65,13 +63,13 @@ class DTFD(BagHead):
         self.classifier = nn.Linear(hidden_features, num_outputs)
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Return logits, attention and embedding as :meth:`BagHead.attend` says.
+        """Return logits, attention and embedding; see :meth:`BagHead.attend`.
 
         ``auxiliary`` holds the logits of the pseudo-bags, shape ``(B, M, K)``.
         """
         hidden = self.embed(self.blank_padding(features, mask))
         real = torch.ones_like(hidden[..., 0], dtype=torch.bool) if mask is None else mask
-        scores = self.first_tier(hidden).masked_fill(~self._deal(real), float("-inf"))
+        scores = self.first_tier(hidden).masked_fill(~self._assign(real), float("-inf"))
         within = softmax_over_patches(scores, None)
         distilled = pool_whole(within, hidden)
         over = softmax_over_patches(self.second_tier(distilled), None)
@@ -84,13 +82,13 @@ class DTFD(BagHead):
     def training_loss(
         self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
     ) -> Tensor:
-        """Return the sum of the two tiers' losses; the arguments are those of :meth:`BagHead.training_loss`."""
+        """Return the sum of the two tiers' losses; see :meth:`BagHead.training_loss`."""
         assert isinstance(output, AuxiliaryOutput)
         pseudo_bags = output.auxiliary.unbind(dim=1)
         return bag_loss(output.logits) + torch.stack([bag_loss(logits) for logits in pseudo_bags]).mean()
 
-    def _deal(self, real: Tensor) -> Tensor:
-        """Which patches are in which pseudo-bag, shape ``(B, M, N)``, for real patches ``(B, N)``."""
+    def _assign(self, real: Tensor) -> Tensor:
+        """Return which patches are in which pseudo-bag, boolean ``(B, M, N)``, from the mask ``real``, ``(B, N)``."""
         if self.training:
             draw = torch.rand(real.shape, device=real.device).masked_fill(~real, float("inf"))
             place = draw.argsort(dim=1).argsort(dim=1)
@@ -102,7 +100,7 @@ class DTFD(BagHead):
 
 
 class _GatedScore(nn.Module):
-    """Scores of gated attention, Eq. 9 of arXiv:1802.04712: ``(B, N, C)`` → ``(B, 1, N)``."""
+    """Scores of a gated attention, Eq. 9 of arXiv:1802.04712: ``(B, N, C)`` → ``(B, 1, N)``."""
 
     def __init__(self, features: int, units: int) -> None:
         super().__init__()

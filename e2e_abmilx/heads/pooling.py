@@ -1,4 +1,4 @@
-"""Pooling without attention: the controls that every attention should beat."""
+"""Pooling without attention: the baselines for every attention."""
 
 import torch
 from torch import Tensor, nn
@@ -7,23 +7,17 @@ from e2e_abmilx.heads.base import BagHead, HeadOutput, attention_pool, softmax_o
 from e2e_abmilx.heads.contributions import PoolingHead
 
 
-class MeanPool(PoolingHead):
-    """Mean of the patch features, then a linear classifier.
+class _MeanHead(PoolingHead):
+    """Base class of heads that classify the plain mean of the patch features."""
 
-    Its attention is the same for all real patches (H = 1).
-
-    Args:
-        in_features: D, features of a patch.
-        num_outputs: K, classes or survival bins.
-    """
-
-    def __init__(self, in_features: int, num_outputs: int) -> None:
-        super().__init__(in_features, num_outputs)
-        self.classifier = nn.Linear(in_features, num_outputs)
+    classifier: nn.Linear
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
-        attention, embedding = _mean(self.blank_padding(features, mask), mask)
+        """Return logits, attention and embedding; see :meth:`BagHead.attend`."""
+        features = self.blank_padding(features, mask)
+        equal = features.new_zeros(features.shape[0], 1, features.shape[1])
+        attention = softmax_over_patches(equal, mask)
+        embedding = self._embed_bag(attention_pool(attention, features))
         return HeadOutput(self.classifier(embedding), attention, embedding)
 
     def values(self, features: Tensor) -> Tensor:
@@ -32,21 +26,34 @@ class MeanPool(PoolingHead):
 
     def classify(self, pooled: Tensor) -> Tensor:
         """Return logits from the mean, shape ``(B, 1, D)``."""
-        logits: Tensor = self.classifier(pooled.flatten(1))
+        logits: Tensor = self.classifier(self._embed_bag(pooled.flatten(1)))
         return logits
 
+    def _embed_bag(self, mean: Tensor) -> Tensor:
+        """Return the input of the classifier from the mean, shape ``(B, D)``."""
+        return mean
 
-class MeanMLP(PoolingHead):
+
+class MeanPool(_MeanHead):
+    """Mean of the patch features, then a linear classifier.
+
+    Its attention is the same for all real patches (H = 1). The arguments are those of :class:`BagHead`.
+    """
+
+    def __init__(self, in_features: int, num_outputs: int) -> None:
+        super().__init__(in_features, num_outputs)
+        self.classifier = nn.Linear(in_features, num_outputs)
+
+
+class MeanMLP(_MeanHead):
     """Mean of the patch features, then a perceptron with one hidden layer.
 
-    The baseline of arXiv:2502.20823 ("SiMLP"), which beat the attention of its time on features of foundation models.
-    Its attention is the same for all real patches (H = 1).
+    The baseline of arXiv:2502.20823 ("SiMLP"), which was better than the attention heads of its time on features of
+    foundation models. Its attention is the same for all real patches (H = 1).
 
     Args:
-        in_features: D, features of a patch.
-        num_outputs: K, classes or survival bins.
         hidden_features: C, units of the hidden layer; 512, the width that the other heads project to.
-        dropout: probability after the hidden layer; 0.25 as in the other heads.
+        dropout: Dropout probability after the hidden layer; 0.25 as in the other heads.
     """
 
     def __init__(
@@ -56,30 +63,17 @@ class MeanMLP(PoolingHead):
         self.hidden = nn.Sequential(nn.Linear(in_features, hidden_features), nn.ReLU(), nn.Dropout(dropout))
         self.classifier = nn.Linear(hidden_features, num_outputs)
 
-    def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
-        attention, mean = _mean(self.blank_padding(features, mask), mask)
-        embedding = self.hidden(mean)
-        return HeadOutput(self.classifier(embedding), attention, embedding)
-
-    def values(self, features: Tensor) -> Tensor:
-        """Return the features themselves, shape ``(B, N, 1, D)``."""
-        return features.unsqueeze(2)
-
-    def classify(self, pooled: Tensor) -> Tensor:
-        """Return logits from the mean, shape ``(B, 1, D)``."""
-        logits: Tensor = self.classifier(self.hidden(pooled.flatten(1)))
-        return logits
+    def _embed_bag(self, mean: Tensor) -> Tensor:
+        """Return the hidden layer's activations from the mean, shape ``(B, D)``."""
+        embedding: Tensor = self.hidden(mean)
+        return embedding
 
 
 class MaxPool(BagHead):
-    """Largest value of every feature over the patches, then a linear classifier.
+    """Largest value of each feature over the patches, then a linear classifier.
 
-    Its attention is the share of the D features that a patch won (H = 1); it carries no gradient.
-
-    Args:
-        in_features: D, features of a patch.
-        num_outputs: K, classes or survival bins.
+    Its attention is the fraction of the D features whose maximum a patch holds (H = 1); it has no gradient. The
+    arguments are those of :class:`BagHead`.
     """
 
     def __init__(self, in_features: int, num_outputs: int) -> None:
@@ -87,19 +81,12 @@ class MaxPool(BagHead):
         self.classifier = nn.Linear(in_features, num_outputs)
 
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
-        """Return logits, attention and embedding as :meth:`BagHead.attend` says."""
+        """Return logits, attention and embedding; see :meth:`BagHead.attend`."""
         features = self.blank_padding(features, mask)
         if mask is not None:
             features = features.masked_fill(~mask.unsqueeze(-1), float("-inf"))
         embedding, winners = features.max(dim=1)
         dtype = torch.promote_types(features.dtype, torch.float32)
-        won = torch.full_like(embedding, 1 / self.in_features, dtype=dtype)
-        attention = features.new_zeros(features.shape[:2], dtype=dtype).scatter_add(1, winners, won)
+        fraction = torch.full_like(embedding, 1 / self.in_features, dtype=dtype)
+        attention = features.new_zeros(features.shape[:2], dtype=dtype).scatter_add(1, winners, fraction)
         return HeadOutput(self.classifier(embedding), attention.unsqueeze(1), embedding)
-
-
-def _mean(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Equal weights of the real patches, shape ``(B, 1, N)``, and the mean that they make, shape ``(B, D)``."""
-    indifferent = features.new_zeros(features.shape[0], 1, features.shape[1])
-    attention = softmax_over_patches(indifferent, mask)
-    return attention, attention_pool(attention, features)

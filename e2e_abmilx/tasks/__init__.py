@@ -1,4 +1,18 @@
-"""Lightning modules: one a kind of label."""
+"""Tasks: Lightning modules that train encoder and head from the labels of cases; one class per kind of label.
+
+- ``base.py``: ``BagTask``, how every task learns
+- ``evaluating.py``: ``CaseTask``, how every task evaluates whole cases
+- ``classification.py``, ``multi_label.py``: one class per case, several labels per case
+- ``survival.py``, ``cox.py``: survival in discrete time, proportional hazards
+- ``prediction.py``: the prediction for one case
+- ``checks.py``: checks that task, data and trainer fit together
+- ``coverage.py``: which metrics the cases of a split leave undefined
+- ``monitors.py``: whether a metric is to be maximised or minimised
+- ``loss_watch.py``: detection of losses that are not finite
+- ``schedules.py``: learning rates, warm-up and cosine
+- ``sync_norms.py``: BatchNorm synchronised over processes
+- ``old_names.py``: names of earlier releases
+"""
 
 from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.classification import ClassificationTask

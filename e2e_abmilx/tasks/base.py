@@ -1,7 +1,6 @@
-"""What tasks share in training: encode a bag, pool it, learn from it."""
+"""How every task learns: encode the patches of a bag, pool them, and update both networks from the bag's loss."""
 
 import io
-import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,28 +11,30 @@ from typing import IO, Any, Self
 import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric
 
 from e2e_abmilx.augment import Normalize
-from e2e_abmilx.data.bag import Bag, Target
-from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, Precomputed, count_chunks, encode_chunks
+from e2e_abmilx.data.bag import Bag
+from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, count_chunks, encode_chunks
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
+from e2e_abmilx.tasks.checks import (
+    SPLITS_OF,
+    check_limits,
+    check_outputs,
+    check_target,
+    check_width,
+    warn_of_gaps,
+)
 from e2e_abmilx.tasks.evaluating import CaseTask, mean_sparsity
 from e2e_abmilx.tasks.loss_watch import LossWatch
 from e2e_abmilx.tasks.old_names import METRICS, update_hyperparameters
 from e2e_abmilx.tasks.sync_norms import use_timm_sync
-
-logger = logging.getLogger(__name__)
-
-#: The splits that a stage of the trainer looks at.
-_SPLITS_OF = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",)}
 
 
 class BagTask(CaseTask):
@@ -41,21 +42,22 @@ class BagTask(CaseTask):
 
     Args:
         encoder: Patches ``(M, 3, S, S)`` → features ``(M, D)``, with an attribute ``num_features`` = D and,
-            where its input is not normalised as ImageNet's, ``mean`` and ``std``.
+            unless its input is normalised as for ImageNet, ``mean`` and ``std``.
         head: Called with ``(D, num_outputs)``; returns a :class:`~e2e_abmilx.heads.base.BagHead`.
-        num_outputs: K: classes, or time bins.
+        num_outputs: K, classes or time bins.
         augment: Pixels 0 … 255 ``(M, 3, S, S)`` → pixels ``(M, 3, s, s)``, random in training; None leaves
-            patches as they are.
-        loss: What the task's own loss module is replaced by.
+            patches unchanged.
+        loss: Replaces the task's own loss module.
         optimizer: Called with the parameters.
         schedule: Called with the optimizer and the number of its steps in the whole run.
-        train_chunk_size: Patches that pass the encoder at once in training; BatchNorm sees each chunk alone.
-        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them: less memory, the
+        train_chunk_size: Largest number of patches that are encoded at once in training; BatchNorm normalises each
+            chunk by its own statistics.
+        gradient_checkpointing: Recompute activations in the backward pass instead of keeping them: less memory, the
             same gradients.
-        decay_norms: Whether the optimizer's weight decay takes in norms and biases, as the authors' does.
+        decay_norms: Whether weight decay applies to norms and biases, as in the authors' code.
     """
 
-    #: What the data must give, as their argument ``target`` has it; whatever it is, if empty.
+    #: The data's argument ``target`` that this task learns from; empty if any is accepted.
     target: str = ""
 
     def __init__(
@@ -78,26 +80,22 @@ class BagTask(CaseTask):
         self._save_plain_hyperparameters()
         self.encoder = encoder
         self.head = head(_width_of(encoder), num_outputs)
-        self.head.looks_for_empty_bags = False  # collating refuses them
+        self.head.looks_for_empty_bags = False  # the loaders refuse them
         self.num_outputs = num_outputs
         self.augment = augment or nn.Identity()
         self.normalize = Normalize(
             getattr(encoder, "mean", IMAGENET_MEAN), getattr(encoder, "std", IMAGENET_STD)
         )
         self.loss = loss or self.configure_loss()
-        self.optimizer, self.schedule = optimizer, schedule
-        self.train_chunk_size, self.gradient_checkpointing, self.decay_norms = (
-            train_chunk_size,
-            gradient_checkpointing,
-            decay_norms,
-        )
+        self.optimizer, self.schedule, self.decay_norms = optimizer, schedule, decay_norms
+        self.train_chunk_size, self.gradient_checkpointing = train_chunk_size, gradient_checkpointing
         self.prepare_evaluation()
         self.train_means = nn.ModuleDict(
-            # no NaN comes this far, and to look for one would keep the device waiting
+            # NaN is refused before, and looking for NaN would synchronise with the device
             {name: MeanMetric(nan_strategy="disable") for name in ("loss", *AttentionSparsity._fields)}
         )
         self._losses = LossWatch()
-        self._gaps_told: set[str] = set()
+        self._warned_gaps: set[str] = set()
         self._seed: int | None = None
 
     @abstractmethod
@@ -105,7 +103,7 @@ class BagTask(CaseTask):
         """Return the loss module."""
 
     def bag_classes(self, bag: Bag) -> Tensor | None:
-        """Return the class of every bag, shape ``(B,)``, for heads that learn from it; None where there are none."""
+        """Return the class of every bag, shape ``(B,)``, for heads that learn from it; None without classes."""
         return None
 
     def forward(self, bag: Bag) -> HeadOutput:
@@ -113,34 +111,31 @@ class BagTask(CaseTask):
         return self.head.attend(self.encode(bag), bag.head_mask)
 
     def encode(self, bag: Bag) -> Tensor:
-        """Encode the real patches of a batch.
-
-        Returns:
-            Features, shape ``(B, N, D)``; zeros for padding.
-        """
-        assert isinstance(bag.patches, Tensor)  # JPEG streams are decoded on their way to the device
+        """Return the features of a batch, shape ``(B, N, D)``; only real patches are encoded, padding has zeros."""
+        assert isinstance(bag.patches, Tensor)  # JPEG streams are decoded when a batch is moved to the device
         if bag.patches.ndim == 3:
             features: Tensor = self.encoder(bag.patches)
             return features
         pixels = bag.patches.flatten(0, 1)
-        # padding is left out by positions: a mask would make the device count first, and everything wait for that
+        # real patches are selected by position, because selecting by a mask would synchronise with the device
         real = None if bag.head_mask is None else bag.positions()
         encoded = encode_chunks(
             nn.Sequential(self.normalize, self.encoder),
-            self._cut(self.augment(pixels if real is None else pixels[real])),
+            self._split_into_chunks(self.augment(pixels if real is None else pixels[real])),
             checkpoint=self.gradient_checkpointing and self.training,
         )
         if real is not None:
             encoded = encoded.new_zeros(len(pixels), encoded.shape[-1]).index_copy(0, real, encoded)
         return encoded.view(*bag.mask.shape, -1)
 
-    def _cut(self, pixels: Tensor) -> Sequence[Tensor]:
-        """Cut patches into what the encoder sees at once.
+    def _split_into_chunks(self, pixels: Tensor) -> Sequence[Tensor]:
+        """Split patches into the chunks that are encoded at once.
 
-        Synchronised BatchNorm waits for all processes at each chunk: there all have as many, though their bags differ.
+        Synchronised BatchNorm waits for all processes at each chunk, so all processes need the same number of chunks,
+        although their bags differ in size.
         """
         if not self.training:
-            return [pixels]  # the loader cut them
+            return [pixels]  # the loader has split them
         chunks = count_chunks(len(pixels), self.train_chunk_size)
         if any(isinstance(layer, nn.SyncBatchNorm) for layer in self.modules()):
             count = torch.tensor(chunks, device=self.device)
@@ -148,21 +143,18 @@ class BagTask(CaseTask):
         return torch.tensor_split(pixels, chunks)
 
     def on_fit_start(self) -> None:
-        """Take the run's seed, unless a checkpoint has brought it."""
+        """Take the run's seed, unless a checkpoint has restored it."""
         if self._seed is None:
             self._seed = torch.initial_seed() % 2**64
 
     def on_train_epoch_start(self) -> None:
-        """Begin the epoch's means anew; Lightning leaves this out where an epoch is gone on with."""
+        """Reset the epoch's means; Lightning omits this call if an epoch is resumed."""
         for metric in self.train_means.children():
             assert isinstance(metric, Metric)
             metric.reset()
 
     def on_train_batch_start(self, batch: Bag, batch_idx: int) -> None:
-        """Make crops, dropout and whatever else is random a function of (seed, epoch, batch, process).
-
-        So a resumed run goes on with what an uninterrupted one would have drawn.
-        """
+        """Seed crops, dropout and other randomness from (seed, epoch, batch, process), as a resumed run needs."""
         self._losses.check()
         entropy = [self._seed or 0, self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
@@ -183,23 +175,23 @@ class BagTask(CaseTask):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Look at the last loss too."""
+        """Check the last loss too."""
         self._losses.check()
 
     def on_validation_epoch_start(self) -> None:
-        """Look at the last loss before the model is judged."""
+        """Check the last loss before the model is evaluated."""
         super().on_validation_epoch_start()
         self._losses.check()
 
     def _is_logged(self, batch_idx: int) -> bool:
-        """Whether a batch is one of those that are logged; the sparsity of the others' attention is not sorted out."""
+        """Return whether a batch is logged; other batches save the sorting that the sparsity of attention needs."""
         every = max(self.trainer.log_every_n_steps, 1)  # type: ignore[attr-defined] # the logger connector sets it
         return batch_idx % every == 0 or self.trainer.is_last_batch
 
     def _log_means(self, values: dict[str, Tensor]) -> None:
-        """Log the epoch's means; they are metrics, which a checkpoint keeps when it is written inside an epoch.
+        """Log the epoch's means, as metrics that a checkpoint within the epoch keeps.
 
-        All batches count alike, because all have as many bags: a smaller last one is left out.
+        All batches have equal weight, because all have the same size: a smaller last batch is left out.
         """
         for name, metric in self.train_means.items():
             if name in values:
@@ -208,7 +200,7 @@ class BagTask(CaseTask):
             self.log(full_name, metric, on_step=False, on_epoch=True, metric_attribute=f"train_means.{name}")  # type: ignore[arg-type]
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of seven
-        """Return the optimizer and its schedule, stepped with each optimizer step."""
+        """Return the optimizer, and its schedule, which advances with each optimizer step."""
         try:
             optimizer = self.optimizer(self._parameter_groups())
         except (ValueError, TypeError) as error:
@@ -222,83 +214,37 @@ class BagTask(CaseTask):
             raise InputError(
                 "a schedule needs the length of the run; set trainer.max_epochs or trainer.max_steps"
             )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.schedule(optimizer, int(steps)), "interval": "step"},
-        }
+        schedule = {"scheduler": self.schedule(optimizer, int(steps)), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the trained parameters; without ``decay_norms``, norms and biases are a group without decay."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if self.decay_norms:
             return [{"params": trained}]
-        vectors = [parameter for parameter in trained if parameter.ndim < 2]  # norms and biases
-        return [
-            {"params": [parameter for parameter in trained if parameter.ndim >= 2]},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        norms_and_biases = [parameter for parameter in trained if parameter.ndim < 2]
+        weights = [parameter for parameter in trained if parameter.ndim >= 2]
+        return [{"params": weights}, {"params": norms_and_biases, "weight_decay": 0.0}]
 
     def setup(self, stage: str) -> None:
-        """Take the names of the classes from the data; refuse another number of them, or another kind of label."""
+        """Check that data and trainer fit this task, and take the names of the classes from the data."""
         use_timm_sync(self.trainer.strategy)
         data = getattr(self.trainer, "datamodule", None)
-        target = getattr(data, "target", self.target)
-        if stage != "predict" and self.target and target != self.target:
-            raise InputError(
-                f"{type(self).__name__} learns from the target {self.target} and the data give {target}; set"
-                f" data.target to {self.target}, or take the task of {target}"
-            )
+        if stage != "predict" and self.target:
+            check_target(type(self).__name__, self.target, getattr(data, "target", self.target))
         classes = tuple(getattr(data, "classes", ()))
-        if classes and len(classes) != self.num_outputs:
-            raise InputError(
-                f"the data have {len(classes)} classes ({', '.join(classes)}) and the model {self.num_outputs} outputs;"
-                f" set model.num_outputs to {len(classes)}, or name the classes (data.classes)"
-            )
+        check_outputs(classes, self.num_outputs)
         self.classes = classes or self.classes
-        self._check_width(getattr(data, "num_features", None))
+        check_width(self.encoder, getattr(data, "num_features", None))
         if stage == "fit":
             self.monitors().check(self.trainer.callbacks, self.why_undefined)  # type: ignore[attr-defined]
-        self._check_limits()
-        for split in _SPLITS_OF.get(str(getattr(stage, "value", stage)), ()):
-            self._warn_of_gaps(split, getattr(data, "targets", {}).get(split, ()))
-
-    def _check_limits(self) -> None:
-        """Refuse limits that would part a case in one process while others wait for it."""
-        limits = {name: getattr(self.trainer, f"limit_{name}_batches") for name in ("val", "test", "predict")}
-        cut = [
-            name
-            for name, limit in limits.items()
-            if limit not in (0, 1.0) or (isinstance(limit, int) and limit)
-        ]
-        if self.trainer.world_size > 1 and cut and not getattr(self.trainer, "fast_dev_run", False):
-            raise InputError(
-                f"trainer.limit_{cut[0]}_batches is {limits[cut[0]]}, which ends in the middle of a case, and several processes"
-                " would wait for each other; leave it out, or take one device (trainer.devices: 1)"
-            )
-
-    def _check_width(self, num_features: int | None) -> None:
-        """Refuse features of another width than the encoder that passes them on says."""
-        if isinstance(self.encoder, Precomputed) and num_features not in (None, self.encoder.num_features):
-            raise InputError(
-                f"the files have {num_features} features a patch and the encoder says {self.encoder.num_features}; set"
-                f" model.encoder.num_features to {num_features}"
-            )
-
-    @rank_zero_only
-    def _warn_of_gaps(self, split: str, targets: Sequence[Target]) -> None:
-        """Say in words what will be NaN, or a mean over fewer classes than there are."""
-        covered = self.coverage(targets, self.classes)
-        reasons = dict.fromkeys(covered.undefined.values())
-        gaps = [
-            f"the {split} split has no {', '.join(name for name, why in covered.undefined.items() if why == reason)}: {reason}"
-            for reason in reasons
-        ]
-        for gap in [*gaps, *(f"the {split} split has {note}" for note in covered.notes)]:
-            if gap not in self._gaps_told:
-                logger.warning("%s", gap)
-                self._gaps_told.add(gap)
+        check_limits(self.trainer)
+        for split in SPLITS_OF.get(str(getattr(stage, "value", stage)), ()):
+            targets = getattr(data, "targets", {}).get(split, ())
+            warn_of_gaps(split, self.coverage(targets, self.classes), self._warned_gaps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the names of the classes, the seed, the threshold and the epoch's means so far; but no spoilt model."""
+        """Save class names, seed, threshold and the epoch's means so far; refuse to save after a non-finite loss."""
         self._losses.check()
         checkpoint["classes"] = list(self.classes)
         checkpoint["seed"] = self._seed
@@ -306,7 +252,7 @@ class BagTask(CaseTask):
         checkpoint["train_means"] = {name: metric.metric_state for name, metric in self.train_means.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore them."""
+        """Restore what :meth:`on_save_checkpoint` saved."""
         self.classes = tuple(checkpoint.get("classes", self.classes))
         self._seed = checkpoint.get("seed")
         fitted = checkpoint.get("threshold")
@@ -321,11 +267,11 @@ class BagTask(CaseTask):
         checkpoint_path: str | Path | IO[bytes],
         **how: Any,  # noqa: ANN401
     ) -> Self:
-        """Build a task from a checkpoint, as Lightning does; checkpoints of earlier names are read too.
+        """Build a task from a checkpoint, as Lightning does; checkpoints with names of earlier releases work too.
 
         Args:
             checkpoint_path: The file.
-            **how: Lightning's other arguments, and arguments of the task that the file's are replaced by.
+            **how: Lightning's other arguments, and arguments of the task that replace those in the file.
         """
         saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
         saved["hyper_parameters"] = update_hyperparameters(saved.get("hyper_parameters", {}))
@@ -335,19 +281,18 @@ class BagTask(CaseTask):
         return super().load_from_checkpoint(renamed, **how)
 
     def _save_plain_hyperparameters(self) -> None:
-        """Keep YAML's class paths, which rebuild the task, but not live modules, which a checkpoint cannot hold."""
+        """Save class paths from YAML, which can rebuild the task, but not modules, which a checkpoint cannot hold."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
             self.save_hyperparameters()
-            self.save_hyperparameters(
-                ignore=[name for name, value in self.hparams.items() if callable(value)]
-            )
+            live = [name for name, value in self.hparams.items() if callable(value)]
+            self.save_hyperparameters(ignore=live)
 
 
 def _width_of(encoder: nn.Module) -> int:
     width = getattr(encoder, "num_features", None)
     if not isinstance(width, int):
         raise InputError(
-            f"the encoder {type(encoder).__name__} has no whole number num_features; set it to the features of a patch"
+            f"the encoder {type(encoder).__name__} has no whole number num_features; set it to the features per patch"
         )
     return width

@@ -1,4 +1,4 @@
-"""Slide-level classification."""
+"""Slide-level classification: one class per case."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,12 +23,12 @@ from e2e_abmilx.tasks.coverage import Coverage, coverage_of_classes
 
 
 class ClassificationTask(BagTask):
-    """Cross-entropy over K classes; AUC (macro, one against the rest), accuracy, F1, κ and calibration error.
+    """Classification by cross-entropy, with AUC (macro, one against the rest), accuracy, F1, κ and calibration error.
 
-    AUC and balanced accuracy are means over the classes that the evaluated cases are of.
+    AUC and balanced accuracy are means over the classes that occur among the evaluated cases.
 
-    Of two classes the second is the positive one: the probability with the highest Youden index on validation cases is
-    kept in the checkpoint, and the test tells sensitivity and specificity there.
+    Of two classes the second is the positive one: the threshold is the probability with the highest Youden index on
+    validation cases. It is saved in the checkpoint, and the test reports sensitivity and specificity at it.
 
     The arguments are those of :class:`BagTask`.
     """
@@ -41,7 +41,7 @@ class ClassificationTask(BagTask):
         return nn.CrossEntropyLoss()
 
     def configure_metrics(self) -> MetricCollection:
-        """Return AUC, accuracy, balanced accuracy, macro F1, κ, quadratic κ and the expected calibration error."""
+        """Return AUC, accuracy, balanced accuracy, macro F1, κ, QWK and the expected calibration error."""
         classes = self.num_outputs
         return MetricCollection(
             {
@@ -53,32 +53,23 @@ class ClassificationTask(BagTask):
                 "qwk": MulticlassCohenKappa(classes, weights="quadratic"),
                 "ece": MulticlassCalibrationError(classes, n_bins=15),
             },
-            compute_groups=False,  # metrics of a group copy all cases so far at each one that is logged
+            compute_groups=False,  # metrics in a group copy all cases so far each time that one is logged
         )
 
     def coverage(self, targets: Sequence[Target], classes: Sequence[str]) -> Coverage:
-        """Say which classes no case is of."""
+        """Return which classes have no case."""
         return coverage_of_classes(targets, classes)
 
-    def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
-        """Return the loss of a batch."""
-        loss: Tensor = self.loss(logits, bag.label)
-        return loss
-
     def bag_classes(self, bag: Bag) -> Tensor:
-        """Return the labels."""
+        """Return the labels, shape ``(B,)``."""
         return bag.label
 
     def bag_scores(self, logits: Tensor) -> Tensor:
         """Return the class probabilities, shape ``(B, K)``."""
         return logits.softmax(dim=1)
 
-    def score_names(self) -> list[str]:
-        """Return a column name for each class."""
-        return [f"probability_{name}" for name in self.classes]
-
     def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold | None:
-        """Return the probability of the second of two classes with the highest Youden index."""
+        """Return the probability of the second of two classes at which the Youden index is highest."""
         if self.num_outputs != 2 or len(np.unique(label)) < 2:
             return None
         return fit_youden_threshold(score, label, split="val")
@@ -92,7 +83,3 @@ class ClassificationTask(BagTask):
             "sensitivity": Sensitivity(score, label, threshold)(each_once),
             "specificity": Specificity(score, label, threshold)(each_once),
         }
-
-    def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
-        """Add a batch to the metrics."""
-        metrics.update(logits.softmax(dim=1), bag.label)

@@ -1,4 +1,4 @@
-"""Survival by proportional hazards."""
+"""Survival with proportional hazards."""
 
 import hashlib
 
@@ -13,29 +13,25 @@ from e2e_abmilx.tasks.survival import SurvivalTask
 
 
 class CoxTask(SurvivalTask):
-    """Cox partial likelihood of one log hazard ratio a case; Harrell's C-index.
+    """Survival by the Cox partial likelihood of one log hazard ratio per case, with Harrell's C-index.
 
-    The model has one output (``num_outputs: 1``), and the data one time bin (``time_bins: 1``). The arguments are those
+    The model needs one output (``num_outputs: 1``), and the data one time bin (``time_bins: 1``). The arguments are those
     of :class:`BagTask`.
     """
 
     loss_of_a_bag = False  # a partial likelihood compares cases
 
     def prepare_evaluation(self) -> None:
-        """Refuse more outputs than the one hazard ratio; then as other tasks.
-
-        Raises:
-            InputError: There are more.
-        """
+        """Create the state of evaluation; refuse, by an InputError, more than one output."""
         if self.num_outputs != 1:
             raise InputError(
                 f"a Cox model has one output, the log hazard ratio, and not {self.num_outputs}; set model.num_outputs to 1,"
-                " or take SurvivalTask for discrete times"
+                " or use SurvivalTask for discrete time"
             )
         super().prepare_evaluation()
 
     def setup(self, stage: str) -> None:
-        """Refuse data with time bins, which a Cox model does not have; then as other tasks."""
+        """Set up as other tasks; refuse data with time bins, which a Cox model does not have."""
         bins = getattr(getattr(self.trainer, "datamodule", None), "time_bins", 1)
         if stage != "predict" and bins != 1:
             raise InputError(
@@ -44,16 +40,16 @@ class CoxTask(SurvivalTask):
         super().setup(stage)
 
     def configure_loss(self) -> nn.Module:
-        """Return the partial likelihood with its memory of recent risks."""
+        """Return the partial likelihood, with a memory of recent risks."""
         return CoxLoss()
 
     def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
         """Return the loss of a batch."""
-        if not isinstance(self.loss, CoxLoss):
-            other: Tensor = self.loss(logits[:, 0], bag.time, bag.event)
-            return other
-        cases = torch.tensor([_number(name) for name in bag.cases]).to(logits.device, non_blocking=True)
-        loss: Tensor = self.loss(logits[:, 0], bag.time, bag.event, cases)
+        columns = [logits[:, 0], bag.time, bag.event]
+        if isinstance(self.loss, CoxLoss):
+            cases = torch.tensor([_number_of(name) for name in bag.cases])
+            columns.append(cases.to(logits.device, non_blocking=True))
+        loss: Tensor = self.loss(*columns)
         return loss
 
     def bag_scores(self, logits: Tensor) -> Tensor:
@@ -65,7 +61,7 @@ class CoxTask(SurvivalTask):
         metrics.update(logits[:, 0], bag.time, bag.event)
 
 
-def _number(case: str) -> int:
-    """A number that stands for a case in all processes and runs, from 0 to 2⁶² - 1."""
+def _number_of(case: str) -> int:
+    """Return a number from 0 to 2⁶² - 1 that identifies a case in all processes and runs."""
     digest = hashlib.blake2b(case.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 2

@@ -1,4 +1,4 @@
-"""What tasks share in evaluation: whole cases part by part, their scores, metrics and thresholds."""
+"""How every task evaluates: whole cases, encoded in parts, with their scores, metrics and thresholds."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
-from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from e2e_abmilx.data.bag import Bag, Target
 from e2e_abmilx.errors import InputError
@@ -22,31 +22,32 @@ from e2e_abmilx.tasks.prediction import Prediction
 
 
 class CaseTask(LightningModule):
-    """Evaluates cases: encodes them part by part, pools each as a whole, and says what it is.
+    """Evaluation of cases: encode a case in parts, pool it as a whole, and add it to the metrics.
 
-    A subclass sets ``head`` and ``num_outputs`` and then calls :meth:`prepare_evaluation`.
+    A subclass sets ``head``, ``loss`` and ``num_outputs`` and then calls :meth:`prepare_evaluation`.
     """
 
-    #: The metric that the best checkpoint is chosen by, on validation data.
+    #: The metric, on validation data, by which the best checkpoint is chosen.
     monitor: str
-    #: Whether more of it is better (``"max"``) or less (``"min"``).
+    #: Whether the monitor is maximised (``"max"``) or minimised (``"min"``).
     mode: Mode = "max"
     #: Whether the last score has a threshold, fitted on validation cases.
     has_threshold: bool = True
-    #: Whether the loss of a bag means something by itself; otherwise validation logs none.
+    #: Whether the loss of a single bag is meaningful; otherwise validation logs no loss.
     loss_of_a_bag: bool = True
 
     head: BagHead
+    loss: nn.Module
     num_outputs: int
 
     def prepare_evaluation(self) -> None:
-        """Make the metrics, and whatever else evaluation keeps."""
+        """Create the metrics and the rest of the state that evaluation needs."""
         self.val_metrics = self.configure_metrics().clone(prefix="val/")
         self.test_metrics = self.configure_metrics().clone(prefix="test/")
         self.val_cases, self.test_cases = ScoredCases(), ScoredCases()
-        #: Of the last score, fitted on validation cases; None before, and where the task has none.
+        #: Threshold of the last score, fitted on validation cases; None before, and for tasks without one.
         self.threshold: Threshold | None = None
-        #: Names of the classes, known from the data or the checkpoint.
+        #: Names of the classes, taken from the data or the checkpoint.
         self.classes: tuple[str, ...] = tuple(map(str, range(self.num_outputs)))
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._whole_cases = 0
@@ -55,34 +56,39 @@ class CaseTask(LightningModule):
     def encode(self, bag: Bag) -> Tensor:
         """Return the features of a batch's patches, shape ``(B, N, D)``."""
 
-    @abstractmethod
     def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
         """Return the loss of a batch, a scalar, from logits of shape ``(B, K)``."""
+        loss: Tensor = self.loss(logits, bag.label)
+        return loss
 
     @abstractmethod
     def configure_metrics(self) -> MetricCollection:
         """Return the metrics of validation and test."""
 
+    def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
+        """Add a batch to the metrics."""
+        metrics.update(self.bag_scores(logits), bag.label)
+
     def coverage(self, targets: Sequence[Target], classes: Sequence[str]) -> Coverage:
-        """Return what cases with these targets cannot tell."""
+        """Return which metrics are undefined for cases with these targets."""
         return Coverage()
 
     def monitors(self) -> Monitors:
-        """Return what can be monitored, and which way it gets better."""
-        logged = [f"val/{name}" for name in (*AttentionSparsity._fields, "threshold")]
-        logged += [f"train/{name}" for name in (*AttentionSparsity._fields, "data_wait")]
-        return Monitors(
-            self.val_metrics,
-            self.monitor,
-            self.mode,
-            has_loss=self.loss_of_a_bag,
-            others=logged,
-            # tasks of other people's may log more
-            is_complete=type(self).__module__.startswith("e2e_abmilx."),
-        )
+        """Return the metrics that can be monitored, each with its mode."""
+        sparsity = AttentionSparsity._fields
+        modes: dict[str, Mode | None] = dict.fromkeys(f"val/{name}" for name in (*sparsity, "threshold"))
+        modes |= dict.fromkeys(f"train/{name}" for name in (*sparsity, "data_wait"))
+        for name, metric in self.val_metrics.items():
+            better = metric.higher_is_better
+            modes[name] = None if better is None else "max" if better else "min"
+        modes |= {"train/loss_step": "min", "train/loss_epoch": "min", self.monitor: self.mode}
+        if self.loss_of_a_bag:
+            modes["val/loss"] = "min"
+        # tasks from outside this package may log other metrics
+        return Monitors(modes, is_complete=type(self).__module__.startswith("e2e_abmilx."))
 
     def why_undefined(self, metric: str) -> str | None:
-        """Return why the validation cases have no value of a metric, by its full name; None where they have, or may."""
+        """Return why a metric, given by its full name, is undefined on the validation cases; None if it is not."""
         data = getattr(self.trainer, "datamodule", None)
         targets = getattr(data, "targets", {}).get("val", ())
         covered = self.coverage(targets, getattr(data, "classes", ()) or self.classes)
@@ -90,33 +96,29 @@ class CaseTask(LightningModule):
 
     @abstractmethod
     def bag_scores(self, logits: Tensor) -> Tensor:
-        """Return what is reported of a case, shape ``(B, number of score names)``."""
+        """Return the reported scores of cases, shape ``(B, number of score names)``."""
 
-    @abstractmethod
     def score_names(self) -> list[str]:
-        """Return the column names of the scores."""
+        """Return the column names of the scores; by default one probability per class."""
+        return [f"probability_{name}" for name in self.classes]
 
     def truth_names(self) -> list[str]:
-        """Return the column names of what is known of a case."""
+        """Return the column names of the ground truth of a case."""
         return ["label"]
 
     def truth(self, prediction: Prediction) -> list[Any]:
-        """Return what is known of a case, as the label table spells it; empty where it is unknown."""
+        """Return the ground truth of a case, spelled as in the label table; empty if it is unknown."""
         label = prediction.label
         return [self.classes[label] if isinstance(label, int) and label >= 0 else ""]
 
-    @abstractmethod
-    def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
-        """Add a batch to the metrics."""
-
     def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold | None:
-        """Return the threshold of the last score, from those of the validation cases, shape ``(n,)``; None for none."""
+        """Return the threshold of the last score, fitted on validation cases, shape ``(n,)``; None for no threshold."""
         return None
 
     def measure_at_threshold(
         self, score: NDArray[Any], label: NDArray[Any], threshold: Threshold
     ) -> dict[str, float]:
-        """Return what the threshold makes of the test cases, by name."""
+        """Return measures of the test cases at the threshold, by name."""
         return {}
 
     def validation_step(self, bag: Bag, batch_idx: int) -> None:
@@ -124,26 +126,21 @@ class CaseTask(LightningModule):
         self._evaluate(bag, self.val_metrics, "val")
 
     def test_step(self, bag: Bag, batch_idx: int) -> Prediction | None:  # type: ignore[override]
-        """Add a part of a case to the test; its last part brings the prediction."""
+        """Add a part of a case to the test; return the prediction with the case's last part."""
         whole = self._evaluate(bag, self.test_metrics, "test")
         return None if whole is None else self._predict(*whole)
 
     def predict_step(self, bag: Bag, batch_idx: int) -> Prediction | None:
-        """Return the prediction of a case with its last part."""
+        """Return the prediction for a case with its last part."""
         whole = self._gather(bag)
         return None if whole is None else self._predict(*whole)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget parts of a case whose rest never came: the check before training and limited runs leave them."""
+        """Drop the parts of incomplete cases, which the sanity check and limited runs leave."""
         self._parts, self._whole_cases = [], 0
 
-    def on_test_epoch_start(self) -> None:
-        """Forget them here too."""
-        self._parts, self._whole_cases = [], 0
-
-    def on_predict_epoch_start(self) -> None:
-        """And here."""
-        self._parts = []
+    on_test_epoch_start = on_validation_epoch_start
+    on_predict_epoch_start = on_validation_epoch_start
 
     def on_validation_epoch_end(self) -> None:
         """Fit the threshold."""
@@ -155,7 +152,7 @@ class CaseTask(LightningModule):
                 self.log("val/threshold", self.threshold.value)
 
     def on_test_epoch_end(self) -> None:
-        """Measure at the threshold that validation has brought."""
+        """Compute the measures at the threshold that was fitted in validation."""
         self._check_whole_cases("limit_test_batches")
         cases = self._take_cases(self.test_cases)
         if cases is not None and self.threshold is not None:
@@ -164,25 +161,26 @@ class CaseTask(LightningModule):
             self.log("test/threshold", self.threshold.value)
 
     def _take_cases(self, cases: ScoredCases) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        if not cases.update_called:  # the check before training, and runs that are limited to a few batches
+        """Return scores and labels of the cases so far and forget them; None without cases, as in limited runs."""
+        if not cases.update_called:
             return None
-        # torchmetrics makes a scalar of the column of a single case
+        # reshape, because torchmetrics returns a scalar for a single case
         score, label = (column.reshape(-1).cpu().numpy() for column in cases.compute())
         cases.reset()
         return score, label
 
     def _evaluate(self, bag: Bag, metrics: MetricCollection, stage: str) -> tuple[Bag, HeadOutput] | None:
-        """As :meth:`_gather`, and add the whole case to the metrics."""
+        """Gather a part of a case as :meth:`_gather` does, and add the whole case to the metrics."""
         whole = self._gather(bag)
         if whole is None:
             return None
         case, output = whole
         logits = output.logits.float()
         loss = self.bag_loss(logits, case)
-        if self._ends_early():  # before every process has seen the end of a case
+        if self._is_trial():  # not every process has reached the end of a case
             return None
         self._whole_cases += 1
-        # Lightning rounds the mean number of cases of a process down, and no multiple of their number is rounded
+        # Lightning divides batch sizes by the number of processes and rounds down, so use a multiple of that number
         one_case = self.trainer.world_size
         if self.loss_of_a_bag:
             self.log(f"{stage}/loss", loss, batch_size=one_case, sync_dist=True)
@@ -190,20 +188,21 @@ class CaseTask(LightningModule):
         if self.has_threshold:
             cases = self.val_cases if stage == "val" else self.test_cases
             cases.update(self.bag_scores(logits)[:, -1], case.label)
-        self.log_dict(_metrics_of(metrics), batch_size=1)
-        means = mean_sparsity(attention_sparsity(output.attention, case.mask))
         self.log_dict(
-            {f"{stage}/{name}": mean for name, mean in means.items()}, batch_size=one_case, sync_dist=True
-        )
+            dict(metrics.items()), batch_size=1
+        )  # as metrics, which Lightning computes once per epoch
+        means = mean_sparsity(attention_sparsity(output.attention, case.mask))
+        named = {f"{stage}/{name}": mean for name, mean in means.items()}
+        self.log_dict(named, batch_size=one_case, sync_dist=True)
         return whole
 
-    def _ends_early(self) -> bool:
-        """Whether this is a mere trial, which several processes do not end alike."""
+    def _is_trial(self) -> bool:
+        """Return whether this is a trial run, which several processes end at different points of a case."""
         trial = bool(getattr(self.trainer, "fast_dev_run", False)) and self.trainer.world_size > 1
         return self.trainer.sanity_checking or trial
 
     def _check_whole_cases(self, limit: str) -> None:
-        """Refuse an evaluation that was cut short before the first case was whole."""
+        """Refuse an evaluation that ended before the first case was complete."""
         trial = self.trainer.sanity_checking or getattr(self.trainer, "fast_dev_run", False)
         if not self._whole_cases and not trial:
             raise InputError(
@@ -212,11 +211,11 @@ class CaseTask(LightningModule):
             )
 
     def _gather(self, bag: Bag) -> tuple[Bag, HeadOutput] | None:
-        """Encode a part of a case; with the last one, pool all of them.
+        """Encode a part of a case; with its last part, pool all parts.
 
         Returns:
-            The case, with features for patches, and the head's output; None before the last part, and for the
-            nothing that fills up a process's share.
+            The case, with features in place of patches, and the head's output; None before the last part, and for the
+            empty bags that give all processes the same number of batches.
         """
         if not bag.mask.numel():
             return None
@@ -230,7 +229,7 @@ class CaseTask(LightningModule):
         return whole, self.head.attend(features)
 
     def _predict(self, case: Bag, output: HeadOutput) -> Prediction:
-        assert isinstance(case.patches, Tensor)  # features by now
+        assert isinstance(case.patches, Tensor)  # features, which _gather put there
         scores = self.bag_scores(output.logits.float())[0].tolist()
         label = case.label[0].tolist()
         return Prediction(
@@ -247,10 +246,5 @@ class CaseTask(LightningModule):
 
 
 def mean_sparsity(sparsity: AttentionSparsity) -> dict[str, Tensor]:
-    """Each measure by its name, averaged over heads and bags."""
+    """Return each measure by its name, averaged over attention heads and bags."""
     return {name: value.mean() for name, value in sparsity.mean_over_heads()._asdict().items()}
-
-
-def _metrics_of(metrics: MetricCollection) -> dict[str, Metric]:
-    """The metrics by their full names, as Lightning wants them to compute them once an epoch."""
-    return dict(metrics.items())

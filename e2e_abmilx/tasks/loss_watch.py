@@ -1,4 +1,4 @@
-"""Losses that are no numbers, found without keeping the device waiting."""
+"""Detection of losses that are NaN or infinite, without waiting for the device."""
 
 import torch
 from torch import Tensor
@@ -7,32 +7,27 @@ from e2e_abmilx.errors import InputError
 
 
 class LossWatch:
-    """Looks at each loss one step later.
+    """A check of each loss, one step late.
 
-    To look at a number on a GPU is to wait for it, with nothing queued behind it meanwhile. Here the loss travels to the
-    CPU by itself, and the next step finds it there. A loss that is no number has then been learned from once; that is why
-    it must also be looked at before anything is kept, such as a checkpoint.
+    Reading a number from a GPU waits for the GPU, with nothing queued in the meantime. Here the loss is copied to the CPU
+    asynchronously, and the next step reads the copy. By then the model has been updated once with a bad loss, so
+    :meth:`check` must also be called before anything is saved, such as a checkpoint.
     """
 
     def __init__(self) -> None:
         self._last: tuple[Tensor, torch.cuda.Event | None, str] | None = None
 
     def note(self, loss: Tensor, place: str) -> None:
-        """Remember a loss.
-
-        Args:
-            loss: A scalar.
-            place: Where it was met, such as ``"epoch 0, batch 3, of cases a, b"``.
-        """
+        """Remember a loss, a scalar, and its place, such as ``"epoch 0, batch 3, of cases a, b"``."""
         event = torch.cuda.Event() if loss.is_cuda else None
-        # to pinned memory, which the copy need not be waited for
+        # a non-blocking copy goes to pinned memory
         copy = loss.detach().to("cpu", non_blocking=event is not None)
         if event is not None:
             event.record()
         self._last = (copy, event, place)
 
     def check(self) -> None:
-        """Look at the loss that was noted last.
+        """Check the loss that was noted last.
 
         Raises:
             InputError: It is NaN or infinite.
@@ -45,7 +40,7 @@ class LossWatch:
         if not loss.isfinite():
             raise InputError(
                 f"the loss is {loss.item()} in {place}; look at their slides and labels, lower the learning rate, clip"
-                " gradients (trainer.gradient_clip_val: 1.0), or take another precision (trainer.precision: bf16-mixed,"
+                " gradients (trainer.gradient_clip_val: 1.0), or use another precision (trainer.precision: bf16-mixed,"
                 " 32-true)"
             )
         self._last = None

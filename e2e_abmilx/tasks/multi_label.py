@@ -1,4 +1,4 @@
-"""Slide-level classification where a case may be of several classes at once."""
+"""Slide-level classification with several labels per case."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import (
     binary_f1_score,
 )
 
-from e2e_abmilx.data.bag import Bag, Target
+from e2e_abmilx.data.bag import Target
 from e2e_abmilx.losses import MaskedBCE
 from e2e_abmilx.metrics import MeanOverClasses
 from e2e_abmilx.tasks.base import BagTask
@@ -22,9 +22,9 @@ from e2e_abmilx.tasks.prediction import Prediction
 
 
 class MultiLabelTask(BagTask):
-    """Binary cross-entropy of each of K classes; AUC, average precision, accuracy and F1.
+    """Classification by the binary cross-entropy of each class, with AUC, average precision, accuracy and F1.
 
-    Unknown labels have no part in the loss and in the metrics. A class is called from a probability of 0.5 on.
+    Loss and metrics ignore unknown labels. A class is predicted if its probability is at least 0.5.
 
     The arguments are those of :class:`BagTask`.
     """
@@ -47,35 +47,22 @@ class MultiLabelTask(BagTask):
                 "balanced_accuracy": MeanOverClasses(binary_accuracy),
                 "f1": MeanOverClasses(binary_f1_score),
             },
-            compute_groups=False,  # metrics of a group copy all cases so far at each one that is logged
+            compute_groups=False,  # metrics in a group copy all cases so far each time that one is logged
         )
 
     def coverage(self, targets: Sequence[Target], classes: Sequence[str]) -> Coverage:
-        """Say which classes lack positive or negative cases."""
+        """Return which classes have no positive or no negative case."""
         return coverage_of_labels(targets, classes)
 
-    def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
-        """Return the loss of a batch."""
-        loss: Tensor = self.loss(logits, bag.label)
-        return loss
-
     def bag_scores(self, logits: Tensor) -> Tensor:
-        """Return the probability of each class by itself, shape ``(B, K)``."""
+        """Return the probability of each class, independent of the others, shape ``(B, K)``."""
         return logits.sigmoid()
 
-    def score_names(self) -> list[str]:
-        """Return a column name for each class."""
-        return [f"probability_{name}" for name in self.classes]
-
     def truth_names(self) -> list[str]:
-        """Return a column for the label of each class."""
+        """Return one column per class for the labels."""
         return [f"label_{name}" for name in self.classes]
 
     def truth(self, prediction: Prediction) -> list[Any]:
-        """Return the labels, 1 or 0; empty where they are unknown."""
+        """Return the labels, 1 or 0; empty if they are unknown."""
         labels = prediction.label if isinstance(prediction.label, tuple) else [-1] * self.num_outputs
         return ["" if label < 0 else label for label in labels]
-
-    def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:
-        """Add a batch to the metrics."""
-        metrics.update(logits.sigmoid(), bag.label)

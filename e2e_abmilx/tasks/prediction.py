@@ -1,4 +1,4 @@
-"""What a task says of one case."""
+"""The prediction for one case."""
 
 from typing import NamedTuple
 
@@ -8,16 +8,16 @@ from e2e_abmilx.heads.base import HeadOutput
 
 
 class Prediction(NamedTuple):
-    """What a task says of one case.
+    """The prediction for one case, with the features and coordinates of its patches.
 
     Attributes:
         case: Name of the case.
-        label: Class or time bin, or, of several labels, 1 or 0 for each class; -1 where unknown.
-        time: Months; NaN where unknown.
-        event: 1 where the event happened.
-        scores: Such as class probabilities, by the names of :attr:`BagTask.score_names`.
+        label: Class or time bin; for several labels, 1 or 0 per class; -1 if unknown.
+        time: Months; NaN if unknown.
+        event: 1 for an event, 0 for censoring.
+        scores: Scores such as class probabilities, by the names of :attr:`BagTask.score_names`.
         output: Logits, attention and embedding, with B = 1.
-        features: What the head saw of each patch, shape ``(N, D)``.
+        features: Input of the head, shape ``(N, D)``.
         coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``.
         scale: Scale of each patch, shape ``(N,)``.
     """

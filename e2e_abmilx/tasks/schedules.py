@@ -1,4 +1,4 @@
-"""Learning rates over a run."""
+"""Schedules: learning rates over a run."""
 
 import math
 
@@ -8,17 +8,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 class WarmupCosine(LRScheduler):
-    """Linear warm-up, then the cosine that began at step 0.
+    """Linear warm-up, then cosine decay whose phase began at step 0.
 
-    The rate rises from ``warmup_lr`` over the first ``warmup`` share of the steps and then joins, with the
-    small jump of the authors' schedule, the half cosine from the optimizer's rate down to ``min_lr``.
+    The rate rises from ``warmup_lr`` over the first ``warmup`` fraction of the steps. Then, with the small jump of the
+    authors' schedule, it follows the half cosine from the optimizer's rate down to ``min_lr``.
 
     Args:
-        optimizer: Its rates are scheduled.
+        optimizer: The optimizer whose rates are scheduled.
         total_steps: Optimizer steps of the whole run.
-        warmup: Share of the steps spent warming up, in [0, 1): 10 of 75 epochs are 0.13333. Rounded to whole steps.
-        warmup_lr: Rate of the first step, where there is a warm-up.
-        min_lr: Rate that the cosine ends at.
+        warmup: Fraction of the steps for the warm-up, in [0, 1): 10 of 75 epochs are 0.13333. Rounded to whole steps.
+        warmup_lr: Rate of the first step of a warm-up.
+        min_lr: Rate at the end of the cosine.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class WarmupCosine(LRScheduler):
         min_lr: float = 1e-7,
     ) -> None:
         if not 0 <= warmup < 1:
-            raise ValueError(f"warmup is {warmup}; it is a share of the steps and must lie in [0, 1)")
+            raise ValueError(f"warmup is {warmup}; it is a fraction of the steps and must lie in [0, 1)")
         self.total_steps = total_steps
         self.warmup_steps = round(warmup * total_steps)
         self.warmup_lr = warmup_lr

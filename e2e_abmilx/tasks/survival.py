@@ -1,4 +1,4 @@
-"""Survival in discrete time."""
+"""Survival in discrete time: one hazard per time bin."""
 
 import math
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from e2e_abmilx.tasks.prediction import Prediction
 
 
 class SurvivalTask(BagTask):
-    """Negative log-likelihood over K time bins; Harrell's C-index of the risk.
+    """Survival by the negative log-likelihood over K time bins, with Harrell's C-index of the risk.
 
     The arguments are those of :class:`BagTask`.
     """
 
     target = "survival"
     monitor = "val/c_index"
-    #: Inner edges of the time bins, months; known from the data or the checkpoint.
+    #: Inner edges of the time bins, in months, taken from the data or the checkpoint.
     time_edges: tuple[float, ...] = ()
 
     def configure_loss(self) -> nn.Module:
@@ -38,7 +38,7 @@ class SurvivalTask(BagTask):
         return MetricCollection({"c_index": ConcordanceIndex()})
 
     def coverage(self, targets: Sequence[Target], classes: Sequence[str]) -> Coverage:
-        """Say whether no two cases can be compared."""
+        """Return whether no two cases can be compared."""
         return coverage_of_survival(targets)
 
     def bag_loss(self, logits: Tensor, bag: Bag) -> Tensor:
@@ -47,19 +47,18 @@ class SurvivalTask(BagTask):
         return loss
 
     def setup(self, stage: str) -> None:
-        """Take the edges of the time bins from the data; a checkpoint keeps them."""
+        """Take the edges of the time bins from the data."""
         super().setup(stage)
-        self.time_edges = (
-            getattr(getattr(self.trainer, "datamodule", None), "time_edges", ()) or self.time_edges
-        )
+        data = getattr(self.trainer, "datamodule", None)
+        self.time_edges = getattr(data, "time_edges", ()) or self.time_edges
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the edges too."""
+        """Save the edges too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["time_edges"] = list(self.time_edges)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore them too: the bins are those of the training, whatever the data at hand."""
+        """Restore the edges too: the bins are those of the training data, not those of the current data."""
         super().on_load_checkpoint(checkpoint)
         self.time_edges = tuple(checkpoint.get("time_edges", self.time_edges))
 
@@ -69,19 +68,19 @@ class SurvivalTask(BagTask):
         return torch.cat([survival, survival_risk(logits).unsqueeze(1)], dim=1)
 
     def score_names(self) -> list[str]:
-        """Return a column for each inner edge, in months, and one for the risk."""
+        """Return one column per inner edge, in months, and one for the risk."""
         return [*(f"survival_{edge:.6g}" for edge in self.time_edges), "risk"]
 
     def truth_names(self) -> list[str]:
-        """Return the columns of the months and of the event."""
+        """Return the columns of time, in months, and event."""
         return ["time", "event"]
 
     def truth(self, prediction: Prediction) -> list[Any]:
-        """Return the months and the event; empty where they are unknown."""
+        """Return time and event; empty if they are unknown."""
         return ["", ""] if math.isnan(prediction.time) else [prediction.time, prediction.event]
 
     def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold:
-        """Return the median risk of the validation cases, which parts risk groups."""
+        """Return the median risk of the validation cases, which separates risk groups."""
         return fit_median_threshold(score, split="val")
 
     def update_metrics(self, metrics: MetricCollection, logits: Tensor, bag: Bag) -> None:

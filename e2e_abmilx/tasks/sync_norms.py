@@ -1,4 +1,4 @@
-"""BatchNorm over all processes, for every kind of BatchNorm that timm has."""
+"""BatchNorm synchronised over all processes, for every kind of BatchNorm layer in timm."""
 
 from lightning.pytorch.plugins import LayerSync, TorchSyncBatchNorm
 from lightning.pytorch.strategies import ParallelStrategy, Strategy
@@ -7,10 +7,10 @@ from torch import nn
 
 
 class TimmSyncBatchNorm(LayerSync):
-    """Synchronises BatchNorm, and keeps the activations that timm puts into the same layer.
+    """Synchronisation of BatchNorm that keeps the activations in timm's BatchNorm layers.
 
-    PyTorch's conversion, which Lightning uses, makes a bare SyncBatchNorm of timm's ``BatchNormAct2d``: an EfficientNet
-    would lose all of its activations without a word.
+    PyTorch's conversion, which Lightning uses, replaces timm's ``BatchNormAct2d`` by a plain SyncBatchNorm: an
+    EfficientNet would silently lose all of its activations.
     """
 
     def __init__(self) -> None:
@@ -21,11 +21,11 @@ class TimmSyncBatchNorm(LayerSync):
         self._originals = dict(_norms(model))
         converted: nn.Module = convert_sync_batchnorm(model)
         for name, synced in _norms(converted):
-            synced.train(self._originals[name].training)  # frozen norms stay in evaluation
+            synced.train(self._originals[name].training)  # frozen norms stay in evaluation mode
         return converted
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Put the layers back that were there before, with the weights and statistics that they have now."""
+        """Restore the original layers, with the current weights and statistics."""
         for name, synced in list(_norms(model)):
             original = self._originals[name]
             for tensor_name, parameter in synced.named_parameters(recurse=False):
@@ -38,11 +38,7 @@ class TimmSyncBatchNorm(LayerSync):
 
 
 def use_timm_sync(strategy: Strategy) -> None:
-    """Let ``Trainer(sync_batchnorm=True)`` keep activations, for which it has no setting.
-
-    Args:
-        strategy: The trainer's.
-    """
+    """Make the trainer's ``sync_batchnorm=True`` keep timm's activations; Lightning has no setting for that."""
     if isinstance(strategy, ParallelStrategy) and isinstance(strategy._layer_sync, TorchSyncBatchNorm):
         strategy._layer_sync = TimmSyncBatchNorm()
 

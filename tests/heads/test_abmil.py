@@ -1,4 +1,4 @@
-"""ABMIL and GatedABMIL against their equations, patch by patch in plain Python."""
+"""ABMIL and GatedABMIL, compared with their equations in plain Python."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_equals_the_equations_by_hand(make: type[ABMIL]) -> None:
     assert output.logits[0].tolist() == pytest.approx(linear("classifier", embedding), abs=1e-12)
 
 
-def test_gated_head_has_the_papers_size() -> None:
+def test_size_of_the_gated_head_equals_that_of_the_paper() -> None:
     """0.66 million for 1024 features, as the ABMILX paper's Table 1 lists ABMIL."""
     count = sum(parameter.numel() for parameter in GatedABMIL(1024, 2).parameters())
     assert round(count / 1e6, 2) == 0.66

@@ -1,4 +1,4 @@
-"""ABMILX against its equations: a slow loop in plain Python, properties, initial values, parameter counts."""
+"""ABMILX: its equations in plain Python, its properties, its initial weights, its parameter counts."""
 
 import doctest
 import math
@@ -43,7 +43,7 @@ def layer_norm(x: Vector, weight: Vector, bias: Vector | None) -> Vector:
 
 
 def abmilx_by_hand(head: ABMILX, bag: Matrix) -> tuple[Vector, Matrix, Vector]:
-    """Logits, attention by head and embedding of one bag: Eq. 3 and 4 number by number, without torch."""
+    """Return logits, attention per head and embedding of one bag by Eq. 3 and 4, without torch."""
     weights = {name: value.tolist() for name, value in head.state_dict().items()}
 
     def apply_linear(name: str, x: Vector) -> Vector:
@@ -80,7 +80,7 @@ def abmilx_by_hand(head: ABMILX, bag: Matrix) -> tuple[Vector, Matrix, Vector]:
 
 
 def random_head(seed: int, *args: int, **options: object) -> ABMILX:
-    """A head in float64 with all weights drawn, LayerNorms and α too, as training leaves them."""
+    """Return a head in float64 with all weights drawn at random, including LayerNorms and α, as after training."""
     torch.manual_seed(seed)
     head = ABMILX(*args, **options).double().eval()
     with torch.no_grad():
@@ -131,14 +131,14 @@ def test_equals_the_equations_by_hand(
             torch.testing.assert_close(actual, exact, atol=1e-10, rtol=1e-10)
 
 
-def test_gradient_is_that_of_the_function() -> None:
+def test_gradient_equals_finite_differences() -> None:
     head = random_head(0, 3, 2, hidden_features=6, num_heads=2, ffn=True)
     features = torch.randn(2, 5, 3).double().requires_grad_()
     mask = torch.tensor([[True] * 5, [True, False, True, True, False]])
     torch.autograd.gradcheck(lambda x: tuple(head.attend(x, mask)), features)
 
 
-def test_alpha_zero_is_no_refinement() -> None:
+def test_alpha_zero_equals_no_refinement() -> None:
     head = random_head(0, 24, 2, hidden_features=32)
     plain = ABMILX(24, 2, hidden_features=32, refine=False).double().eval()
     plain.load_state_dict({k: v for k, v in head.state_dict().items() if not k.startswith("attention_plus")})
@@ -161,8 +161,8 @@ def test_last_score_bias_has_no_effect() -> None:
     torch.testing.assert_close(head(features), before, atol=1e-10, rtol=1e-10)
 
 
-def test_duplicating_some_patches_does_matter() -> None:
-    """Which is why padding needs a mask, and cannot be copies of patches."""
+def test_duplicating_some_patches_changes_the_logits() -> None:
+    """Hence padding needs a mask and cannot consist of copies of patches."""
     head = random_head(0, 24, 2, hidden_features=32)
     features = torch.randn(1, 37, 24).double()
     assert not torch.allclose(head(torch.cat([features, features[:, :5]], dim=1)), head(features), atol=1e-3)
@@ -180,7 +180,7 @@ def test_duplicating_some_patches_does_matter() -> None:
     ],
     ids=["BRCA subtyping", "BRCA survival", "PANDA", "PANDA, ResNet-50", "BRCA, ResNet-50", "two-stage"],
 )
-def test_parameter_counts_are_the_authors(
+def test_parameter_counts_equal_the_authors(
     arguments: tuple[int, int], options: dict[str, int | bool], count: int
 ) -> None:
     assert sum(parameter.numel() for parameter in ABMILX(*arguments, **options).parameters()) == count
@@ -195,7 +195,7 @@ def test_initial_weights_are_xavier_normal() -> None:
         assert linear_layer.bias is None or not linear_layer.bias.any()
 
 
-def test_alpha_starts_where_asked() -> None:
+def test_initial_value_of_alpha() -> None:
     for value in (0.5, 1):
         assert ABMILX(8, 2, hidden_features=8, alpha_init=value).attention_plus.alpha.item() == value
     torch.manual_seed(0)
@@ -204,7 +204,7 @@ def test_alpha_starts_where_asked() -> None:
     assert drawn.std().item() == pytest.approx(1, abs=0.15)
 
 
-def test_heads_that_do_not_divide_are_refused_with_a_cure() -> None:
+def test_num_heads_that_do_not_divide_the_features_are_refused() -> None:
     with pytest.raises(ValueError, match="512 is not a multiple of 7; try 8"):
         ABMILX(1024, 2, num_heads=7)
 
@@ -215,7 +215,7 @@ def test_docstring_example() -> None:
     assert results.failed == 0
 
 
-def test_importing_the_heads_brings_torch_only() -> None:
+def test_importing_the_heads_imports_torch_only() -> None:
     heavy = "{'lightning', 'zarr', 'matplotlib', 'timm', 'pandas', 'torchvision', 'torchmetrics'}"
     code = f"import sys, e2e_abmilx.heads; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""ABMILX never drops to an attention kernel that holds N×N numbers."""
+"""ABMILX never uses an attention kernel that holds N×N numbers."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ every_case = [
 def train_and_infer(
     device: str, head_features: int, dtype: torch.dtype, *, masked: bool, autocast: bool
 ) -> None:
-    """Forward and backward, then forward without gradient; raises when only the N×N kernel would do."""
+    """Run forward and backward, then forward without gradient; fails if only the N×N kernel is applicable."""
     head = ABMILX(16, 2, hidden_features=2 * head_features, num_heads=2).to(
         device, torch.float32 if autocast else dtype
     )
@@ -46,9 +46,9 @@ def test_fused_on_cpu(head_features: int, masked: bool, dtype: torch.dtype, auto
         train_and_infer("cpu", head_features, dtype, masked=masked, autocast=autocast)
 
 
-@pytest.mark.filterwarnings("ignore:Flash attention")  # PyTorch says why it refuses
+@pytest.mark.filterwarnings("ignore:Flash attention")  # PyTorch warns about the reason
 def test_one_column_value_is_not_fused_on_cpu() -> None:
-    """The control: without the spare columns the restriction above does raise."""
+    """The control: without the additional columns the restriction above raises."""
     query = torch.randn(1, 2, 30, 8)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION), pytest.raises(RuntimeError, match="No available kernel"):
         F.scaled_dot_product_attention(query, query, query[..., :1])
@@ -83,7 +83,7 @@ def test_cuda_equals_cpu(dtype: torch.dtype, masked: bool) -> None:
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
-def test_hundred_thousand_patches_fit_two_gigabytes(masked: bool) -> None:
+def test_hundred_thousand_patches_fit_into_two_gigabytes(masked: bool) -> None:
     head = ABMILX(1024, 2).cuda().eval()
     features = torch.randn(1, 100_000, 1024, device="cuda")
     mask = torch.arange(100_000, device="cuda")[None] < 99_000 if masked else None

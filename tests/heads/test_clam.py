@@ -1,4 +1,4 @@
-"""CLAM and MultiBranchCLAM against the methods section of their paper, patch by patch in loops."""
+"""CLAM and MultiBranchCLAM, compared with the methods section of their paper, computed in loops over patches."""
 
 import math
 
@@ -18,12 +18,12 @@ def head_of(make: type[CLAM], *, exclusive: bool = False) -> CLAM:
 
 
 def smooth_svm(scores: Tensor, label: int) -> float:
-    """Smooth top-1 SVM loss with τ = α = 1, as its sum over the classes."""
+    """Return the smooth top-1 SVM loss with τ = α = 1, as its sum over the classes."""
     return math.log(sum(math.exp((j != label) + scores[j] - scores[label]) for j in range(len(scores))))
 
 
 def instance_loss(head: CLAM, hidden: Tensor, scores: Tensor, label: int) -> float:
-    """What the paper's classifiers cost on a bag of hidden features ``(N, C)`` with attention scores ``(K, N)``."""
+    """Return the paper's instance loss of a bag with hidden features ``(N, C)`` and attention scores ``(K, N)``."""
     drawn = min(B, len(hidden) // 2)
     weights = head.instance_classifier.weight.reshape(K, 2, -1)
     biases = head.instance_classifier.bias.reshape(K, 2)
@@ -31,12 +31,14 @@ def instance_loss(head: CLAM, hidden: Tensor, scores: Tensor, label: int) -> flo
     for k in range(K):
         order = sorted(range(len(hidden)), key=lambda n, k=k: float(scores[k, n]), reverse=True)
         strong, weak = order[:drawn], order[len(order) - drawn :]
-        verdicts = [weights[k] @ h + biases[k] for h in hidden]
+        instance_scores = [weights[k] @ h + biases[k] for h in hidden]
         if k == label:
-            own = [smooth_svm(verdicts[n], 1) for n in strong] + [smooth_svm(verdicts[n], 0) for n in weak]
+            own = [smooth_svm(instance_scores[n], 1) for n in strong] + [
+                smooth_svm(instance_scores[n], 0) for n in weak
+            ]
             costs.append(sum(own) / max(len(own), 1))
         elif head.exclusive:
-            costs.append(sum(smooth_svm(verdicts[n], 0) for n in strong) / max(drawn, 1))
+            costs.append(sum(smooth_svm(instance_scores[n], 0) for n in strong) / max(drawn, 1))
     return sum(costs) / len(costs)
 
 
@@ -66,7 +68,7 @@ def test_equals_the_equations(make: type[CLAM], exclusive: bool, num_patches: in
     assert float(loss) == pytest.approx(expected, abs=1e-6)
 
 
-def test_without_instance_loss_it_is_gated_attention() -> None:
+def test_without_instance_loss_it_equals_gated_abmil() -> None:
     head = head_of(CLAM)
     twin = GatedABMIL(D, K, hidden_features=7, attention_features=4).double().eval()
     twin.load_state_dict({name: value for name, value in head.state_dict().items() if "instance" not in name})
@@ -74,8 +76,8 @@ def test_without_instance_loss_it_is_gated_attention() -> None:
     torch.testing.assert_close(head(features), twin(features))
 
 
-def test_instance_loss_leaves_the_attention_alone() -> None:
-    """Attention labels the patches; it must not learn to label easy ones."""
+def test_instance_loss_gives_no_gradient_to_the_attention() -> None:
+    """Attention labels the patches, and must not learn to choose patches that are easy to label."""
     head = head_of(MultiBranchCLAM, exclusive=True)
     output = head.attend(torch.randn(1, 9, D).double())
     head.training_loss(output, lambda logits: logits.sum() * 0, torch.tensor([1])).backward()

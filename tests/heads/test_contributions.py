@@ -1,4 +1,4 @@
-"""Leaving patches out, against a loop that really takes them out of the mean."""
+"""Contributions, compared with a loop that leaves each patch out of the mean."""
 
 import re
 import subprocess
@@ -64,7 +64,7 @@ def number_of_heads(head: PoolingHead) -> int:
 def slow_reference(
     head: PoolingHead, bag: Tensor, attention: Tensor, score: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """A bag ``(N, D)``: each patch is deleted, and the weights of the others are made to sum to 1 again."""
+    """Return contributions to a bag ``(N, D)``: leave out each patch and rescale the other weights to sum to 1."""
     values = head.values(bag[None])[0].expand(-1, len(attention), -1)
 
     def score_of(kept: list[int]) -> Tensor:
@@ -81,7 +81,7 @@ def slow_reference(
     return torch.stack(rows)
 
 
-def test_every_head_is_of_one_kind_or_the_other() -> None:
+def test_every_head_is_listed_once() -> None:
     exported = [getattr(e2e_abmilx.heads, name) for name in e2e_abmilx.heads.__all__]
     heads = {one for one in exported if isinstance(one, type) and issubclass(one, BagHead)}
     pooling = {type(head_of(name)) for name in POOLING}
@@ -131,7 +131,7 @@ def test_contributions_to_a_score_equal_the_slow_reference(
     st.integers(0, 99),
 )
 @torch.no_grad()
-def test_any_attention_of_a_small_bag(name: str, weights: Tensor, seed: int) -> None:
+def test_any_attention_over_a_small_bag(name: str, weights: Tensor, seed: int) -> None:
     head = head_of(name)
     bag = torch.randn(weights.shape[1], D, generator=torch.Generator().manual_seed(seed)).double()
     attention = weights[: head.attend(bag[None]).attention.shape[1]]
@@ -142,10 +142,10 @@ def test_any_attention_of_a_small_bag(name: str, weights: Tensor, seed: int) -> 
 
 
 @pytest.mark.parametrize("head_class", OTHERS)
-def test_heads_that_classify_no_mean_are_refused_and_others_named(head_class: type[BagHead]) -> None:
+def test_heads_that_do_not_classify_a_mean_are_refused_and_others_named(head_class: type[BagHead]) -> None:
     head, bag = head_class(D, K).eval(), torch.randn(5, D)
     message = re.escape(
-        f"{head_class.__name__} does not classify a mean of its patches, so that none can be left out of it; take ABMIL"
+        f"{head_class.__name__} does not classify a mean of its patches, so no patch can be left out of it; take ABMIL"
     )
     with pytest.raises(ContributionError, match=message):
         head.contributions(bag[None])
@@ -156,15 +156,15 @@ def test_heads_that_classify_no_mean_are_refused_and_others_named(head_class: ty
     assert set(named[1].split(", ")) == {type(head_of(name)).__name__ for name in POOLING}
 
 
-def test_means_of_linear_heads_balance() -> None:
-    r"""There :math:`(1 - a_n) c_n = a_n w (v_n - z)`, which sums to 0: no patch is above the mean without another."""
+def test_weighted_contributions_of_linear_heads_sum_to_zero() -> None:
+    r"""There :math:`(1 - a_n) c_n = a_n w (v_n - z)`, which sums to 0."""
     head, features = head_of("GatedABMIL"), torch.randn(1, 50, D).double()
     attention = head.attend(features).attention
     balance = ((1 - attention[0, 0])[:, None] * head.contributions(features)[0]).sum(dim=0)
     torch.testing.assert_close(balance, torch.zeros(K).double(), atol=1e-12, rtol=0)
 
 
-def test_chunks_do_not_show() -> None:
+def test_chunks_do_not_change_contributions() -> None:
     head, bag = head_of("ABMILX"), torch.randn(2500, D).double()
     (attention,) = head.attend(bag[None]).attention
     found = leave_one_out(head, bag, attention, survival_risk)
@@ -175,14 +175,14 @@ def test_chunks_do_not_show() -> None:
 
 @pytest.mark.parametrize("name", POOLING)
 @torch.no_grad()
-def test_the_only_patch_is_compared_with_zeros(name: str) -> None:
+def test_a_single_patch_is_compared_with_zeros(name: str) -> None:
     head, features = head_of(name), torch.randn(1, 1, D).double()
     nothing = head.classify(torch.zeros_like(head.values(features)[0]).expand(1, number_of_heads(head), -1))
     expected = head(features) - nothing
     torch.testing.assert_close(head.contributions(features)[:, 0], expected, atol=1e-12, rtol=0)
 
 
-def test_a_head_that_looks_at_one_patch_only_is_left_with_zeros_and_the_others_with_their_rest() -> None:
+def test_zeros_remain_of_an_attention_head_with_all_its_attention_on_one_patch() -> None:
     head, bag = head_of("ABMILX"), torch.randn(3, D).double()
     attention = torch.tensor(
         [[1.0, 0, 0], [0.2, 0.3, 0.5], [1.0, 0, 0], [0.1, 0.1, 0.8]], dtype=torch.float64
@@ -203,8 +203,8 @@ def test_a_head_that_looks_at_one_patch_only_is_left_with_zeros_and_the_others_w
     assert found.isfinite().all()
 
 
-def test_a_head_made_by_hand_is_seen_through() -> None:
-    """Feature 0 marks lesion, which speaks for class 1; feature 1 draws attention and speaks for nothing."""
+def test_contributions_of_a_hand_made_head_find_the_lesion_and_not_the_attention() -> None:
+    """Feature 0 marks the lesion and raises class 1; feature 1 raises the attention but no class."""
     head = ABMIL(2, 2, hidden_features=2, attention_features=1)
     with torch.no_grad():
         head.embed[0].weight.copy_(torch.eye(2))
@@ -231,7 +231,7 @@ def test_log_odds_are_those_of_the_probability() -> None:
         torch.testing.assert_close(log_odds(logits, k), torch.logit(probability[:, k]))
 
 
-def test_a_head_in_training_stays_there_and_counts_as_in_evaluation() -> None:
+def test_contributions_are_those_in_evaluation_and_keep_the_training_mode() -> None:
     head = ABMIL(D, K).train()
     features = torch.randn(1, 9, D)
     found = head.contributions(features)

@@ -1,4 +1,4 @@
-"""DSMIL against Section 3.2 of its paper, patch by patch in loops."""
+"""DSMIL, compared with Section 3.2 of its paper, computed in loops over patches."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_equals_the_equations(head: DSMIL) -> None:
     ]
     values = [(head.value[0].weight @ h + head.value[0].bias).relu() for h in hidden]
     critical = [max(range(11), key=lambda n, k=k: float(scores[n][k])) for k in range(K)]
-    assert len(set(critical)) > 1, "draw another bag: the outputs should have critical patches of their own"
+    assert len(set(critical)) > 1, "draw another bag: the outputs should have different critical patches"
 
     attention, sums = torch.zeros(K, 11).double(), []
     for k in range(K):
@@ -44,7 +44,7 @@ def test_equals_the_equations(head: DSMIL) -> None:
     torch.testing.assert_close(output.logits[0], (critical_logits + bag_logits) / 2, atol=1e-12, rtol=0)
 
 
-def test_both_streams_learn_half_of_the_loss(head: DSMIL) -> None:
+def test_loss_is_the_mean_over_both_streams(head: DSMIL) -> None:
     output = head.attend(torch.randn(2, 6, D).double())
     label = torch.tensor([2, 0])
     loss = head.training_loss(output, lambda logits: torch.nn.functional.cross_entropy(logits, label), label)
@@ -53,7 +53,7 @@ def test_both_streams_learn_half_of_the_loss(head: DSMIL) -> None:
 
 
 def test_padding_cannot_be_critical(head: DSMIL) -> None:
-    """Zeros score the bias, here more than any patch."""
+    """The score of zeros is the bias, here higher than that of any patch."""
     torch.nn.init.constant_(head.instance_classifier.bias, 5.0)
     torch.nn.init.constant_(head.instance_classifier.weight, -1.0)
     features = torch.randn(1, 4, D).double()

@@ -1,4 +1,4 @@
-"""DTFD against its paper's two tiers, pseudo-bag by pseudo-bag in loops."""
+"""DTFD, compared with the paper's two tiers, computed in loops over pseudo-bags."""
 
 import pytest
 import torch
@@ -29,15 +29,15 @@ def gated_attention(tier: nn.Module, hidden: list[Tensor]) -> Tensor:
 def test_equals_both_tiers(head: DTFD, num_patches: int) -> None:
     features = torch.randn(num_patches, D).double()
     hidden = [(head.embed[0].weight @ patch + head.embed[0].bias).relu() for patch in features]
-    dealt = [list(range(m, num_patches, M)) for m in range(M)]
+    assigned = [list(range(m, num_patches, M)) for m in range(M)]
     distilled, within = [], []
-    for members in dealt:
+    for members in assigned:
         within.append(gated_attention(head.first_tier, [hidden[n] for n in members]))
         distilled.append(sum(a * hidden[n] for a, n in zip(within[-1], members, strict=True)))
     over = gated_attention(head.second_tier, distilled)
     embedding = sum(b * z for b, z in zip(over, distilled, strict=True))
     attention = torch.zeros(num_patches).double()
-    for members, a, b in zip(dealt, within, over, strict=True):
+    for members, a, b in zip(assigned, within, over, strict=True):
         attention[members] = a * b
 
     output = head.attend(features.unsqueeze(0))
@@ -63,25 +63,25 @@ def test_loss_is_the_sum_of_both_tiers(head: DTFD) -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_each_patch_is_in_one_pseudo_bag_of_even_size(head: DTFD, training: bool) -> None:
     real = torch.rand(20, 30) < 0.8
-    dealt = head.train(training)._deal(real)
-    torch.testing.assert_close(dealt.sum(dim=1), real.long())
-    sizes = dealt.sum(dim=2)
+    assigned = head.train(training)._assign(real)
+    torch.testing.assert_close(assigned.sum(dim=1), real.long())
+    sizes = assigned.sum(dim=2)
     assert (sizes.amax(dim=1) - sizes.amin(dim=1) <= 1).all()
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("num_patches", [1, 2, 3])
 def test_few_patches_leave_no_pseudo_bag_empty(head: DTFD, training: bool, num_patches: int) -> None:
-    dealt = head.train(training)._deal(torch.ones(1, num_patches, dtype=torch.bool))
-    assert (dealt.sum(dim=2) == 1).all()
-    assert dealt.any(dim=1).all()
+    assigned = head.train(training)._assign(torch.ones(1, num_patches, dtype=torch.bool))
+    assert (assigned.sum(dim=2) == 1).all()
+    assert assigned.any(dim=1).all()
 
 
-def test_training_deals_anew_and_repeats_with_the_seed(head: DTFD) -> None:
+def test_training_assigns_anew_and_repeats_with_the_seed(head: DTFD) -> None:
     real = torch.ones(1, 50, dtype=torch.bool)
     head.train()
     torch.manual_seed(3)
-    first, second = head._deal(real), head._deal(real)
+    first, second = head._assign(real), head._assign(real)
     assert not torch.equal(first, second)
     torch.manual_seed(3)
-    assert torch.equal(head._deal(real), first)
+    assert torch.equal(head._assign(real), first)

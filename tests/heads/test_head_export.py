@@ -1,4 +1,4 @@
-"""Heads leave Python whole: torch.compile, torch.export, ONNX; for bags of any size, with and without a mask."""
+"""Heads as graphs: torch.compile, torch.export and ONNX, for bags of any size, with and without a mask."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,7 @@ from torch import Tensor
 from e2e_abmilx.heads import ABMIL, ABMILX, BagHead, GatedABMIL, MaxPool, MeanPool
 
 D, K = 24, 3
-CASES = [  # the graph with a mask holds the one without
+CASES = [  # the graph with a mask contains the one without
     pytest.param(partial(ABMILX, hidden_features=32, num_heads=4), False, id="ABMILX"),
     pytest.param(partial(ABMILX, hidden_features=32, num_heads=4), True, id="ABMILX masked"),
     pytest.param(
@@ -49,7 +49,7 @@ def head(request: pytest.FixtureRequest) -> BagHead:
 
 @pytest.mark.parametrize(("head", "masked"), CASES, indirect=["head"])
 def test_one_graph_is_captured(head: BagHead, masked: bool) -> None:
-    """The eager backend runs what was captured: capturing is what could break."""
+    """The eager backend runs the captured graph unchanged, so this tests the capture only."""
     torch._dynamo.reset()
     compiled = torch.compile(head, fullgraph=True, dynamic=True, backend="eager")
     for num_patches in (5, 9):
@@ -59,7 +59,7 @@ def test_one_graph_is_captured(head: BagHead, masked: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
-def test_compiled_training_step(masked: bool) -> None:
+def test_compiled_training_step_has_the_same_gradients(masked: bool) -> None:
     torch._dynamo.reset()
     torch.manual_seed(0)
     head = ABMILX(D, K, hidden_features=32, num_heads=4, dropout=0.0)
@@ -74,7 +74,7 @@ def test_compiled_training_step(masked: bool) -> None:
 
 
 @pytest.mark.parametrize(("head", "masked"), CASES, indirect=["head"])
-def test_export_takes_bags_of_any_size(head: BagHead, masked: bool) -> None:
+def test_exported_graph_accepts_bags_of_any_size(head: BagHead, masked: bool) -> None:
     example = inputs_of(2, 5, masked=masked)
     exported = torch.export.export(head, example, dynamic_shapes=dynamic_axes(example)).module()
     for num_bags, num_patches in ((1, 1), (3, 8), (2, 301)):
@@ -82,9 +82,9 @@ def test_export_takes_bags_of_any_size(head: BagHead, masked: bool) -> None:
         torch.testing.assert_close(exported(*inputs), head(*inputs))
 
 
-@pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")  # two inputs share an axis, as they should
+@pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")  # two inputs share an axis on purpose
 @pytest.mark.parametrize(("head", "masked"), ONNX_CASES, indirect=["head"])
-def test_onnx_takes_bags_of_any_size(head: BagHead, masked: bool, tmp_path: Path) -> None:
+def test_onnx_graph_accepts_bags_of_any_size(head: BagHead, masked: bool, tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package, reason=f"exporting to ONNX needs `pip install {package}`")
     onnxruntime = pytest.importorskip("onnxruntime", reason="running ONNX needs `pip install onnxruntime`")

@@ -1,6 +1,6 @@
-"""What every head must do. A new head gets all of it by one subclass at the end of this file.
+"""The contract of all heads. For a new head, add one subclass at the end of this file.
 
-Of ``SetHeadTests`` where a bag is a set to it, of ``HeadTests`` where the order of the patches matters.
+Derive it from ``SetHeadTests`` if the head treats a bag as a set, or from ``HeadTests`` if the order of patches matters.
 """
 
 import copy
@@ -36,7 +36,7 @@ D, K = 24, 3
 
 
 def batch_of(bags: list[Tensor], padding: float, *, first: bool = False) -> tuple[Tensor, Tensor]:
-    """Bags of different length as one padded batch and its mask; padding comes last unless ``first``."""
+    """Return bags of different lengths as one padded batch with its mask; padding comes last unless ``first``."""
     length = max(len(bag) for bag in bags)
     features = torch.full((len(bags), length, D), padding, dtype=bags[0].dtype)
     mask = torch.zeros(len(bags), length, dtype=torch.bool)
@@ -47,8 +47,8 @@ def batch_of(bags: list[Tensor], padding: float, *, first: bool = False) -> tupl
     return features, mask
 
 
-def shaken(head: BagHead) -> BagHead:
-    """The head with every parameter moved off its initial value, ready to evaluate."""
+def perturbed(head: BagHead) -> BagHead:
+    """Return the head in evaluation mode, with all parameters moved from their initial values."""
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -56,15 +56,17 @@ def shaken(head: BagHead) -> BagHead:
 
 
 class HeadTests:
-    """Contract of a head."""
+    """The contract of every head."""
 
     make: ClassVar[Callable[[int, int], BagHead]]
-    dead: ClassVar[frozenset[str]] = frozenset()  # parameters without influence, kept for foreign weights
+    dead: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # parameters without influence, which exist for the authors' weights only
 
     @pytest.fixture
     def head(self) -> BagHead:
         torch.manual_seed(0)
-        return shaken(type(self).make(D, K))
+        return perturbed(type(self).make(D, K))
 
     def test_shapes(self, head: BagHead) -> None:
         features = torch.randn(2, 7, D)
@@ -92,7 +94,7 @@ class HeadTests:
             with pytest.raises(ValueError, match="2 of 2 bags hold no real patch, first bag 0"):
                 head.attend(torch.randn(2, 0, D), empty)
 
-    def test_bags_of_a_batch_are_independent(self, head: BagHead) -> None:
+    def test_bags_in_a_batch_are_independent(self, head: BagHead) -> None:
         features = torch.randn(3, 11, D, requires_grad=True)
         logits = head(features)
         torch.testing.assert_close(logits[1], head(features[1:2])[0], atol=1e-6, rtol=0)
@@ -149,7 +151,7 @@ class HeadTests:
         unreached = {name for name, size in reach.items() if size < 1e-12}
         assert unreached == self.dead
 
-    def test_learns_survival(self, head: BagHead) -> None:
+    def test_trains_on_survival(self, head: BagHead) -> None:
         time_bin, event = torch.tensor([0, 2]), torch.tensor([1, 0])
         features = torch.randn(2, 17, D, requires_grad=True)
         output = head.attend(features)
@@ -180,16 +182,18 @@ class HeadTests:
         assert output.logits.dtype == output.embedding.dtype == dtype
         assert output.attention.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
-    def test_the_callers_tensors_stay_as_they_are(self, head: BagHead) -> None:
+    def test_arguments_are_not_modified(self, head: BagHead) -> None:
         features, mask = torch.randn(2, 9, D), torch.rand(2, 9) < 0.7
         mask[:, 0] = True
         before = features.clone(), mask.clone()
         head.train()(features, mask)
         assert torch.equal(features, before[0])
         assert torch.equal(mask, before[1])
-        head(torch.randn(1, 9, D, requires_grad=True)).sum().backward()  # in-place work on a leaf would raise
+        head(
+            torch.randn(1, 9, D, requires_grad=True)
+        ).sum().backward()  # an in-place change of a leaf would raise
 
-    def test_single_bag_without_batch_is_refused_with_the_cure(self, head: BagHead) -> None:
+    def test_single_bag_without_batch_dimension_is_refused(self, head: BagHead) -> None:
         with pytest.raises(ValueError, match=re.escape("(37, 24): pass one bag as features.unsqueeze(0)")):
             head(torch.randn(37, D))
 
@@ -199,7 +203,7 @@ class HeadTests:
         ):
             head(torch.randn(2, 5, 7))
 
-    def test_float_or_misshapen_mask_is_refused(self, head: BagHead) -> None:
+    def test_mask_of_another_type_or_shape_is_refused(self, head: BagHead) -> None:
         with pytest.raises(ValueError, match=r"bool of shape \(2, 5\), not torch.float32"):
             head(torch.randn(2, 5, D), torch.ones(2, 5))
         with pytest.raises(ValueError, match=r"bool of shape \(2, 5\), not torch.bool of shape \(5,\)"):
@@ -225,7 +229,7 @@ class HeadTests:
 
 
 class SetHeadTests(HeadTests):
-    """Contract of a head to which a bag is a set."""
+    """The contract of a head that treats a bag as a set."""
 
     @pytest.mark.parametrize("num_patches", [1, 2, 40])
     def test_patch_order_permutes_attention_only(self, head: BagHead, num_patches: int) -> None:
@@ -242,9 +246,9 @@ class SetHeadTests(HeadTests):
 
 
 class ClassHeadTests(SetHeadTests):
-    """Contract of a head that needs classes."""
+    """The contract of a head that needs classes."""
 
-    def test_learns_survival(self, head: BagHead) -> None:
+    def test_trains_on_survival(self, head: BagHead) -> None:
         with pytest.raises(ValueError, match="these bags have none: take GatedABMIL"):
             head.training_loss(head.attend(torch.randn(2, 17, D)), Tensor.mean)
 
@@ -254,7 +258,7 @@ class TestABMILX(SetHeadTests):
 
 
 class TestABMILXOddHeads(SetHeadTests):
-    """Three features a head: not what fused kernels take."""
+    """Three features per attention head, which fused kernels do not accept."""
 
     make = partial(ABMILX, hidden_features=15, num_heads=5, score_features=7)
 
@@ -301,7 +305,7 @@ class TestCLAM(ClassHeadTests):
 
 
 class TestCLAMWithoutExclusiveClasses(ClassHeadTests):
-    """Only the classifiers of the classes that occur learn."""
+    """Only the instance classifiers of the classes that occur are trained."""
 
     make = partial(CLAM, hidden_features=32, attention_features=8)
 
@@ -314,7 +318,7 @@ class TestDTFD(HeadTests):
     make = partial(DTFD, hidden_features=32, attention_features=8)
 
     def test_without_dropout_training_equals_evaluation(self, head: BagHead) -> None:
-        """Training deals the patches out at random; with one pseudo-bag there is no choice."""
+        """Training assigns patches at random, except with a single pseudo-bag."""
         features = torch.randn(2, 50, D)
         only = DTFD(D, K, num_pseudo_bags=1, dropout=0.0)
         torch.testing.assert_close(only.train()(features), only.eval()(features))
@@ -327,7 +331,7 @@ class TestTransMIL(HeadTests):
 
 
 class TestTransMILExact(HeadTests):
-    """Short sequences."""
+    """Sequences shorter than the number of landmarks."""
 
     make = partial(TransMIL, hidden_features=32, num_heads=4, num_landmarks=1000)
 
@@ -337,7 +341,7 @@ class TestRRTMIL(HeadTests):
 
 
 @pytest.mark.parametrize("make", [ABMILX, TransMIL, RRTMIL])
-def test_heads_that_do_not_divide_the_features_are_refused(make: type[BagHead]) -> None:
+def test_num_heads_that_do_not_divide_the_features_are_refused(make: type[BagHead]) -> None:
     with pytest.raises(ValueError, match="512 is not a multiple of 7; try 8"):
         make(D, K, num_heads=7)
 
@@ -346,7 +350,7 @@ def test_heads_that_do_not_divide_the_features_are_refused(make: type[BagHead]) 
     ("make", "millions"),
     [(GatedABMIL, 0.66), (CLAM, 0.79), (TransMIL, 2.67), (DSMIL, 0.87), (RRTMIL, 2.70)],
 )
-def test_heads_have_the_sizes_that_the_abmilx_paper_lists(make: type[BagHead], millions: float) -> None:
-    """Table 1 of arXiv:2506.02408: features of 1024 numbers, two classes."""
+def test_sizes_equal_those_in_the_abmilx_paper(make: type[BagHead], millions: float) -> None:
+    """Table 1 of arXiv:2506.02408: 1024 features per patch, two classes."""
     count = sum(parameter.numel() for parameter in make(1024, 2).parameters())
     assert round(count / 1e6, 2) == millions

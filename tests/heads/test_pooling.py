@@ -1,4 +1,4 @@
-"""Mean and maximum, and the attention that they amount to."""
+"""Mean and maximum pooling, and the equivalent attention."""
 
 import torch
 
@@ -19,7 +19,7 @@ def test_mean_of_real_patches() -> None:
     torch.testing.assert_close(output.attention, torch.tensor([[[0.5, 0.0, 0.5]]]))
 
 
-def test_mean_with_perceptron() -> None:
+def test_mean_with_hidden_layer() -> None:
     head = MeanMLP(4, 2, hidden_features=3).eval()
     output = head.attend(BAG, torch.tensor([[True, False, True]]))
     first = head.hidden[0]
@@ -35,7 +35,7 @@ def test_max() -> None:
 
 
 def test_max_of_real_patches_may_be_negative() -> None:
-    """Padding must not win with its zeros."""
+    """Padding must not provide the maximum with its zeros."""
     output = MaxPool(4, 2).attend(BAG, torch.tensor([[False, False, True]]))
     torch.testing.assert_close(output.embedding, BAG[:, 2])
     torch.testing.assert_close(output.attention, torch.tensor([[[0.0, 0.0, 1.0]]]))

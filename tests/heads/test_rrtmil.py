@@ -1,4 +1,4 @@
-"""RRT-MIL against its paper's R-MSA, EPEG and CR-MSA, region by region in loops."""
+"""RRT-MIL, compared with the paper's R-MSA, EPEG and CR-MSA, computed in loops over regions."""
 
 import math
 
@@ -13,7 +13,7 @@ C, H = 8, 2
 
 
 def regions_reference(num_patches: int, per_side: int) -> list[list[int]]:
-    """Which patches each region of the square has, row by row; regions without a patch are left out."""
+    """Return the patches of each region of the square, row by row, without empty regions."""
     side = math.ceil(math.ceil(math.sqrt(num_patches)) / per_side)
     regions: dict[tuple[int, int], list[int]] = {}
     for patch in range(num_patches):
@@ -23,7 +23,7 @@ def regions_reference(num_patches: int, per_side: int) -> list[list[int]]:
 
 
 def attention_reference(layer: SelfAttention, tokens: Tensor) -> Tensor:
-    """Self-attention of one region's tokens ``(T, C)``, with EPEG on the map of scores where the layer has it."""
+    """Return the self-attention of one region's tokens ``(T, C)``, with EPEG on the scores if the layer has it."""
     query, key, value = (tokens @ layer.query_key_value.weight.T + layer.query_key_value.bias).chunk(3, dim=1)
     heads = []
     for head in range(H):
@@ -42,22 +42,22 @@ def attention_reference(layer: SelfAttention, tokens: Tensor) -> Tensor:
 
 
 def crossing_reference(layer: CrossRegionAttention, regions: list[Tensor]) -> list[Tensor]:
-    """CR-MSA over regions of tokens ``(T, C)`` of different length."""
+    """Return CR-MSA over regions of tokens ``(T, C)``, which may have different lengths."""
     scores = [tokens @ layer.represent.weight.T for tokens in regions]
     number = scores[0].shape[1]
-    reports = []
+    attended = []
     for k in range(number):
         representatives = [s[:, k].softmax(dim=0) @ tokens for s, tokens in zip(scores, regions, strict=True)]
-        reports.append(attention_reference(layer.attention, torch.stack(representatives)))
+        attended.append(attention_reference(layer.attention, torch.stack(representatives)))
     mixed = []
     for region, s in enumerate(scores):
         rows = []
         for t in range(len(s)):
-            shares = s[t].softmax(dim=0)
+            fractions = s[t].softmax(dim=0)
             row = torch.zeros(C).double()
             for k in range(number):
                 low, high = s[:, k].min(), s[:, k].max()
-                row += shares[k] * (s[t, k] - low) / (high - low + 1e-8) * reports[k][region]
+                row += fractions[k] * (s[t, k] - low) / (high - low + 1e-8) * attended[k][region]
             rows.append(row)
         mixed.append(torch.stack(rows))
     return mixed
@@ -107,7 +107,7 @@ def test_order_matters() -> None:
     assert not torch.allclose(head(features), head(features.flip(1)), atol=1e-3)
 
 
-def test_a_bag_of_lone_patches_has_nothing_to_cross() -> None:
+def test_regions_of_one_patch_give_no_gradient_to_the_crossing_layer() -> None:
     head = RRTMIL(5, 3, regions_per_side=8).eval()
     head(torch.randn(1, 64, 5)).sum().backward()
     assert not head.crossing.represent.weight.grad.any()

@@ -1,4 +1,4 @@
-"""TransMIL against its paper's algorithm and the Nyströmformer's equations, token by token in loops."""
+"""TransMIL, compared with its paper's algorithm and the Nyströmformer's equations, computed in loops over tokens."""
 
 import math
 
@@ -11,7 +11,7 @@ from e2e_abmilx.heads.transmil import PyramidPosition, nystrom_attention, pseudo
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Rows of Q over rows of K and V, pair by pair."""
+    """Return the attention of rows of Q to rows of K and V, pair by pair."""
     rows = []
     for q in query:
         weights = torch.stack([(q @ k / math.sqrt(len(q))).exp() for k in key])
@@ -20,10 +20,10 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def nystrom_reference(query: Tensor, key: Tensor, value: Tensor, num_landmarks: int) -> Tensor:
-    """Eq. 15 of arXiv:2102.03902 for one head, with whole matrices and six steps to the inverse."""
-    stretches = [stretch.tolist() for stretch in torch.tensor_split(torch.arange(len(query)), num_landmarks)]
-    query_marks = torch.stack([query[stretch].mean(dim=0) for stretch in stretches])
-    key_marks = torch.stack([key[stretch].mean(dim=0) for stretch in stretches])
+    """Return Eq. 15 of arXiv:2102.03902 for one head, with whole matrices and six iterations for the inverse."""
+    segments = [segment.tolist() for segment in torch.tensor_split(torch.arange(len(query)), num_landmarks)]
+    query_marks = torch.stack([query[segment].mean(dim=0) for segment in segments])
+    key_marks = torch.stack([key[segment].mean(dim=0) for segment in segments])
     identity = torch.eye(num_landmarks, dtype=query.dtype)
     between = softmax_attention(query_marks, key_marks, identity)
     inverse = between.T / (max(between.sum(dim=0)) * max(between.sum(dim=1)))
@@ -37,7 +37,7 @@ def nystrom_reference(query: Tensor, key: Tensor, value: Tensor, num_landmarks: 
 
 
 def position_reference(layer: PyramidPosition, square: Tensor) -> Tensor:
-    """PPEG of a square of tokens, ``(side, side, C)``: the token, and every neighbour in reach of each kernel."""
+    """Return PPEG of a square of tokens, ``(side, side, C)``: the token plus its neighbours within each kernel."""
     side, _, features = square.shape
     placed = square + layer.seven.bias
     for kernel in (layer.seven.weight, layer.five.weight, layer.three.weight):
@@ -55,7 +55,7 @@ def position_reference(layer: PyramidPosition, square: Tensor) -> Tensor:
 
 
 def layer_reference(weights: dict[str, Tensor], tokens: Tensor, num_heads: int, num_landmarks: int) -> Tensor:
-    """One layer for tokens of shape ``(N, C)``, head by head."""
+    """Return one layer's output for tokens of shape ``(N, C)``, head by head."""
     normed = torch.nn.functional.layer_norm(
         tokens, tokens.shape[-1:], weights["norm.weight"], weights["norm.bias"]
     )
@@ -103,10 +103,10 @@ def test_equals_algorithm_2(num_patches: int) -> None:
 
 
 @torch.no_grad()
-def test_attention_is_the_class_tokens_row_with_copies_added_up() -> None:
+def test_attention_is_the_class_tokens_row_with_weights_of_copies_added() -> None:
     torch.manual_seed(0)
     head = TransMIL(5, 3, hidden_features=8, num_heads=2).double().eval()
-    features = torch.randn(1, 6, 5).double()  # fills a square of 9 with the first three
+    features = torch.randn(1, 6, 5).double()  # the first three are repeated to fill a square of 9
     hidden = head.embed(features)
     tokens = torch.cat([head.class_token.expand(1, 1, -1), hidden, hidden[:, :3]], dim=1)
     tokens = head.position(head.first(tokens)[0], 3)
@@ -120,7 +120,7 @@ def test_attention_is_the_class_tokens_row_with_copies_added_up() -> None:
 
 
 @pytest.mark.parametrize("num_landmarks", [12, 40])
-def test_as_many_landmarks_as_tokens_is_softmax_attention(num_landmarks: int) -> None:
+def test_as_many_landmarks_as_tokens_give_softmax_attention(num_landmarks: int) -> None:
     query, key, value = torch.randn(3, 1, 1, 12, 4, dtype=torch.float64)
     attended = nystrom_attention(query, key, value, num_landmarks)[0, 0]
     expected = softmax_attention(query[0, 0], key[0, 0], value[0, 0])
@@ -139,7 +139,7 @@ def test_nystrom_equals_equation_15(num_tokens: int, num_landmarks: int) -> None
 
 def test_nystrom_approaches_softmax_attention_with_more_landmarks() -> None:
     torch.manual_seed(0)
-    walk = torch.randn(3, 1, 1, 400, 8, dtype=torch.float64).cumsum(dim=3) / 8  # neighbours are alike
+    walk = torch.randn(3, 1, 1, 400, 8, dtype=torch.float64).cumsum(dim=3) / 8  # neighbours are similar
     exact = nystrom_attention(*walk, 400)
     errors = [(nystrom_attention(*walk, landmarks) - exact).norm() for landmarks in (2, 4, 16)]
     assert errors[0] > errors[1] > errors[2]
@@ -152,7 +152,7 @@ def test_iterations_reach_the_pseudo_inverse() -> None:
     torch.testing.assert_close(pseudo_inverse(attention, 40), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_position_leaves_the_class_token_alone() -> None:
+def test_position_encoding_does_not_change_the_class_token() -> None:
     layer = PyramidPosition(4)
     tokens = torch.randn(2, 10, 4)
     assert torch.equal(layer(tokens, 3)[:, 0], tokens[:, 0])

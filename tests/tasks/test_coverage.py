@@ -1,4 +1,4 @@
-"""What a split cannot tell is said in words."""
+"""Metrics that are undefined for a split are named with the reason."""
 
 import math
 
@@ -14,12 +14,12 @@ def _labels(*labels: int) -> list[Target]:
     return [Target(label) for label in labels]
 
 
-def test_all_classes() -> None:
+def test_nothing_is_undefined_if_all_classes_occur() -> None:
     assert coverage_of_classes(_labels(0, 1, 2, 1), GRADES) == ({}, ())
     assert coverage_of_classes(_labels(-1, -1), GRADES) == (
         {},
         (),
-    )  # nothing is known, and nothing is measured
+    )  # without known labels nothing is evaluated
     assert coverage_of_classes([], GRADES) == ({}, ())
 
 
@@ -30,7 +30,7 @@ def test_an_absent_class_is_named() -> None:
 
 
 @pytest.mark.parametrize("labels", [(1,), (1, 1, 1), (1, -1)])
-def test_one_class_alone_has_no_auc(labels: tuple[int, ...]) -> None:
+def test_auc_is_undefined_for_a_single_class(labels: tuple[int, ...]) -> None:
     covered = coverage_of_classes(_labels(*labels), GRADES)
     cases = "all 3 cases are" if len(labels) == 3 else "its only case is"
     assert covered.undefined["auc"] == covered.undefined["kappa"] == f"{cases} of class G1"
@@ -49,10 +49,10 @@ def test_several_labels() -> None:
     ("cases", "comparable"),
     [
         ([(5.0, 1), (9.0, 0)], True),
-        ([(5.0, 0), (9.0, 1)], False),  # whose event came later was not seen to outlive anyone
+        ([(5.0, 0), (9.0, 1)], False),  # the censored case may have survived longer
         ([(5.0, 0), (9.0, 0)], False),
         ([(5.0, 1)], False),
-        ([(math.nan, 0)], True),  # nothing is known, and nothing is measured
+        ([(math.nan, 0)], True),  # without known labels nothing is evaluated
     ],
 )
 def test_survival(cases: list[tuple[float, int]], comparable: bool) -> None:

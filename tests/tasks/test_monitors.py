@@ -1,4 +1,4 @@
-"""What is chosen and stopped by gets better the way that the metric says, and is defined."""
+"""Monitored metrics exist, are defined, and have the mode in which they improve."""
 
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -20,7 +20,7 @@ def _task(kind: type[BagTask]) -> BagTask:
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_modes_are_the_metrics_own(kind: type[BagTask]) -> None:
+def test_modes_are_those_of_the_metrics(kind: type[BagTask]) -> None:
     monitors = _task(kind).monitors()
     for name, mode in {**TASKS[kind], "val/loss": "min", "train/loss_epoch": "min"}.items():
         assert monitors.mode_of(name, None) == mode
@@ -29,46 +29,48 @@ def test_modes_are_the_metrics_own(kind: type[BagTask]) -> None:
             monitors.mode_of(name, "min" if mode == "max" else "max")
 
 
-def test_all_metrics_say_which_way_they_get_better() -> None:
+def test_all_metrics_have_a_mode() -> None:
     for kind in TASKS:
         for name, metric in _task(kind).val_metrics.items():
             assert metric.higher_is_better is not None, name
 
 
-def test_a_tasks_own_mode_is_obeyed() -> None:
+def test_a_task_can_set_its_own_mode() -> None:
     class Least(ClassificationTask):
         monitor, mode = "val/my_cost", "min"
 
     assert _task(Least).monitors().mode_of("val/my_cost", None) == "min"
 
 
-def test_neither_way() -> None:
+def test_metrics_without_a_mode_need_a_stated_one() -> None:
     monitors = _task(ClassificationTask).monitors()
     assert monitors.mode_of("val/effective_number_of_patches", "max") == "max"
     with pytest.raises(InputError, match="set mode to max or min"):
         monitors.mode_of("val/effective_number_of_patches", None)
 
 
-def test_mistyped_names_are_found() -> None:
+def test_mistyped_names_are_refused_with_a_suggestion() -> None:
     with pytest.raises(InputError, match=r"no metric 'val/acu' \(is it val/auc\?\)"):
         _task(ClassificationTask).monitors().mode_of("val/acu", "max")
     with pytest.raises(InputError, match="no metric 'val/loss'"):
-        _task(CoxTask).monitors().mode_of("val/loss", None)  # a partial likelihood of one case means nothing
+        _task(CoxTask).monitors().mode_of(
+            "val/loss", None
+        )  # the partial likelihood of a single case is not meaningful
 
 
 @pytest.mark.parametrize(
     "callback",
     [
-        EarlyStopping("val/auc"),  # Lightning's mode is min, unless it is stated
+        EarlyStopping("val/auc"),  # Lightning's default mode is min
         ModelCheckpoint(monitor="val/loss", mode="max"),
         ModelCheckpoint(monitor="val/auk", mode="max"),
     ],
 )
-def test_other_peoples_callbacks_are_looked_at(callback: EarlyStopping | ModelCheckpoint) -> None:
+def test_wrong_modes_and_names_of_callbacks_are_refused(callback: EarlyStopping | ModelCheckpoint) -> None:
     with pytest.raises(InputError, match=f"^{type(callback).__name__}: "):
         _task(ClassificationTask).monitors().check([callback], lambda name: None)
 
 
-def test_right_ones_pass() -> None:
-    right = [EarlyStopping("val/loss"), ModelCheckpoint(monitor="val/auc", mode="max"), ModelCheckpoint()]
-    _task(ClassificationTask).monitors().check(right, lambda name: None)
+def test_correct_callbacks_are_accepted() -> None:
+    correct = [EarlyStopping("val/loss"), ModelCheckpoint(monitor="val/auc", mode="max"), ModelCheckpoint()]
+    _task(ClassificationTask).monitors().check(correct, lambda name: None)

@@ -1,3 +1,5 @@
+"""MultiLabelTask: several labels per case, of which some are unknown."""
+
 import csv
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def _bag(label: list[list[int]]) -> Bag:
 
 
 def _metrics(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """The metrics of cases that come one by one."""
+    """Return the metrics of cases that are added one by one."""
     task = MultiLabelTask(Precomputed(3), MeanPool, label.shape[1])
     for row, truth in zip(logits, label, strict=True):
         bag = _bag([truth.tolist()])
@@ -45,7 +47,7 @@ def _metrics(logits: Tensor, label: Tensor) -> dict[str, Tensor]:
     return {name.removeprefix("val/"): value for name, value in task.val_metrics.compute().items()}
 
 
-def test_metrics_are_torchmetrics_where_all_classes_have_both() -> None:
+def test_metrics_equal_torchmetrics_if_all_classes_have_both_labels() -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(50, 3), torch.randint(-1, 2, (50, 3))
     probability = logits.sigmoid()
@@ -59,7 +61,7 @@ def test_metrics_are_torchmetrics_where_all_classes_have_both() -> None:
     torch.testing.assert_close(_metrics(logits, label), expected)
 
 
-def test_a_class_of_which_too_little_is_known_is_left_out_of_the_mean() -> None:
+def test_classes_without_both_labels_are_left_out_of_the_mean() -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(20, 3), torch.randint(0, 2, (20, 3))
     label[:, 1], label[:, 2] = -1, 1
@@ -72,7 +74,7 @@ def test_a_class_of_which_too_little_is_known_is_left_out_of_the_mean() -> None:
 
 
 @pytest.mark.parametrize("head", [ABMILX, MeanPool])
-def test_only_known_labels_teach(head: type[BagHead]) -> None:
+def test_unknown_labels_have_no_gradient(head: type[BagHead]) -> None:
     task = MultiLabelTask(Precomputed(3), head, 3)
     bag = _bag([[1, 0, -1], [-1, 1, -1]])
     output = task(bag)
@@ -84,14 +86,14 @@ def test_only_known_labels_teach(head: type[BagHead]) -> None:
     torch.testing.assert_close(task.bag_scores(output.logits), output.logits.sigmoid())
 
 
-def test_heads_that_learn_from_a_class_are_refused() -> None:
+def test_heads_that_need_a_class_are_refused() -> None:
     task, bag = MultiLabelTask(Precomputed(3), CLAM, 3), _bag([[1, 0, 1]])
     with pytest.raises(ValueError, match="these bags have none: take GatedABMIL"):
         task.training_step(bag, 0)
 
 
 def _table(folder: Path, cohort: Path) -> Path:
-    """The synthetic cohort with its lesion, which one in eight cases does not know, and how severe that is."""
+    """Write the synthetic cohort's table with two labels: lesion, unknown for one case in eight, and severe."""
     table = pd.read_csv(cohort / "labels.csv", dtype=str)
     table["severe"] = np.where(table["grade"] == "2", "1", "0")
     table.loc[::8, "lesion"] = ""

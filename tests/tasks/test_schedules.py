@@ -1,3 +1,5 @@
+"""Learning rates: their course over a run, and the authors' rates."""
+
 import json
 from pathlib import Path
 
@@ -28,13 +30,13 @@ def test_shape() -> None:
         _rates(10, 1.0, warmup=1.5)
 
 
-def test_a_rounded_share_warms_up_whole_epochs() -> None:
+def test_a_rounded_fraction_warms_up_for_whole_epochs() -> None:
     rates = _rates(30 * 167, 1.0, warmup=0.16667)
     assert rates[5 * 167 - 1] == max(rates) == pytest.approx(1 - 1 / 835, rel=1e-5)
     assert rates[5 * 167] == pytest.approx(0.933, abs=1e-3)
 
 
-def test_against_the_authors_epochs(shared: Path) -> None:
+def test_rates_equal_the_authors(shared: Path) -> None:
     runs = json.loads((shared / "reference/schedule_reference.json").read_text())["schedules"]
     assert len(runs) == 8
     for name, run in runs.items():

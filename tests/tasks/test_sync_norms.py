@@ -1,4 +1,4 @@
-"""Synchronised BatchNorm computes what BatchNorm computed, whatever timm put into the layer."""
+"""Synchronised BatchNorm keeps everything that timm puts into its BatchNorm layers."""
 
 import os
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def _activations(module: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("training", [False, True])
-def test_features_stay_the_same(name: str, training: bool) -> None:
+def test_conversion_does_not_change_features(name: str, training: bool) -> None:
     encoder = _encoder(name).train(training)
     kinds = [type(layer) for layer in encoder.modules()]
     activations = _activations(encoder)
@@ -56,7 +56,7 @@ def test_features_stay_the_same(name: str, training: bool) -> None:
     torch.testing.assert_close(features(), before)
 
 
-def test_statistics_learned_meanwhile_are_kept() -> None:
+def test_conversion_back_keeps_new_statistics() -> None:
     encoder, other = _encoder("test_efficientnet").train(), _encoder("test_efficientnet").train()
     sync = TimmSyncBatchNorm()
     sync.apply(encoder)
@@ -78,7 +78,7 @@ def test_frozen_norms_stay_frozen() -> None:
 
 
 class _Count(Callback):
-    """Counts activations and synchronised norms when training stops."""
+    """Count activations and synchronised norms when training stops."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.activations = _activations(pl_module)
@@ -87,7 +87,7 @@ class _Count(Callback):
 
 @pytest.fixture
 def own_environment() -> Iterator[None]:
-    """What Lightning leaves of a process group would make processes that are started later wait for others."""
+    """Remove Lightning's process group, for which processes that are started later would wait."""
     before = dict(os.environ)
     yield
     if torch.distributed.is_initialized():
@@ -116,9 +116,9 @@ def test_a_trainer_that_synchronises_keeps_activations(cohort: Path, stores: Pat
     data = SlideDataModule(
         stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=4, num_workers=0
     )
-    # PyTorch runs SyncBatchNorm on GPUs only: there training goes on, here it stops after the conversion
+    # PyTorch runs SyncBatchNorm on GPUs only: on a CPU training stops after the conversion
     with pytest.raises(ValueError, match="SyncBatchNorm layers only work with GPU modules"):
         trainer.fit(task, data)
     assert (count.activations, count.synced) == (activations, norms)
-    assert _activations(task) == activations  # and after the conversion back
+    assert _activations(task) == activations  # after the conversion back too
     assert not any(isinstance(layer, nn.SyncBatchNorm) for layer in task.modules())

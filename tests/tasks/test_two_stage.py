@@ -1,4 +1,4 @@
-"""Every head learns from features that a frozen encoder has said of synthetic and of real slides."""
+"""Two-stage training: every head learns from a frozen encoder's features of synthetic and real slides."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ HEADS: dict[str, Callable[[int, int], BagHead]] = {
 
 
 class _Losses(Callback):
-    """The training loss of each epoch."""
+    """Collect the training loss of each epoch."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -43,9 +43,9 @@ def _trainer(folder: Path, *callbacks: Callback, epochs: int = 1) -> Trainer:
 
 
 def _extract(data: SlideDataModule, folder: Path) -> Path:
-    """Features of a ResNet-18 with random weights, as the FeatureWriter leaves them.
+    """Write features of a ResNet-18 with random weights by the FeatureWriter, and return their folder.
 
-    Its BatchNorms have seen patches first: features that hardly differ teach a head nothing.
+    Its BatchNorms are first given patches, because otherwise the features hardly differ and a head cannot learn.
     """
     seed_everything(0, verbose=False)
     task = ClassificationTask(ResNetEncoder("resnet18", pretrained=False), heads.MeanPool, 2)
@@ -58,7 +58,7 @@ def _extract(data: SlideDataModule, folder: Path) -> Path:
 
 
 def _learn(head: str, data: FeatureDataModule, folder: Path, *, epochs: int) -> None:
-    """Fit; the training loss must fall, and the test must score every case."""
+    """Fit a head; check that the training loss falls and that every test case gets a prediction."""
     seed_everything(0, verbose=False)
     task = ClassificationTask(
         Precomputed(256), HEADS[head], 2, optimizer=lambda params: torch.optim.AdamW(params, lr=3.0e-3)
@@ -74,7 +74,7 @@ def _learn(head: str, data: FeatureDataModule, folder: Path, *, epochs: int) -> 
     assert {one.case for one in predictions} == {case.id for case in data.cases["test"]}
 
 
-def test_every_head_is_here() -> None:
+def test_every_head_is_tested() -> None:
     assert len(HEADS) == 12
 
 
@@ -87,7 +87,9 @@ def synthetic(cohort: Path, stores: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_synthetic_slides(head: str, synthetic: FeatureDataModule, tmp_path: Path) -> None:
+def test_heads_learn_from_features_of_synthetic_slides(
+    head: str, synthetic: FeatureDataModule, tmp_path: Path
+) -> None:
     _learn(head, synthetic, tmp_path, epochs=12)
 
 
@@ -107,5 +109,5 @@ def ucsb(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureDataM
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
-def test_ucsb(head: str, ucsb: FeatureDataModule, tmp_path: Path) -> None:
+def test_heads_learn_from_features_of_ucsb_slides(head: str, ucsb: FeatureDataModule, tmp_path: Path) -> None:
     _learn(head, ucsb, tmp_path, epochs=15)

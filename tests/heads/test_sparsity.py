@@ -1,4 +1,4 @@
-"""The sparsity measures on attention whose answer is known, and against a loop."""
+"""The sparsity measures, for attention with known results and compared with a loop."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from e2e_abmilx.heads import ABMILX, attention_sparsity
 
 
-def test_even_attention() -> None:
+def test_equal_weights() -> None:
     sparsity = attention_sparsity(torch.full((2, 3, 20), 1 / 20))
     torch.testing.assert_close(sparsity.effective_number_of_patches, torch.full((2, 3), 20.0))
     torch.testing.assert_close(sparsity.fraction_holding_95, torch.full((2, 3), 19 / 20))
@@ -29,7 +29,7 @@ def test_known_weights() -> None:
     assert sparsity.max_n.item() == pytest.approx(2)
 
 
-def test_padding_does_not_count() -> None:
+def test_padding_is_not_counted() -> None:
     head = ABMILX(6, 2, hidden_features=16, num_heads=2).eval()
     bag = torch.randn(1, 9, 6)
     mask = torch.arange(30)[None] < 9
@@ -58,11 +58,11 @@ def patches_for_95_percent(weights: Tensor) -> int:
 
 
 @given(seed=st.integers(0, 2**31), num_patches=st.integers(1, 50), sharpness=st.floats(0.1, 20))
-def test_bounds_and_loop(seed: int, num_patches: int, sharpness: float) -> None:
+def test_measures_are_within_bounds_and_equal_a_loop(seed: int, num_patches: int, sharpness: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = sharpness * torch.randn(2, 3, num_patches, generator=generator, dtype=torch.float64)
     attention = scores.softmax(dim=-1)
-    effective, share, max_n = attention_sparsity(attention)
+    effective, fraction, max_n = attention_sparsity(attention)
     assert (effective > 1 - 1e-9).all()
     assert (effective < num_patches + 1e-9).all()
     assert (max_n > 1 - 1e-9).all()
@@ -70,4 +70,4 @@ def test_bounds_and_loop(seed: int, num_patches: int, sharpness: float) -> None:
     for bag in range(2):
         for head in range(3):
             expected = patches_for_95_percent(attention[bag, head]) / num_patches
-            assert share[bag, head].item() == pytest.approx(expected)
+            assert fraction[bag, head].item() == pytest.approx(expected)

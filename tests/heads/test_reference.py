@@ -1,4 +1,4 @@
-"""ABMILX against outputs of the authors' own head, and the loading of their weights."""
+"""The authors' weights in ABMILX: outputs and gradients of their head, and weights that are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def reference(shared: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def weights(reference: dict[str, Any]) -> dict[str, Tensor]:
-    """Those of BRCA subtyping."""
+    """Return the weights for BRCA subtyping."""
     copied: dict[str, Tensor] = dict(reference[CASES[0]]["state_dict"])
     return copied
 
@@ -82,7 +82,7 @@ def test_weights_are_found_inside_a_checkpoint(reference: dict[str, Any], weight
         assert torch.equal(head(features), plain(features))
 
 
-def test_head_without_refinement_or_with_wider_scores(weights: dict[str, Tensor]) -> None:
+def test_weights_without_refinement_and_with_a_wider_score_mlp(weights: dict[str, Tensor]) -> None:
     local = {key: value for key, value in weights.items() if not key.startswith("attn_plus_fn")}
     local["attention.fc1.weight"], local["attention.fc2.weight"] = torch.randn(11, 4), torch.randn(1, 11)
     head = ABMILX.from_reference(local, activation="relu")
@@ -91,7 +91,7 @@ def test_head_without_refinement_or_with_wider_scores(weights: dict[str, Tensor]
     assert isinstance(head.activation, torch.nn.ReLU)
 
 
-def test_feed_forward_of_a_head_without_norm_has_its_own(weights: dict[str, Tensor]) -> None:
+def test_feed_forward_block_of_a_head_without_norm_has_its_own_norm(weights: dict[str, Tensor]) -> None:
     unnormed = {
         key: value for key, value in weights.items() if key not in ("feature.0.weight", "norm1.weight")
     }

@@ -1,0 +1,74 @@
+"""BagTask: encoding, gradients, fitting, and checkpoints."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_tasks import MeanColour, bag_of, small_data, small_head, small_trainer
+
+from e2e_abmilx.tasks import BagTask, ClassificationTask, SurvivalTask
+
+
+def test_padding_reaches_neither_encoder_nor_head() -> None:
+    task = ClassificationTask(MeanColour(), small_head, 2).eval()
+    bag = bag_of([6, 2])
+    features = task.encode(bag)
+    assert features.shape == (2, 6, 3)
+    assert features[1, 2:].abs().sum() == 0
+    alone = bag._replace(patches=bag.patches[1:, :2], mask=bag.mask[1:, :2])
+    torch.testing.assert_close(task(bag).logits[1:], task(alone).logits)
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_encoder_and_head_both_get_gradients(gradient_checkpointing: bool) -> None:
+    task = ClassificationTask(
+        MeanColour(), small_head, 2, train_chunk_size=4, gradient_checkpointing=gradient_checkpointing
+    ).train()
+    loss = task.bag_loss(task(bag_of([6, 2])).logits, bag_of([6, 2]))
+    loss.backward()
+    assert task.encoder.weight.grad.abs().sum() > 0
+    assert task.head.classifier.weight.grad.abs().sum() > 0
+
+
+def test_gradient_checkpointing_does_not_change_gradients() -> None:
+    gradients = []
+    for gradient_checkpointing in (False, True):
+        torch.manual_seed(0)
+        task = ClassificationTask(
+            MeanColour(), small_head, 2, train_chunk_size=3, gradient_checkpointing=gradient_checkpointing
+        ).train()
+        task.bag_loss(task(bag_of([6, 2])).logits, bag_of([6, 2])).backward()
+        gradients.append([parameter.grad for parameter in task.parameters() if parameter.grad is not None])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("task_class", "how"), [(ClassificationTask, {}), (SurvivalTask, {"target": "survival", "time_bins": 2})]
+)
+def test_fit_and_test_on_stores(
+    cohort: Path, stores: Path, tmp_path: Path, task_class: type[BagTask], how: dict[str, object]
+) -> None:
+    task = task_class(MeanColour(), small_head, 2)
+    data, trainer = small_data(cohort, stores, **how), small_trainer(tmp_path)
+    before = task.encoder.weight.detach().clone()
+    trainer.fit(task, data)
+    assert 1 <= trainer.callback_metrics["train/effective_number_of_patches"] <= 6
+    assert not torch.equal(before, task.encoder.weight)
+    (result,) = trainer.test(task, data, verbose=False)
+    assert 0 <= result[task.monitor.replace("val", "test")] <= 1
+    assert 1 <= result["test/effective_number_of_patches"] <= 200
+    assert 0 < result["test/fraction_holding_95"] <= 1
+    assert result["test/max_n"] >= 1
+
+
+def test_a_checkpoint_restores_class_names(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    task = ClassificationTask(MeanColour(), small_head, 2)
+    trainer = small_trainer(tmp_path)
+    trainer.fit(task, small_data(cohort, stores, classes=["1", "0"]))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = ClassificationTask.load_from_checkpoint(
+        tmp_path / "x.ckpt", encoder=MeanColour(), head=small_head
+    )
+    assert loaded.score_names() == ["probability_1", "probability_0"]
+    torch.testing.assert_close(loaded.head.state_dict(), task.head.state_dict())
