@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from e2e_abmilx.cache.patches import cut_again
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.slides import SNAP, ReadPlan, Slide
+from e2e_abmilx.slides import ReadPlan, Slide
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.store.codec import JPEG_QUALITY, encode_patch
 
@@ -131,9 +131,7 @@ def _compare_scale(
 
 def _plan(slide: Slide, footprint: float, patch_size: int) -> ReadPlan:
     """The coarsest level of a slide that is fine enough for patches of this size."""
-    downsample = footprint / patch_size
-    fine = [level for level, own in enumerate(slide.level_downsamples) if own <= downsample * (1 + SNAP)]
-    level = max(fine, key=lambda each: slide.level_downsamples[each])
+    level = slide.coarsest_level(footprint / patch_size)
     return ReadPlan(level, slide.level_downsamples[level], footprint, math.nan)
 
 
