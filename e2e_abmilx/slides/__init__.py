@@ -1,31 +1,20 @@
 """Whole-slide images: their files, their resolution in µm per pixel, their pixels, and where they hold tissue.
 
-Which slides there are
-
 * ``slide_files``: the slides that a folder, a list or a table names
 * ``listing``: the slides in a folder and the folders below it
-* ``dicom``: DICOM series, of which each is one slide
-
-An open slide
-
-* ``slide``: ``Slide``: its resolution, its levels, regions and thumbnail
-* ``resolution``: µm per pixel: what a file states and what is believed
+* ``dicom``: DICOM series, each of which is one slide
+* ``slide``: an open slide: its levels, regions and thumbnail
+* ``resolution``: µm per pixel: the values that a file states, and the one that is believed
 * ``bounds``: the part of a slide that holds pixels
-* ``thumbnail``: the whole slide in small, without damaged tiles
 * ``background``: the colour of a slide where it has no pixels
-
-Readers
-
-* ``readers``: the reader that is trusted with a file
-* ``tiff_reader``, ``openslide_reader``: the two readers
-* ``pyramids``: which image of a TIFF is the slide
-* ``encodings``: how a TIFF stores pixels, and which reader decodes that correctly
-* ``tiles``: the tiles of one level of a TIFF
-
-Tissue
-
-* ``tissue``: tissue mask of a thumbnail
+* ``thumbnail``: the whole slide in small, without damaged tiles
+* ``readers``: the reader that is trusted with a file, ``tiff_reader`` or ``openslide_reader``
+* ``pyramids``: the image of a TIFF that is the slide
+* ``encodings``: how a TIFF stores its pixels, and which reader decodes that correctly
+* ``tiles``: one level of a TIFF, read tile by tile
+* ``tissue``: the tissue mask of a thumbnail
 * ``grid``: patches on the tissue, at a fine and a coarse scale
+* ``slide_error``: the error about slides
 """
 
 from e2e_abmilx.slides.resolution import PLAUSIBLE_MPP, Resolution

@@ -1,14 +1,10 @@
 """The reader that is trusted with a file: tifffile where it is proven to read correctly, OpenSlide for the rest."""
 
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import openslide
 import tifffile
-from numpy.typing import NDArray
 
-from e2e_abmilx.slides.background import Colour
 from e2e_abmilx.slides.encodings import TIFFFILE
 from e2e_abmilx.slides.openslide_reader import OpenSlideReader, detect_vendor
 from e2e_abmilx.slides.pyramids import find_pyramid, level_encodings, readers_of
@@ -24,24 +20,8 @@ _SPECIAL = {"bif": "Ventana BIF", "scn": "Leica SCN", "philips": "Philips TIFF"}
 _NDPI = 65420  # a tag that only Hamamatsu files have
 
 
-class Reader(Protocol):
-    """A reader of a slide; its attributes are those of :class:`TiffReader`."""
-
-    name: str
-    background: Colour
-    stated: Stated
-    properties: dict[str, str]
-    level_dimensions: tuple[tuple[int, int], ...]
-    level_downsamples: tuple[float, ...]
-
-    def tile(self, level: int) -> tuple[int, int]:
-        """Return the width and height, pixels, of the parts of a level that damage affects as a whole."""
-
-    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Return the RGB pixels of a rectangle inside a level, shape ``(height, width, 3)``."""
-
-    def close(self) -> None:
-        """Close the file."""
+#: A reader of a slide.
+Reader = TiffReader | OpenSlideReader
 
 
 def open_reader(path: Path) -> Reader:
@@ -85,7 +65,7 @@ def open_second_reader(path: Path, first: Reader) -> Reader | None:
 
 
 def _open_plain(path: Path, tiff: tifffile.TiffFile) -> Reader:
-    """Open a TIFF of plain pages."""
+    """Open a TIFF of plain pages, with OpenSlide where tifffile is not trusted or cannot decode it."""
     special = [name for flag, name in _SPECIAL.items() if getattr(tiff, f"is_{flag}")]
     special += ["Hamamatsu NDPI"] if _NDPI in tiff.pages.first.tags else []
     if special:
@@ -100,39 +80,37 @@ def _open_plain(path: Path, tiff: tifffile.TiffFile) -> Reader:
         raise SlideError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # tifffile raises many kinds on damaged files
         raise SlideError(f"{path} cannot be opened as a slide ({type(error).__name__}: {error})") from error
+    why = f"tifffile is not trusted with its encoding ({level_encodings(image)[0]})"
+    if readers == {TIFFFILE}:
+        reader = TiffReader(tiff, image, stated)
+        why = _reason_against(reader, path)
+        if not why:
+            return reader
     size = (image.keyframe.imagewidth, image.keyframe.imagelength)
-    if readers != {TIFFFILE}:
-        why = f"tifffile is not trusted with its encoding ({level_encodings(image)[0]})"
-        return _open_instead(path, tiff, why, size, stated)
-    reader = TiffReader(tiff, image, stated)
-    failure = reader.failure()
-    if failure is not None and not is_damage(failure):
-        why = f"tifffile cannot decode it ({type(failure).__name__}: {failure})"
-        return _open_instead(path, tiff, why, size, stated)
-    if (
-        reader.lacks_coarse_tiles() and detect_vendor(path) == "aperio"
-    ):  # OpenSlide fills them from the finer level
-        return _open_instead(path, tiff, "it leaves out tiles of its coarser levels", size, stated)
-    return reader
-
-
-def _open_instead(
-    path: Path, tiff: tifffile.TiffFile, why: str, size: tuple[int, int], stated: Stated
-) -> Reader:
-    """Open a TIFF with OpenSlide instead of tifffile; refuse it if OpenSlide takes another image for the slide."""
-    reader = _open_by_openslide(path, why, stated)
-    if reader.level_dimensions[0] != size:
-        shown = " × ".join(map(str, reader.level_dimensions[0]))
-        reader.close()
+    other = _open_by_openslide(path, why, stated)
+    if other.level_dimensions[0] != size:
+        shown = " × ".join(map(str, other.level_dimensions[0]))
+        other.close()
         raise SlideError(
             f"{path} cannot be read: {why}, and OpenSlide takes another image of the file for the slide, with {shown}"
             f" pixels instead of {size[0]} × {size[1]}; write the slide into a separate file"
         )
     tiff.close()
-    return reader
+    return other
 
 
-def _open_by_openslide(path: Path, why: str, stated: Stated | None = None) -> Reader:
+def _reason_against(reader: TiffReader, path: Path) -> str:
+    """Return why OpenSlide should read the slide instead; empty if tifffile should."""
+    failure = reader.failure()
+    if failure is not None and not is_damage(failure):
+        return f"tifffile cannot decode it ({type(failure).__name__}: {failure})"
+    # In an Aperio slide OpenSlide reads the finer level in place of missing tiles.
+    if reader.lacks_coarse_tiles() and detect_vendor(path) == "aperio":
+        return "it leaves out tiles of its coarser levels"
+    return ""
+
+
+def _open_by_openslide(path: Path, why: str, stated: Stated | None = None) -> OpenSlideReader:
     """Open a slide with OpenSlide, and check that it can decode a pixel."""
     try:
         reader = OpenSlideReader(path, stated)

@@ -81,13 +81,8 @@ def decide_resolution(
     """
     if override_mpp is not None:
         if stated.mpp is not None and abs(stated.mpp / override_mpp - 1) > MPP_TOLERANCE:
-            logger.warning(
-                "%s states %.4g µm/px (%s), but the slide list %.4g: using the slide list",
-                path,
-                stated.mpp,
-                stated.source,
-                override_mpp,
-            )
+            text = "%s states %.4g µm/px (%s), but the slide list %.4g: using the slide list"
+            logger.warning(text, path, stated.mpp, stated.source, override_mpp)
         return Resolution(override_mpp, "override")
     if stated.mpp is not None and stated.x and stated.y:
         if max(stated.x, stated.y) > min(stated.x, stated.y) * (1 + SQUARE_TOLERANCE):
@@ -131,12 +126,8 @@ def stated_by_tiff(tiff: tifffile.TiffFile, image: tifffile.TiffPageSeries) -> S
     if ome.x is None or ome.y is None or ome.mpp is None:
         return tags._replace(power=ome.power)
     if tags.mpp and abs(ome.mpp / tags.mpp - 1) > MPP_TOLERANCE:
-        logger.warning(
-            "%s states %.4g µm/px in its OME-XML but %.4g in its TIFF tags: using OME-XML",
-            tiff.filehandle.path,
-            ome.mpp,
-            tags.mpp,
-        )
+        text = "%s states %.4g µm/px in its OME-XML but %.4g in its TIFF tags: using OME-XML"
+        logger.warning(text, tiff.filehandle.path, ome.mpp, tags.mpp)
     return ome
 
 

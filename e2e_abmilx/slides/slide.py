@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from e2e_abmilx.slides.background import Colour, blank
+from e2e_abmilx.slides.background import blank
 from e2e_abmilx.slides.readers import Reader, open_reader, open_second_reader
 from e2e_abmilx.slides.resolution import Resolution, Stated, decide_resolution
 from e2e_abmilx.slides.slide_error import SlideError
@@ -49,6 +49,7 @@ class Slide:
         reader: Name of the reader: ``"tifffile"`` or ``"OpenSlide"``.
         stated: The resolution that the file states.
         properties: Properties of the file by OpenSlide's names, which viewers follow.
+        background: Red, green and blue where the slide has no pixels.
         level_dimensions: Width and height of each level, pixels, finest first.
         level_downsamples: Level-0 pixels per pixel of each level.
 
@@ -65,6 +66,7 @@ class Slide:
         self.reader: str = self._reader.name
         self.stated: Stated = self._reader.stated
         self.properties = self._reader.properties
+        self.background = self._reader.background
         self.level_dimensions = self._reader.level_dimensions
         self.level_downsamples = self._reader.level_downsamples
 
@@ -87,11 +89,6 @@ class Slide:
     def size(self) -> tuple[int, int]:
         """Width and height at level 0, in pixels."""
         return self.level_dimensions[0]
-
-    @property
-    def background(self) -> Colour:
-        """Red, green and blue where the slide has no pixels."""
-        return self._reader.background
 
     def resolution(self, assume_mpp: float | None = None, *, override_mpp: float | None = None) -> Resolution:
         """Return the level-0 µm per pixel and its source.

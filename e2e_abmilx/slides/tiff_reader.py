@@ -38,9 +38,7 @@ class TiffReader:
     def __init__(self, tiff: tifffile.TiffFile, image: tifffile.TiffPageSeries, stated: Stated) -> None:
         self._tiff = tiff
         encodings = level_encodings(image)
-        self._levels = [
-            TiledLevel(level, encoding) for level, encoding in zip(image.levels, encodings, strict=True)
-        ]
+        self._levels = list(map(TiledLevel, image.levels, encodings))
         self.stated = stated
         self.properties: dict[str, str] = {}
         self.is_first_page = image.keyframe.index == 0 and encodings[0].planar != "pages"
@@ -88,9 +86,7 @@ def open_tiff(path: Path) -> tifffile.TiffFile | None:
     Its pixels are not read by ``TiffSlide.read_region``, which is far slower and does not refuse any encoding.
     """
     try:
-        if "::" in str(
-            path
-        ):  # tiffslide opens files by fsspec, which would take this for a chain of protocols
+        if "::" in str(path):  # for fsspec, by which tiffslide opens files, a chain of protocols
             return tifffile.TiffFile(path, is_ndpi=False)
         tiff: tifffile.TiffFile = TiffSlide(path, tifffile_options={"is_ndpi": False}).ts_tifffile
         return tiff

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from e2e_abmilx.synthetic.truth import MASK_DOWNSAMPLE, Truth
+from e2e_abmilx.synthetic.truth import MASK_DOWNSAMPLE, Map, Truth
 
 _SHAPES = 64  # different nuclei of one kind on a slide
 
@@ -25,7 +25,7 @@ _NORMAL = _Kind(diameter=(6.0, 7.0), elongation=2.2, waviness=0.06, interior=0.8
 _LESION = _Kind(diameter=(10.0, 14.0), elongation=1.5, waviness=0.28, interior=0.42, nucleolus=1.0)
 
 
-def draw_nuclei(rng: np.random.Generator, truth: Truth, mpp: float) -> NDArray[np.float32]:
+def draw_nuclei(rng: np.random.Generator, truth: Truth, mpp: float) -> Map:
     """Return how far each level-0 pixel is nucleus, in [0, 1], with the same mean on lesion and normal tissue."""
     side = MASK_DOWNSAMPLE * len(truth.tissue)
     mean = rng.uniform(0.14, 0.18)
@@ -50,7 +50,7 @@ def _scatter(rng: np.random.Generator, side: int, spacing: float) -> NDArray[np.
     return points[((points >= 0) & (points < side)).all(axis=1)]
 
 
-def _draw_shapes(rng: np.random.Generator, kind: _Kind, mpp: float) -> NDArray[np.float32]:
+def _draw_shapes(rng: np.random.Generator, kind: _Kind, mpp: float) -> Map:
     """Draw 64 nuclei of one kind, shape ``(64, size, size)``, in [0, 1]."""
 
     def draw(low: float, high: float) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from PIL import Image
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.synthetic.nuclei import draw_nuclei
-from e2e_abmilx.synthetic.truth import MASK_DOWNSAMPLE, Truth, draw_noise, lay_out
+from e2e_abmilx.synthetic.truth import MASK_DOWNSAMPLE, Map, Truth, draw_noise, lay_out
 
 _TILE = 256  # pixels along the side of a tile of the file
 _LEVELS = 4  # the last one has the size of the masks
@@ -99,37 +99,28 @@ def check_slide(side: int, mpp: float, seed: int) -> None:
         raise InputError(f"seed is {seed}; it must not be negative: try {-seed}")
 
 
-def _draw_ground(rng: np.random.Generator, side: int, mpp: float) -> NDArray[np.float32]:
+def _draw_ground(rng: np.random.Generator, side: int, mpp: float) -> Map:
     """Return the amount of eosin, in [0, 1]: wavy fibres about 6 µm wide, pale clefts, and grain."""
     turn = rng.uniform(0, 2 * np.pi)
     down, right = np.outer([np.sin(turn), np.cos(turn)], np.arange(side) * mpp / 6).astype(np.float32)
-    phase = (
-        draw_noise(rng, side, {256: 6.2, 128: 2.0, 64: 1.2, 32: 0.6, 16: 0.25, 8: 0.08})
-        + down[:, None]
-        + right
-    )
+    phase = draw_noise(rng, side, {256: 6.2, 128: 2.0, 64: 1.2, 32: 0.6, 16: 0.25, 8: 0.08})
+    phase += down[:, None]
+    phase += right
     gaps = draw_noise(rng, side, {64: 0.47, 32: 0.47, 16: 0.39, 8: 0.16, 4: 0.08})
     fibres = np.clip(0.06 - 0.2 * gaps, 0, 0.16) * np.sin(2 * np.pi * phase)
     grain = draw_noise(rng, side, {256: 0.055, 64: 0.047, 16: 0.039, 4: 0.047, 2: 0.039, 1: 0.024})
-    eosin: NDArray[np.float32] = np.clip(0.52 + fibres - np.clip(gaps - 0.49, 0, 0.39) + grain, 0, 1)
+    eosin: Map = np.clip(0.52 + fibres - np.clip(gaps - 0.49, 0, 0.39) + grain, 0, 1)
     return eosin
 
 
-def _stain(
-    rng: np.random.Generator,
-    eosin: NDArray[np.float32],
-    nucleus: NDArray[np.float32],
-    opacity: NDArray[np.float32],
-) -> NDArray[np.uint8]:
+def _stain(rng: np.random.Generator, eosin: Map, nucleus: Map, opacity: Map) -> NDArray[np.uint8]:
     """Colour the maps, each ``(side, side)`` and in [0, 1], with a stain and a light drawn for this slide."""
 
     def vary(colour: tuple[float, float, float], spread: float) -> NDArray[np.float32]:
         return (np.array(colour) * rng.uniform(1 - spread, 1 + spread, 3)).astype(np.float32)
 
     light = vary((240, 238, 241), 0.02)
-    density = vary((0.08, 0.38, 0.20), 0.2) * np.float32(
-        rng.uniform(0.85, 1.15)
-    )  # optical density of full eosin
+    density = vary((0.08, 0.38, 0.20), 0.2) * np.float32(rng.uniform(0.85, 1.15))  # optical, of full eosin
     purple = vary((105, 72, 140), 0.12)
     stained = eosin * np.maximum(opacity, 0.04)  # a trace on the glass, so that glass is not one flat colour
     covered = nucleus * opacity

@@ -9,6 +9,8 @@ from scipy.ndimage import zoom
 #: Level-0 pixels along the side of one mask pixel.
 MASK_DOWNSAMPLE = 8
 
+Map = NDArray[np.float32]
+
 
 class Truth(NamedTuple):
     """The true masks of a slide.
@@ -27,7 +29,7 @@ class Truth(NamedTuple):
         return float(self.lesion.sum() / self.tissue.sum())
 
 
-def lay_out(rng: np.random.Generator, side: int, lesion_share: float) -> tuple[Truth, NDArray[np.float32]]:
+def lay_out(rng: np.random.Generator, side: int, lesion_share: float) -> tuple[Truth, Map]:
     """Place tissue and lesions on masks of ``side`` pixels.
 
     Returns:
@@ -47,7 +49,7 @@ def lay_out(rng: np.random.Generator, side: int, lesion_share: float) -> tuple[T
     return Truth(tissue, lesion), np.clip(47 * above_edge + 0.5, 0, 1)
 
 
-def draw_noise(rng: np.random.Generator, side: int, amplitudes: dict[int, float]) -> NDArray[np.float32]:
+def draw_noise(rng: np.random.Generator, side: int, amplitudes: dict[int, float]) -> Map:
     """Return a sum of smooth random surfaces, shape ``(side, side)``.
 
     Args:
@@ -66,7 +68,7 @@ def draw_noise(rng: np.random.Generator, side: int, amplitudes: dict[int, float]
         width //= 2
 
 
-def _draw_hills(rng: np.random.Generator, side: int, centres: NDArray[np.float64]) -> NDArray[np.float32]:
+def _draw_hills(rng: np.random.Generator, side: int, centres: NDArray[np.float64]) -> Map:
     """Return a ragged surface with a hill at each centre ``(row, column)``, in fractions of the side."""
     rows, columns = np.mgrid[:side, :side] / side
     hills = np.max([-np.hypot(rows - row, columns - column) for row, column in centres], axis=0)

@@ -93,9 +93,8 @@ def test_refusals_describe_the_encoding(tmp_path: Path, variant: Variant, words:
 )
 def test_oddities_are_refused(tmp_path: Path, tag: int, value: int, words: str) -> None:
     path = tmp_path / "odd.tif"
-    tags = [
-        (65001, 3, 1, value, True)
-    ]  # tifffile does not write these tags, so the number is changed afterwards
+    # tifffile does not write these tags, so the number of another one is changed afterwards.
+    tags = [(65001, 3, 1, value, True)]
     tifffile.imwrite(
         path, drawn(), photometric="rgb", compression="deflate", tile=(64, 96), extratags=tags, metadata=None
     )
