@@ -11,11 +11,7 @@ _FIELDS = ("x", "y", "width", "height")
 
 
 def read_bounds(properties: Mapping[str, object]) -> list[int] | None:
-    """Return left, top, width and height of the bounds, level-0 pixels; None unless all four are stated.
-
-    Args:
-        properties: Properties of the slide, as its reader gives them.
-    """
+    """Return left, top, width and height, level-0 pixels, of the bounds in a slide's properties; None unless all are stated."""
     for reader in ("openslide", "tiffslide"):
         stated = [properties.get(f"{reader}.bounds-{field}") for field in _FIELDS]
         try:

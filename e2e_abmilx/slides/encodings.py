@@ -62,7 +62,9 @@ def _trusted_encodings() -> dict[Encoding, str]:
         for compression in _PLAIN:
             for alpha in ("none", "associated", "unassociated"):
                 samples = 3 + (alpha != "none")
-                for planar in _planars(alpha, layout):
+                # No independent reader decodes separate planes with alpha in strips, so nothing could prove them.
+                is_proven = alpha == "none" or layout == "tiles"
+                for planar in ("contiguous", "separate") if is_proven else ("contiguous",):
                     own = Encoding("rgb", compression, planar, samples=samples, alpha=alpha, layout=layout)
                     table[own] = TIFFFILE
             table[Encoding("minisblack", compression, "pages", layout=layout)] = TIFFFILE
@@ -77,11 +79,6 @@ def _trusted_encodings() -> dict[Encoding, str]:
     table[Encoding("rgb", "aperio_jp2000_ycbc")] = OPENSLIDE
     table[Encoding("ycbcr", "aperio_jp2000_ycbc")] = OPENSLIDE
     return table
-
-
-def _planars(alpha: str, layout: str) -> tuple[str, ...]:
-    # No independent reader decodes separate planes with alpha in strips, so nothing could prove them.
-    return ("contiguous",) if alpha != "none" and layout == "strips" else ("contiguous", "separate")
 
 
 #: Each encoding that is read, and the reader that is trusted with it. All others are refused.
@@ -107,8 +104,8 @@ def encoding_of(page: Any, planar: str | None = None) -> Encoding:  # noqa: ANN4
         photometric,
         compression,
         planar or ("separate" if separate else "contiguous"),
-        _FORMATS.get(_one(page.sampleformat), str(page.sampleformat)),
-        _one(page.bitspersample),
+        _FORMATS.get(_common_value(page.sampleformat), str(page.sampleformat)),
+        _common_value(page.bitspersample),
         samples,
         alpha,
         "tiles" if page.is_tiled else "strips",
@@ -124,39 +121,34 @@ def trusted_reader(encoding: Encoding) -> str:
     """
     reader = TRUSTED.get(encoding)
     if reader is None:
-        raise SlideError(_refusal(encoding))
+        raise SlideError(f"{_objection(encoding)}; convert it to tiled RGB with 8 bits per channel")
     return reader
 
 
-def _refusal(encoding: Encoding) -> str:
-    cure = "convert it to tiled RGB with 8 bits per channel"
+def _objection(encoding: Encoding) -> str:
+    """Return why an encoding is not read."""
     if encoding.sample_format != "uint":
-        return f"its samples are of type {encoding.sample_format}, {encoding.bits} bits, which is not read; {cure}"
+        return f"its samples are of type {encoding.sample_format}, {encoding.bits} bits, which is not read"
     if encoding.bits != 8:
-        return f"its samples have {encoding.bits} bits, and only 8 are read; {cure}"
+        return f"its samples have {encoding.bits} bits, and only 8 are read"
     if encoding.photometric == "palette":
-        return (
-            f"it is a palette image, whose samples are indices into a colour table, which is not read; {cure}"
-        )
+        return "it is a palette image, whose samples are indices into a colour table, which is not read"
     if encoding.photometric in _GREY and encoding.planar != "pages":
-        return f"it is grey ({encoding.photometric}, {encoding.samples} sample per pixel), which is not read; {cure}"
+        return f"it is grey ({encoding.photometric}, {encoding.samples} sample per pixel), which is not read"
     if encoding.photometric.endswith("lab"):
-        return (
-            f"its colours are {encoding.photometric} (CIE L*a*b*), which readers convert differently; {cure}"
-        )
+        return f"its colours are {encoding.photometric} (CIE L*a*b*), which readers convert differently"
     if encoding.alpha == "unspecified":
         return (
             f"it does not state whether the last of its {encoding.samples} samples per pixel is transparency or something"
-            f" else (ExtraSamples), and readers disagree; {cure}"
+            " else (ExtraSamples), and readers disagree"
         )
     if encoding.oddity.startswith("orientation"):
-        return f"it states {encoding.oddity}, a rotated or mirrored image, on which readers disagree; {cure}"
-    return (
-        f"its encoding ({encoding}) is not among those proven to be read correctly (docs/formats.md); {cure}"
-    )
+        return f"it states {encoding.oddity}, a rotated or mirrored image, on which readers disagree"
+    return f"its encoding ({encoding}) is not among those proven to be read correctly (docs/formats.md)"
 
 
 def _oddity(page: Any) -> str:  # noqa: ANN401
+    """Return what is unusual about a page; empty for most pages."""
     orientation = page.tags.valueof("Orientation", 1)
     compression = int(page.compression)
     found = []
@@ -183,13 +175,15 @@ def _oddity(page: Any) -> str:  # noqa: ANN401
 
 
 def _name(names: Any, number: int) -> str:  # noqa: ANN401 - an enumeration
+    """Return the name of a number in lower case, or the number itself if it has no name."""
     try:
         return str(names(number).name).lower()
     except ValueError:
         return str(int(number))
 
 
-def _one(value: Any) -> int:  # noqa: ANN401 - a number, or one per sample
+def _common_value(value: Any) -> int:  # noqa: ANN401 - a number, or one per sample
+    """Return the value that all samples have; -1 if they differ."""
     if isinstance(value, tuple | list):
         return int(value[0]) if len(set(value)) == 1 else -1
     return int(value)

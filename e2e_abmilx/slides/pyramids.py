@@ -77,9 +77,11 @@ def _flat_encoding(level: tifffile.TiffPageSeries) -> Encoding:
 def _refuse_other_channels(level: tifffile.TiffPageSeries) -> None:
     """Refuse three channels that OME-XML does not describe as red, green and blue."""
     xml = level.keyframe.parent.ome_metadata
-    if not xml:
-        return
-    for number, channel in enumerate(_channels(str(xml))):
+    try:
+        root = ElementTree.fromstring(str(xml or "<none/>"))
+    except ElementTree.ParseError as error:
+        raise SlideError(f"its OME-XML cannot be read ({error})") from error
+    for number, channel in enumerate(root.findall(".//{*}Pixels/{*}Channel")):
         name, colour = channel.get("Name", ""), channel.get("Color")
         is_other = bool(name) and not re.fullmatch(r"(channel|c|ch)?[ :_]*\d+", name.lower())
         expected = number % 3
@@ -89,14 +91,6 @@ def _refuse_other_channels(level: tifffile.TiffPageSeries) -> None:
             raise SlideError(
                 f"its channels are not red, green and blue: channel {number} has the colour {colour}"
             )
-
-
-def _channels(xml: str) -> list[ElementTree.Element]:
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise SlideError(f"its OME-XML cannot be read ({error})") from error
-    return root.findall(".//{*}Pixels/{*}Channel")
 
 
 def _rgb(colour: str) -> tuple[int, int, int] | None:

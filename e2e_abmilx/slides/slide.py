@@ -51,6 +51,7 @@ class Slide:
         properties: Properties of the file by OpenSlide's names, which viewers follow.
         background: Red, green and blue where the slide has no pixels.
         level_dimensions: Width and height of each level, pixels, finest first.
+        size: Width and height of level 0, pixels.
         level_downsamples: Level-0 pixels per pixel of each level.
 
     Raises:
@@ -68,6 +69,7 @@ class Slide:
         self.properties = self._reader.properties
         self.background = self._reader.background
         self.level_dimensions = self._reader.level_dimensions
+        self.size = self.level_dimensions[0]
         self.level_downsamples = self._reader.level_downsamples
 
     def __enter__(self) -> Self:
@@ -84,11 +86,6 @@ class Slide:
         """Open the same slide with the other reader; None if that cannot read it."""
         other = open_second_reader(self.path, self._reader)
         return None if other is None else Slide(self.path, reader=other)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height at level 0, in pixels."""
-        return self.level_dimensions[0]
 
     def resolution(self, assume_mpp: float | None = None, *, override_mpp: float | None = None) -> Resolution:
         """Return the level-0 µm per pixel and its source.

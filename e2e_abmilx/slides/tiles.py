@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -15,6 +15,15 @@ from e2e_abmilx.slides.encodings import JPEG_COMPRESSIONS, Encoding
 
 # A JPEG marker other than those within pixel data: stuffing, restarts and fill.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+class _Plane(NamedTuple):
+    """The tiles of one plane: their places in the file, the tiles of the page before them, and their JPEG tables."""
+
+    offsets: Sequence[int]
+    sizes: Sequence[int]
+    first: int
+    tables: dict[str, Any]
 
 
 class TiledLevel:
@@ -39,14 +48,19 @@ class TiledLevel:
         self.tile = (self._width, self._height)
         self._columns = math.ceil(page.imagewidth / self._width)
         self._rows = math.ceil(page.imagelength / self._height)
-        self._planes = [
-            _Plane(each, number * self._columns * self._rows)
-            for each in level.pages
-            for number in range(encoding.samples if encoding.planar == "separate" else 1)
-        ]
+        is_jpeg = page.compression in JPEG_COMPRESSIONS
+        self._planes = []
+        pages: list[Any] = list(level.pages)
+        for each in pages:
+            tables = (
+                {"jpegtables": each.jpegtables, "jpegheader": each.keyframe.jpegheader} if is_jpeg else {}
+            )
+            for number in range(encoding.samples if encoding.planar == "separate" else 1):
+                first = number * self._columns * self._rows
+                self._planes.append(_Plane(each.dataoffsets, each.databytecounts, first, tables))
         self._decode: Callable[..., Any] = page.decode
         # Tiles that share a JPEG header have no end marker.
-        self._has_end_markers = page.compression in JPEG_COMPRESSIONS and page.jpegheader is None
+        self._has_end_markers = is_jpeg and page.jpegheader is None
 
     def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Return the RGB pixels of a rectangle inside the level, shape ``(height, width, 3)``.
@@ -93,7 +107,7 @@ class TiledLevel:
         associated = self._encoding.alpha == "associated"
         return composite(pixels[..., :3], pixels[..., 3], WHITE, associated=associated)
 
-    def _plane(self, plane: "_Plane", index: int) -> NDArray[np.uint8] | None:
+    def _plane(self, plane: _Plane, index: int) -> NDArray[np.uint8] | None:
         """Decode the samples of a tile, shape ``(height, width, samples)``; None if the file leaves it out."""
         number = index + plane.first
         offset, size = plane.offsets[number], plane.sizes[number]
@@ -108,23 +122,6 @@ class TiledLevel:
             raise ValueError(f"tile {index} is cut off")
         pixels: NDArray[np.uint8] = self._decode(data, number, **plane.tables)[0][0]
         return pixels
-
-
-class _Plane:
-    """The places in the file of the tiles of one plane.
-
-    Args:
-        page: The page that holds it.
-        first: Number of tiles of the page before those of this plane.
-    """
-
-    def __init__(self, page: Any, first: int) -> None:  # noqa: ANN401 - a page of untyped tifffile
-        self.first = first
-        self.offsets: Sequence[int] = page.dataoffsets
-        self.sizes: Sequence[int] = page.databytecounts
-        keyframe = page.keyframe
-        is_jpeg = keyframe.compression in JPEG_COMPRESSIONS
-        self.tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader} if is_jpeg else {}
 
 
 def _is_whole(jpeg: bytes) -> bool:

@@ -461,7 +461,9 @@ def test_the_folder_takes_the_place_of_an_earlier_one(attention: SlideAttention,
 
 
 def test_a_slide_of_one_patch(cohort: Path, tmp_path: Path) -> None:
-    cache_slides(cohort / "slides" / "slide-000.tiff", tmp_path, mpp=(1.0,), patch_size=256, workers=1)
+    cache_slides(
+        cohort / "slides" / "slide-000.tiff", tmp_path, mpp=(1.0,), patch_size=256, min_tissue=0.3, workers=1
+    )
     store = PatchStore(tmp_path / "slide-000.zarr")
     assert store.num_patches() == 1
     write_heatmap(store, store.coords(), [0], [[1.0]], tmp_path / "heatmap")
