@@ -11,7 +11,7 @@ _FIELDS = ("x", "y", "width", "height")
 
 
 def read_bounds(properties: Mapping[str, object]) -> list[int] | None:
-    """Return left, top, width and height, level-0 pixels, of the bounds in a slide's properties; None unless all are stated."""
+    """Return left, top, width and height (level-0 pixels) of a slide's bounds; None unless all four are stated."""
     for reader in ("openslide", "tiffslide"):
         stated = [properties.get(f"{reader}.bounds-{field}") for field in _FIELDS]
         try:
