@@ -10,7 +10,7 @@ from typing import TypeVar
 from e2e_abmilx.cache.jobs import StoreJob
 from e2e_abmilx.cache.manifest import CachedSlide, update_manifest
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.io.locks import is_abandoned
+from e2e_abmilx.io.locks import is_held
 
 J = TypeVar("J", bound=StoreJob)
 Task = Callable[[J], CachedSlide]
@@ -55,7 +55,7 @@ def _run_in_processes(task: Task[J], jobs: Sequence[J], workers: int) -> Iterato
                     pool.shutdown(wait=False, cancel_futures=True)
         except BrokenProcessPool:
             _check_that_workers_start()
-            suspects = [job for job in pending if is_abandoned(job.claim)] or pending[:1]
+            suspects = [job for job in pending if is_held(job.claim) is False] or pending[:1]
             for job in suspects:
                 pending.remove(job)
                 yield _run_alone(task, job)

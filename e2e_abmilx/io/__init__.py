@@ -1,6 +1,7 @@
-"""Files and the terminal, as every other room uses them.
+"""Files and the terminal, as all other rooms use them.
 
-* ``tables``: CSV files as people write them: encodings, separators, missing values
-* ``locks``: one process at a time; a lock ends with the process that holds it
-* ``progress``: how far long work has come, as a bar or as lines of the log
+* ``tables``: CSV files as people write them: encodings, separators, words for missing values
+* ``locks``: lock files, which one process at a time can hold
+* ``atomic``: files that are either complete or absent
+* ``progress``: progress of long work, as a bar or as log lines
 """

@@ -1,4 +1,4 @@
-"""Write a file so that it is either whole or not there."""
+"""Files that are either complete or absent."""
 
 import os
 import socket
@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Lend a temporary path in the same folder, which becomes ``path`` when the block ends without an error.
+    """Yield a temporary path in the same folder and rename it to ``path`` if the block ends without an error.
 
-    The folder is made where it does not exist. A killed process leaves the temporary file, whose name starts with a dot.
+    The folder is created if missing. A killed process leaves the temporary file, whose name starts with a dot.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")

@@ -1,4 +1,4 @@
-"""Lock files: one process at a time, among all that share a folder; a dead process holds nothing."""
+"""Lock files, each held by one process at a time among all that share the folder."""
 
 import contextlib
 import fcntl
@@ -13,14 +13,14 @@ from pathlib import Path
 def hold(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold a lock file while the ``with`` block runs.
 
-    The system lets go of the lock when its process ends, however it ends; the file of a killed process stays
-    behind and the next holder takes it over. Between machines this needs a file system with ``flock`` (NFS 4,
-    GPFS, Lustre mounted with ``flock``).
+    The operating system releases the lock when its process ends, however it ends. The file of a killed process stays
+    and the next holder takes it over. Between machines this needs a file system with ``flock`` (NFS 4, GPFS, Lustre
+    mounted with ``flock``).
 
     Args:
-        path: The lock file; made where it does not exist, with its folder, and removed afterwards. Its folder stays:
-            others may be about to lock in it.
-        wait: Wait for another holder, instead of giving up.
+        path: The lock file; created if missing, with its folder, and removed afterwards. The folder stays, because
+            other processes may be about to create locks in it.
+        wait: Wait for another holder instead of giving up.
 
     Yields:
         Whether the lock is ours.
@@ -38,18 +38,8 @@ def hold(path: Path, *, wait: bool) -> Iterator[bool]:
         os.close(handle)
 
 
-def is_abandoned(path: Path) -> bool:
-    """Whether a lock file is there that nobody holds: its holder was killed."""
-    return _is_held(path) is False
-
-
-def is_held(path: Path) -> bool:
-    """Whether somebody holds a lock file."""
-    return _is_held(path) is True
-
-
-def _is_held(path: Path) -> bool | None:
-    """Whether a lock file is held; None where there is none."""
+def is_held(path: Path) -> bool | None:
+    """Return True if a process holds a lock file, False if a killed one left it behind, None if there is no file."""
     try:
         handle = os.open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -64,7 +54,7 @@ def _is_held(path: Path) -> bool | None:
 
 
 def _lock(path: Path, *, wait: bool) -> int | None:
-    """Open and lock; again where the file was removed by its last holder in between, or its folder by somebody."""
+    """Open and lock a file; try again if its last holder removed it, or somebody its folder, in between."""
     while True:
         with contextlib.suppress(FileExistsError):
             path.parent.mkdir()

@@ -1,4 +1,4 @@
-"""CSV files as people and spreadsheets write them: encodings, separators, lines, words for missing."""
+"""CSV files as people and spreadsheets write them: encodings, separators, words for missing values."""
 
 import codecs
 import csv
@@ -14,13 +14,13 @@ from e2e_abmilx.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-#: File name endings of the tables that are read.
+#: Suffixes of the tables that are read.
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 
-#: File name endings of tables that must be saved as a CSV first.
+#: Suffixes of tables that must first be saved as a CSV.
 SPREADSHEET_SUFFIXES = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 
-#: Words that spreadsheets, R, pandas and data portals write where they have no value, in small letters.
+#: Words that spreadsheets, R, pandas and data portals write for a missing value, in lower case.
 MISSING = frozenset(
     [
         "", "na", "n/a", "n.a.", "nan", "nat", "none", "null", "nil", "missing", "-", "--", "'--", "–", "—", ".", "?",
@@ -32,12 +32,12 @@ MISSING = frozenset(
 
 _BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, with which it begins
+    codecs.BOM_UTF32_LE: "utf-32",  # must come before UTF-16, whose mark it begins with
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_NO_TEXT = {
+_OTHER_FORMATS = {
     b"PK\x03\x04": "a spreadsheet or a zip archive",
     b"\xd0\xcf\x11\xe0": "a spreadsheet",
     b"\x1f\x8b": "compressed",
@@ -56,23 +56,26 @@ _BLOCK = 1 << 20
 def open_table(
     table: Path, noun: str, refuse: type[InputError]
 ) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
-    """Open a CSV parted by commas, semicolons or tabs, in UTF-8, UTF-16 or Windows-1252.
+    """Open a CSV separated by commas, semicolons or tabs, in UTF-8, UTF-16 or Windows-1252.
 
-    Excel's first line ``sep=;`` is obeyed, and lines of comments (``#``) above the header are left out.
+    Excel's first line ``sep=;`` is obeyed, and comment lines (``#``) above the header are skipped.
 
     Args:
         table: The file.
-        noun: What it is, for messages, such as ``"label table"``.
-        refuse: The error to raise.
+        noun: Kind of table, for messages, such as ``"label table"``.
+        refuse: The error to raise, a kind of `InputError`.
 
-    Returns:
-        Its header, and its rows with their line numbers, read as they are asked for: some tables have tens of
-        thousands of columns. A row has as many cells as the header.
+    Yields:
+        The header and an iterator over the rows with their line numbers. Rows are read on demand, because some tables
+        have tens of thousands of columns; each has as many cells as the header.
 
     Raises:
-        InputError: As ``refuse``: it is no such file, or a row has more or fewer cells than the header.
+        InputError: The file cannot be read as such a table, or a row has more or fewer cells than the header.
     """
-    _check_file(table, noun, refuse)
+    if not table.is_file():
+        raise refuse(f"{table}: there is no such {noun}; check the path")
+    if table.suffix.lower() in SPREADSHEET_SUFFIXES:
+        raise refuse(f"{table} is a spreadsheet; save it as a CSV (UTF-8) and name that file")
     try:
         encoding = _encoding(table)
         with open(table, newline="", encoding=encoding) as file:
@@ -88,14 +91,14 @@ def open_table(
 
 
 def clean(cell: str) -> str:
-    """The text of a cell: without spaces around it and invisible characters, accents in one form (NFC)."""
+    """Return the text of a cell without surrounding spaces and invisible characters, in composed form (NFC)."""
     if cell.isascii():
         return cell.strip()
     return unicodedata.normalize("NFC", cell.translate(_INVISIBLE)).strip()
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell says that there is no value, such as ``NA``, ``#N/A``, ``None``, ``-`` and ``[Not Available]``."""
+    """Return whether a cell stands for a missing value, such as ``NA``, ``#N/A``, ``-`` or ``[Not Available]``."""
     word = cell.strip().casefold()
     if word.startswith("[") and word.endswith("]"):
         word = word[1:-1].strip()
@@ -103,7 +106,7 @@ def is_missing(cell: str) -> bool:
 
 
 def plain_key(name: str) -> str:
-    """The name of a column without what differs between spellings: capitals, spaces and signs.
+    """Return a column name in lower case without spaces and punctuation, so that spellings compare equal.
 
     >>> plain_key("OS.time") == plain_key("os_time") == plain_key(" OS Time ")
     True
@@ -111,63 +114,52 @@ def plain_key(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-def _check_file(table: Path, noun: str, refuse: type[InputError]) -> None:
-    if table.suffix.lower() in SPREADSHEET_SUFFIXES and table.is_file():
-        raise refuse(f"{table} is a spreadsheet; save it as a CSV (UTF-8) and name that")
-    if not table.is_file():
-        raise refuse(f"{table}: there is no such {noun}; check the path")
-
-
 def _encoding(table: Path) -> str:
-    """The encoding of a file: as its first bytes say, else UTF-8, else Windows-1252.
+    """Return the encoding that the first bytes of a file state, else UTF-8 if it fits, else Windows-1252.
 
     Raises:
-        UnicodeError: It is no text.
+        UnicodeError: The file is not text.
     """
     with open(table, "rb") as file:
         head = file.read(4096)
-    for sign, kind in _NO_TEXT.items():
-        if head.startswith(sign):
+    for signature, kind in _OTHER_FORMATS.items():
+        if head.startswith(signature):
             raise UnicodeError(f"it is {kind}")
     for mark, encoding in _BOMS.items():
         if head.startswith(mark):
             return encoding
     even, odd = head[::2].count(0), head[1::2].count(0)
-    if bool(even) != bool(odd):  # UTF-16 without its mark: every other byte of plain text is zero
+    if bool(even) != bool(odd):  # UTF-16 without a byte order mark: every other byte of plain text is zero
         return "utf-16-be" if even else "utf-16-le"
     try:
         _decode(table, "utf-8")
     except UnicodeError:
         example = _decode(table, "cp1252")
-        logger.warning("%s is not in UTF-8; read as Windows-1252, such as %r", table, example)
+        logger.warning("%s is not in UTF-8; reading it as Windows-1252, for example %r", table, example)
         return "cp1252"
     return "utf-8"
 
 
 def _decode(table: Path, encoding: str) -> str:
-    """Decode a whole file; return its first line that is not ASCII.
+    """Decode a whole file and return its first line that is not ASCII.
 
     Raises:
-        UnicodeError: It is not in that encoding, or no text.
+        UnicodeError: The file is not in that encoding, or not text.
     """
     example = ""
-    with open(table, "rb") as file:
-        decoder = codecs.getincrementaldecoder(encoding)()
-        while True:
-            block = file.read(_BLOCK)
-            text = decoder.decode(block, final=not block)
+    with open(table, newline="", encoding=encoding) as file:
+        while text := file.read(_BLOCK):
             if found := _CONTROLS.search(text):
-                raise UnicodeError(f"it holds the control character {found[0]!r}, so it is no text")
+                raise UnicodeError(f"it holds the control character {found[0]!r}, so it is not text")
             if not (example or text.isascii()):
                 example = next(line for line in text.splitlines() if not line.isascii())
-            if not block:
-                return example.strip()[:60]
+    return example.strip()[:60]
 
 
 def _read_lines(
     file: Iterable[str], table: Path, refuse: type[InputError]
 ) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and cells of everything but blank lines, the header first."""
+    """Yield the line number and cells of each line that is not blank, the header first."""
     skipped, separator, head = _preamble(file, table, refuse)
     reader = csv.reader(itertools.chain(head, file), delimiter=separator, strict=True)
     width = 0
@@ -177,9 +169,9 @@ def _read_lines(
         width = width or len(cells)
         line = skipped + reader.line_num
         if len(cells) > width and not any(clean(cell) for cell in cells[width:]):
-            cells = cells[:width]  # spreadsheets end rows with separators
+            cells = cells[:width]  # spreadsheets append separators to rows
         if len(cells) != width:
-            cure = "put a text that holds the separator into quotes"
+            cure = "put text that contains the separator in quotes"
             if len(cells) < width:
                 cure = "complete the row, with a separator for each empty cell too"
             raise refuse(f"{table}:{line}: the row has {len(cells)} cells, the header {width}; {cure}")
@@ -187,7 +179,7 @@ def _read_lines(
 
 
 def _preamble(file: Iterable[str], table: Path, refuse: type[InputError]) -> tuple[int, str, list[str]]:
-    """How many lines come before the header, the separator, and the lines that were read to know it."""
+    """Return the number of lines above the header, the separator, and the lines from the header on read so far."""
     lines = iter(file)
     read, start, stated, comments = list[str](), 0, "", list[int]()
     for start, line in enumerate(lines):
@@ -201,7 +193,7 @@ def _preamble(file: Iterable[str], table: Path, refuse: type[InputError]) -> tup
     else:
         start = len(read)
     read += [next(lines, ""), ""]
-    if len(comments) == 1 and read[start]:  # a single line of # with a cell a column is the header itself
+    if len(comments) == 1 and read[start]:  # a single # line with as many cells as the next is the header
         first, second = read[comments[0]], read[start]
         separator = stated or _separator(first, second)
         if len(_cells(first, separator)) == len(_cells(second, separator)):
@@ -209,16 +201,16 @@ def _preamble(file: Iterable[str], table: Path, refuse: type[InputError]) -> tup
     separator = stated or _separator(read[start], read[start + 1])
     if not separator:
         raise refuse(
-            f"{table}:{start + 1}: both commas and semicolons may part the columns of {read[start].strip()!r}; put"
-            " names that hold one into quotes, or write sep=; as the first line"
+            f"{table}:{start + 1}: both commas and semicolons may separate the columns of {read[start].strip()!r};"
+            " put names that contain one in quotes, or write sep=; as the first line"
         )
     return start, separator, [line for line in read[start:] if line]
 
 
 def _separator(header: str, following: str) -> str:
-    """What parts a header into the most cells; among equals what parts the next line alike, and none if several do."""
+    """Return the separator that gives the header the most cells; a tie is decided by the next line, else empty."""
     counts = {separator: len(_cells(header, separator)) for separator in _SEPARATORS}
-    if not any(counts.values()):  # a quoted name goes on in the next line
+    if not any(counts.values()):  # a quoted name continues on the next line
         return max(_SEPARATORS, key=header.count)
     best = [separator for separator in _SEPARATORS if counts[separator] == max(counts.values())]
     if len(best) == 1 or counts[best[0]] == 1:
@@ -228,7 +220,7 @@ def _separator(header: str, following: str) -> str:
 
 
 def _cells(line: str, separator: str) -> list[str]:
-    """The cells of a line; none where its quotes do not fit the separator."""
+    """Return the cells of a line, none if its quotes do not fit the separator."""
     try:
         return next(csv.reader([line], delimiter=separator or ",", strict=True), [])
     except csv.Error:

@@ -1,4 +1,4 @@
-"""What is seen where a slide has no pixels: its background, never black."""
+"""The background colour of a slide, shown where it has no pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ Colour = tuple[int, int, int]
 
 
 def parse_colour(text: object) -> Colour:
-    """Red, green and blue of six hexadecimal digits, as OpenSlide states a background; white for anything else."""
+    """Return red, green and blue of six hexadecimal digits, as OpenSlide states a background; white otherwise."""
     digits = str(text or "").removeprefix("#")
     try:
         red, green, blue = bytes.fromhex(digits)
@@ -20,22 +20,20 @@ def parse_colour(text: object) -> Colour:
 
 
 def blank(height: int, width: int, colour: Colour) -> NDArray[np.uint8]:
-    """Pixels of one colour, shape ``(height, width, 3)``."""
-    pixels = np.empty((height, width, 3), np.uint8)
-    pixels[:] = colour
-    return pixels
+    """Return pixels of one colour, shape ``(height, width, 3)``."""
+    return np.full((height, width, 3), colour, np.uint8)
 
 
-def lay_over(
+def composite(
     pixels: NDArray[np.uint8], alpha: NDArray[np.uint8], colour: Colour, *, associated: bool
 ) -> NDArray[np.uint8]:
-    """Lay partly transparent pixels over the background.
+    """Composite partly transparent pixels over the background.
 
     Args:
         pixels: RGB, shape ``(h, w, 3)``.
-        alpha: 255 where a pixel is opaque, 0 where nothing of it is seen, shape ``(h, w)``.
+        alpha: Opacity, 255 for opaque and 0 for invisible, shape ``(h, w)``.
         colour: The background.
-        associated: Whether the pixels are multiplied by alpha already.
+        associated: Whether the pixels are already multiplied by alpha.
 
     Returns:
         RGB, shape ``(h, w, 3)``.
@@ -43,7 +41,7 @@ def lay_over(
     if (alpha == 255).all():
         return pixels
     opacity = alpha[..., None].astype(np.uint32)
-    own = pixels.astype(np.uint32) * (255 if associated else opacity)
-    behind = np.array(colour, np.uint32) * (255 - opacity)
-    mixed: NDArray[np.uint8] = np.minimum((own + behind + 127) // 255, 255).astype(np.uint8)
+    foreground = pixels.astype(np.uint32) * (255 if associated else opacity)
+    background = np.array(colour, np.uint32) * (255 - opacity)
+    mixed: NDArray[np.uint8] = np.minimum((foreground + background + 127) // 255, 255).astype(np.uint8)
     return mixed

@@ -1,8 +1,8 @@
-"""The part of a slide that holds pixels, from whose corner some viewers count.
+"""The bounds of a slide: the part that holds pixels, from whose corner some viewers count coordinates.
 
-OpenSlide states it as ``openslide.bounds-x``, ``-y``, ``-width`` and ``-height``, for MIRAX and Leica slides above all.
-Level-0 coordinates count from the corner of the whole slide, also in OpenSlide, TRIDENT and CLAM; QuPath crops to the
-bounds, unless a slide is opened with ``--no-crop``, and counts from their corner.
+OpenSlide states them as ``openslide.bounds-x``, ``-y``, ``-width`` and ``-height``, above all for MIRAX and Leica slides.
+Level-0 coordinates count from the corner of the whole slide, also in OpenSlide, TRIDENT and CLAM. QuPath crops a slide
+to its bounds and counts from their corner, unless the slide is opened with ``--no-crop``.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,11 @@ _FIELDS = ("x", "y", "width", "height")
 
 
 def read_bounds(properties: Mapping[str, object]) -> list[int] | None:
-    """Left, top, width and height of the part that holds pixels, level-0 pixels; None where not all four are stated.
-
-    Args:
-        properties: Of the slide, as its reader gives them.
-    """
+    """Return left, top, width and height (level-0 pixels) of a slide's bounds; None unless all four are stated."""
     for reader in ("openslide", "tiffslide"):
         stated = [properties.get(f"{reader}.bounds-{field}") for field in _FIELDS]
         try:
             return [int(str(value)) for value in stated]
-        except ValueError:  # absent, or no whole number: then QuPath does not crop either
+        except ValueError:  # absent or no whole number; QuPath does not crop either then
             continue
     return None

@@ -1,4 +1,4 @@
-"""DICOM slides: a series of files, one for each level, label and overview, is one slide."""
+"""DICOM slides: the files of one series (levels, label, overview) are one slide."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Series(NamedTuple):
     """One slide.
 
     Attributes:
-        file: The file of its finest level, which stands for the series.
+        file: The file of its finest level, which represents the series.
         files: All of its files.
     """
 
@@ -31,9 +31,9 @@ class _Header(NamedTuple):
 
 
 def group_series(files: Sequence[Path]) -> tuple[list[Series], list[Path]]:
-    """The slides that DICOM files make up, and the files that are parts of none, such as scans of other kinds.
+    """Group DICOM files into slides, and return the files that belong to none, such as other kinds of scans.
 
-    A file that cannot be read is a slide of its own, so that what is wrong with it is said when its turn comes.
+    A file that cannot be read counts as a slide, so that its error is reported when it is opened.
     """
     grouped: dict[tuple[Path, str], list[tuple[_Header, Path]]] = defaultdict(list)
     others = []
@@ -51,13 +51,13 @@ def group_series(files: Sequence[Path]) -> tuple[list[Series], list[Path]]:
         volumes = [(header.pixels, file) for header, file in members if header.is_volume]
         if volumes:
             series.append(Series(max(volumes)[1], tuple(sorted(file for _, file in members))))
-        else:  # a label or an overview that came without its slide
+        else:  # a label or an overview without its slide
             others += [file for _, file in members]
     return sorted(series), sorted(others)
 
 
 def _read_header(file: Path) -> _Header | None:
-    """What a file says of the series that it belongs to; None where it is no image of a slide."""
+    """Read which series a file belongs to; None if it is not an image of a slide."""
     header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
     if str(header.get("SOPClassUID", "")) != _WHOLE_SLIDE:
         return None

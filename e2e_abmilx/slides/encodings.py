@@ -1,4 +1,4 @@
-"""How a TIFF stores its pixels, and which reader is trusted with that: an explicit table, proven by the tests."""
+"""How a TIFF stores its pixels, and which reader is trusted to decode that: an explicit table, proven by the tests."""
 
 from typing import Any, NamedTuple
 
@@ -16,26 +16,26 @@ _ALPHA = {0: "unspecified", 1: "associated", 2: "unassociated"}
 _FORMATS = {1: "uint", 2: "int", 3: "float", 4: "void", 5: "complex int", 6: "complex float"}
 _GREY = ("minisblack", "miniswhite")
 
-# Compressions that give back each byte as it was, and whose samples mean what the photometric interpretation says.
+# Lossless compressions, whose samples mean what the photometric interpretation says.
 _PLAIN = ("none", "lzw", "deflate", "adobe_deflate", "packbits", "zstd")
-_STREAMS = ("jpeg", "webp", "jpeg2000", "aperio_jp2000_rgb")  # they know of colours themselves
+_STREAMS = ("jpeg", "webp", "jpeg2000", "aperio_jp2000_rgb")  # streams that state their own colour space
 
 
 class Encoding(NamedTuple):
     """How one image of a TIFF stores its pixels.
 
     Attributes:
-        photometric: What the samples mean: ``"rgb"``, ``"ycbcr"``, ``"separated"`` (CMYK) ….
-        compression: The name of the compression, or its number where it has none.
-        planar: ``"contiguous"``: the samples of a pixel lie together; ``"separate"``: one plane a sample;
-            ``"pages"``: one image a sample.
+        photometric: Meaning of the samples: ``"rgb"``, ``"ycbcr"``, ``"separated"`` (CMYK) ….
+        compression: Name of the compression, or its number if it has no name.
+        planar: ``"contiguous"``: the samples of a pixel are stored together; ``"separate"``: one plane per sample;
+            ``"pages"``: one image per sample.
         sample_format: ``"uint"``, ``"int"``, ``"float"`` ….
-        bits: Bits a sample.
-        samples: Samples a pixel, alpha among them.
-        alpha: ``"none"``, ``"associated"``, ``"unassociated"``, or ``"unspecified"``: an extra sample of which the file
-            does not say what it is.
+        bits: Bits per sample.
+        samples: Samples per pixel, including alpha.
+        alpha: ``"none"``, ``"associated"``, ``"unassociated"``, or ``"unspecified"``: an extra sample that the file does
+            not explain.
         layout: ``"tiles"`` or ``"strips"``.
-        oddity: What else is unusual about it; mostly nothing.
+        oddity: Anything else that is unusual; empty in most files.
     """
 
     photometric: str
@@ -49,22 +49,22 @@ class Encoding(NamedTuple):
     oddity: str = ""
 
     def __str__(self) -> str:
-        planar = {"contiguous": "", "separate": ", plane by plane", "pages": ", one page a channel"}[
-            self.planar
-        ]
-        alpha = "" if self.alpha == "none" else f", {self.alpha} alpha"
-        oddity = f", {self.oddity}" if self.oddity else ""
-        return f"{self.photometric}, {self.compression}, {self.layout}{planar}{alpha}{oddity}"
+        planar = {"separate": "one plane per sample", "pages": "one page per channel"}.get(self.planar)
+        alpha = "" if self.alpha == "none" else f"{self.alpha} alpha"
+        words = (self.photometric, self.compression, self.layout, planar, alpha, self.oddity)
+        return ", ".join(filter(None, words))
 
 
-def _combinations() -> dict[Encoding, str]:
-    """Each combination that a reader is trusted with, and which reader that is."""
+def _trusted_encodings() -> dict[Encoding, str]:
+    """Return each encoding that a reader is trusted with, and that reader."""
     table = {}
     for layout in ("tiles", "strips"):
         for compression in _PLAIN:
             for alpha in ("none", "associated", "unassociated"):
                 samples = 3 + (alpha != "none")
-                for planar in _planars(alpha, layout):
+                # No independent reader decodes separate planes with alpha in strips, so nothing could prove them.
+                is_proven = alpha == "none" or layout == "tiles"
+                for planar in ("contiguous", "separate") if is_proven else ("contiguous",):
                     own = Encoding("rgb", compression, planar, samples=samples, alpha=alpha, layout=layout)
                     table[own] = TIFFFILE
             table[Encoding("minisblack", compression, "pages", layout=layout)] = TIFFFILE
@@ -81,21 +81,16 @@ def _combinations() -> dict[Encoding, str]:
     return table
 
 
-def _planars(alpha: str, layout: str) -> tuple[str, ...]:
-    # No independent reader takes planes with alpha in strips, so that nothing proves them.
-    return ("contiguous",) if alpha != "none" and layout == "strips" else ("contiguous", "separate")
-
-
-#: Each combination that is read, and the reader that is trusted with it. Everything else is refused.
-TRUSTED = _combinations()
+#: Each encoding that is read, and the reader that is trusted with it. All others are refused.
+TRUSTED = _trusted_encodings()
 
 
 def encoding_of(page: Any, planar: str | None = None) -> Encoding:  # noqa: ANN401 - a page of untyped tifffile
-    """How a page of a TIFF stores its pixels.
+    """Return how a page of a TIFF stores its pixels.
 
     Args:
         page: The page.
-        planar: What the page does not know: ``"pages"`` where it holds one of three channels.
+        planar: ``"pages"`` if the page holds one of three channels, which the page itself does not state.
     """
     compression = _name(tifffile.COMPRESSION, page.compression)
     photometric = _name(tifffile.PHOTOMETRIC, page.photometric)
@@ -109,8 +104,8 @@ def encoding_of(page: Any, planar: str | None = None) -> Encoding:  # noqa: ANN4
         photometric,
         compression,
         planar or ("separate" if separate else "contiguous"),
-        _FORMATS.get(_one(page.sampleformat), str(page.sampleformat)),
-        _one(page.bitspersample),
+        _FORMATS.get(_common_value(page.sampleformat), str(page.sampleformat)),
+        _common_value(page.bitspersample),
         samples,
         alpha,
         "tiles" if page.is_tiled else "strips",
@@ -119,42 +114,41 @@ def encoding_of(page: Any, planar: str | None = None) -> Encoding:  # noqa: ANN4
 
 
 def trusted_reader(encoding: Encoding) -> str:
-    """The reader that decodes this rightly.
+    """Return the reader that decodes an encoding correctly.
 
     Raises:
-        SlideError: None is known to; the message says in words what the encoding is.
+        SlideError: No reader is known to; the message describes the encoding.
     """
     reader = TRUSTED.get(encoding)
     if reader is None:
-        raise SlideError(_refusal(encoding))
+        raise SlideError(f"{_objection(encoding)}; convert it to tiled RGB with 8 bits per channel")
     return reader
 
 
-def _refusal(encoding: Encoding) -> str:
-    cure = "convert it to RGB of 8 bits a channel, as tiles"
+def _objection(encoding: Encoding) -> str:
+    """Return why an encoding is not read."""
     if encoding.sample_format != "uint":
-        return f"its samples are of the type {encoding.sample_format}, {encoding.bits} bits, which are not read; {cure}"
+        return f"its samples are of type {encoding.sample_format}, {encoding.bits} bits, which is not read"
     if encoding.bits != 8:
-        return f"its samples have {encoding.bits} bits, which are not read: only 8 bits are; {cure}"
+        return f"its samples have {encoding.bits} bits, and only 8 are read"
     if encoding.photometric == "palette":
-        return f"it is a palette image: its samples number colours of a table, which is not read; {cure}"
+        return "it is a palette image, whose samples are indices into a colour table, which is not read"
     if encoding.photometric in _GREY and encoding.planar != "pages":
-        return f"it is grey ({encoding.photometric}, {encoding.samples} sample a pixel), which is not read; {cure}"
+        return f"it is grey ({encoding.photometric}, {encoding.samples} sample per pixel), which is not read"
     if encoding.photometric.endswith("lab"):
-        return (
-            f"its colours are {encoding.photometric} (CIE L*a*b*), which readers convert differently; {cure}"
-        )
+        return f"its colours are {encoding.photometric} (CIE L*a*b*), which readers convert differently"
     if encoding.alpha == "unspecified":
         return (
-            f"of its {encoding.samples} samples a pixel it does not say what the last is, transparency or something"
-            f" else (ExtraSamples), and readers disagree; {cure}"
+            f"it does not state whether the last of its {encoding.samples} samples per pixel is transparency or something"
+            " else (ExtraSamples), and readers disagree"
         )
     if encoding.oddity.startswith("orientation"):
-        return f"it states {encoding.oddity}: its pixels are to be turned or mirrored, on which readers disagree; {cure}"
-    return f"its encoding ({encoding}) is not among those that are proven to be read rightly (docs/formats.md); {cure}"
+        return f"it states {encoding.oddity}, a rotated or mirrored image, on which readers disagree"
+    return f"its encoding ({encoding}) is not among those proven to be read correctly (docs/formats.md)"
 
 
 def _oddity(page: Any) -> str:  # noqa: ANN401
+    """Return what is unusual about a page; empty for most pages."""
     orientation = page.tags.valueof("Orientation", 1)
     compression = int(page.compression)
     found = []
@@ -173,22 +167,23 @@ def _oddity(page: Any) -> str:  # noqa: ANN401
     is_ycbcr = page.photometric == tifffile.PHOTOMETRIC.YCBCR
     if is_ycbcr and _name(tifffile.COMPRESSION, compression) in _PLAIN:
         sampling = page.tags.valueof("YCbCrSubSampling", (2, 2))
-        found += (
-            [] if tuple(sampling) == (1, 1) else [f"colours of every {sampling[0]} × {sampling[1]} pixels"]
-        )
+        if tuple(sampling) != (1, 1):
+            found.append(f"colours subsampled by {sampling[0]} × {sampling[1]}")
     if page.photometric == tifffile.PHOTOMETRIC.SEPARATED and page.tags.valueof("InkSet", 1) != 1:
-        found.append("inks that are not CMYK")
+        found.append("inks other than CMYK")
     return ", ".join(found)
 
 
 def _name(names: Any, number: int) -> str:  # noqa: ANN401 - an enumeration
+    """Return the name of a number in lower case, or the number itself if it has no name."""
     try:
         return str(names(number).name).lower()
     except ValueError:
         return str(int(number))
 
 
-def _one(value: Any) -> int:  # noqa: ANN401 - a number, or one a sample
+def _common_value(value: Any) -> int:  # noqa: ANN401 - a number, or one per sample
+    """Return the value that all samples have; -1 if they differ."""
     if isinstance(value, tuple | list):
         return int(value[0]) if len(set(value)) == 1 else -1
     return int(value)

@@ -1,4 +1,4 @@
-"""A slide read by OpenSlide."""
+"""Slides read by OpenSlide."""
 
 import threading
 from pathlib import Path
@@ -7,33 +7,29 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from e2e_abmilx.slides.background import lay_over, parse_colour
+from e2e_abmilx.slides.background import composite, parse_colour
 from e2e_abmilx.slides.encodings import OPENSLIDE
 from e2e_abmilx.slides.resolution import Stated, stated_by_openslide
 
 _PART = (2048, 2048)
-_MARGIN = 512  # pixels of a level that are read in vain at most, to begin on a level-0 pixel
-_SHARP = 0.005  # pixels of a level by which that may be missed
+_MARGIN = 512  # largest number of extra pixels of a level that are read in order to start on a level-0 pixel
+_SHARP = 0.005  # distance to a level-0 pixel, in pixels of a level, that blurs nothing
 
 
 class OpenSlideReader:
-    """A slide that OpenSlide opens; what it has no pixels of shows the background that it states, or white.
+    """A slide that OpenSlide opens, with the background that it states, or white, where it has no pixels.
 
     Args:
         path: The file.
-        stated: What the slide says of its resolution; by default what OpenSlide finds.
+        stated: The resolution that the slide states; by default the one that OpenSlide finds.
 
     Attributes:
-        name: What this reader is called.
-        vendor: The format, as OpenSlide calls it.
-        background: Red, green and blue where there are no pixels.
-        stated: What the file says of its resolution.
-        properties: What OpenSlide finds in the file, by its names.
-        level_dimensions: Width and height of each level, pixels.
-        level_downsamples: Level-0 pixels per pixel of each level.
+        vendor: OpenSlide's name of the format.
+
+    The other attributes are those of :class:`~e2e_abmilx.slides.tiff_reader.TiffReader`.
 
     Raises:
-        openslide.OpenSlideError: It cannot be opened.
+        openslide.OpenSlideError: The file cannot be opened.
     """
 
     name = OPENSLIDE
@@ -50,11 +46,11 @@ class OpenSlideReader:
         self.level_downsamples = tuple(float(each) for each in self._slide.level_downsamples)
 
     def tile(self, level: int) -> tuple[int, int]:
-        """Width and height of what is lost together where a level is damaged, pixels."""
+        """Return the width and height, pixels, of the parts of a level that are read at once."""
         return _PART
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """RGB pixels of a rectangle inside a level, shape ``(height, width, 3)``."""
+        """Return the RGB pixels of a rectangle inside a level, shape ``(height, width, 3)``."""
         downsample = self.level_downsamples[level]
         left, top = _whole_start(x, downsample), _whole_start(y, downsample)
         location = (round(left * downsample), round(top * downsample))
@@ -63,11 +59,11 @@ class OpenSlideReader:
         try:
             pixels = np.asarray(slide.read_region(location, level, size))[y - top :, x - left :]
         except openslide.OpenSlideError:
-            with self._lock:  # after an error OpenSlide reads nothing more until it is opened anew
+            with self._lock:  # after an error OpenSlide must be opened again
                 if self._slide is slide:
                     self._slide = openslide.OpenSlide(self._path)
             raise
-        return lay_over(pixels[..., :3], pixels[..., 3], self.background, associated=False)
+        return composite(pixels[..., :3], pixels[..., 3], self.background, associated=False)
 
     def close(self) -> None:
         """Close the file."""
@@ -75,7 +71,7 @@ class OpenSlideReader:
 
 
 def detect_vendor(path: Path) -> str | None:
-    """The format that OpenSlide takes a file for; None for one that it does not know."""
+    """Return the format that OpenSlide detects; None for a file that it does not know."""
     try:
         vendor = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
@@ -84,9 +80,9 @@ def detect_vendor(path: Path) -> str | None:
 
 
 def _whole_start(position: int, downsample: float) -> int:
-    """The nearest pixel at or before ``position`` of a level that begins on a level-0 pixel, as nearly as can be.
+    """Return the nearest pixel of a level, at or before ``position``, that starts (nearly) on a level-0 pixel.
 
-    OpenSlide takes level-0 places, and blurs what begins between two pixels of the level.
+    OpenSlide takes level-0 positions and blurs a region that starts between two pixels of the level.
     """
     if downsample.is_integer():
         return position

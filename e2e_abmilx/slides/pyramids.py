@@ -1,4 +1,4 @@
-"""Which image of a TIFF is the slide: its largest tiled pyramid, whatever its place in the file."""
+"""The image of a TIFF that is the slide: its largest tiled pyramid, wherever it is in the file."""
 
 import re
 from xml.etree import ElementTree
@@ -8,19 +8,19 @@ import tifffile
 from e2e_abmilx.slides.encodings import Encoding, encoding_of, trusted_reader
 from e2e_abmilx.slides.slide_error import SlideError
 
-#: Another image of more than this share of the slide's pixels leaves doubt which of the two is the slide.
+# Another image with more than this fraction of the slide's pixels could be the slide itself.
 _RIVAL = 0.25
 
-_BESIDE = ("Thumbnail", "Label", "Macro")  # what tifffile calls the pictures beside an Aperio slide
+_ASSOCIATED = ("Thumbnail", "Label", "Macro")  # tifffile's names of the other images of an Aperio slide
 _CHANNELS = (("r", "red"), ("g", "green"), ("b", "blue"))
 _COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
 
 def find_pyramid(tiff: tifffile.TiffFile) -> tifffile.TiffPageSeries:
-    """The image of a TIFF that is the slide.
+    """Return the image of a TIFF that is the slide.
 
     Raises:
-        SlideError: There is none, or it may be one of several.
+        SlideError: There is none, or several images may be the slide.
     """
     images = [each for each in tiff.series if each.size and each.keyframe is not None]
     if not images:
@@ -31,55 +31,57 @@ def find_pyramid(tiff: tifffile.TiffFile) -> tifffile.TiffPageSeries:
     if rivals:
         sizes = " and ".join(_describe(each) for each in (chosen, *rivals))
         raise SlideError(
-            f"it holds {len(rivals) + 1} images that may be the slide, {sizes}; write the one that is into a file of its"
-            " own, or mark its smaller versions as reduced (NewSubfileType 1)"
+            f"it holds {len(rivals) + 1} images that may be the slide, {sizes}; write the right one into a separate file,"
+            " or mark its smaller versions as reduced (NewSubfileType 1)"
         )
     return chosen
 
 
 def level_encodings(image: tifffile.TiffPageSeries) -> list[Encoding]:
-    """How each level of an image stores its pixels.
+    """Return how each level of an image stores its pixels.
 
     Raises:
-        SlideError: It is no flat image of one plane.
+        SlideError: A level is not a flat image in one plane.
     """
     return [_flat_encoding(level) for level in image.levels]
 
 
 def readers_of(image: tifffile.TiffPageSeries) -> set[str]:
-    """The readers that are trusted with the levels of an image.
+    """Return the readers that are trusted with the levels of an image.
 
     Raises:
-        SlideError: None is trusted with one of them.
+        SlideError: No reader is trusted with one of the levels.
     """
     return {trusted_reader(encoding) for encoding in level_encodings(image)}
 
 
 def _flat_encoding(level: tifffile.TiffPageSeries) -> Encoding:
     pages, axes = len(level.pages), level.axes
-    others = [page for page in level.pages if page is not None]
-    if len(others) < pages:
-        raise SlideError(f"it lacks some of its {pages} pages (a file of several that is here alone?)")
+    present = [page for page in level.pages if page is not None]
+    if len(present) < pages:
+        raise SlideError(f"it lacks some of its {pages} pages (is it one of several files of a slide?)")
     if pages == 1 and axes in ("YXS", "SYX", "YX"):
         return encoding_of(level.keyframe)
     if axes == "CYX" and pages == 3 and level.shape[0] == 3:
         encoding = encoding_of(level.keyframe, "pages")
-        if all(encoding_of(page.keyframe, "pages") == encoding for page in others):
+        if all(encoding_of(page.keyframe, "pages") == encoding for page in present):
             _refuse_other_channels(level)
             return encoding
-    trusted_reader(encoding_of(level.keyframe))  # what is wrong with each page counts more than their number
+    trusted_reader(encoding_of(level.keyframe))  # an encoding that is refused is the more helpful error
     raise SlideError(
-        f"it holds {pages} images of one size (axes {axes}, shape {'×'.join(map(str, level.shape))}), as a stack of focal"
-        " planes, times or channels does; write the one that is the slide into a file of its own"
+        f"it holds {pages} images of one size (axes {axes}, shape {'×'.join(map(str, level.shape))}), as in a stack of"
+        " focal planes, times or channels; write the one that is the slide into a separate file"
     )
 
 
 def _refuse_other_channels(level: tifffile.TiffPageSeries) -> None:
-    """Refuse three channels that OME-XML calls anything but red, green and blue."""
+    """Refuse three channels that OME-XML does not describe as red, green and blue."""
     xml = level.keyframe.parent.ome_metadata
-    if not xml:
-        return
-    for number, channel in enumerate(_channels(str(xml))):
+    try:
+        root = ElementTree.fromstring(str(xml or "<none/>"))
+    except ElementTree.ParseError as error:
+        raise SlideError(f"its OME-XML cannot be read ({error})") from error
+    for number, channel in enumerate(root.findall(".//{*}Pixels/{*}Channel")):
         name, colour = channel.get("Name", ""), channel.get("Color")
         is_other = bool(name) and not re.fullmatch(r"(channel|c|ch)?[ :_]*\d+", name.lower())
         expected = number % 3
@@ -91,16 +93,8 @@ def _refuse_other_channels(level: tifffile.TiffPageSeries) -> None:
             )
 
 
-def _channels(xml: str) -> list[ElementTree.Element]:
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
-        raise SlideError(f"its OME-XML cannot be read ({error})") from error
-    return root.findall(".//{*}Pixels/{*}Channel")
-
-
 def _rgb(colour: str) -> tuple[int, int, int] | None:
-    """Red, green and blue of OME's signed RGBA number."""
+    """Return red, green and blue of OME's signed RGBA number."""
     try:
         number = int(colour) & 0xFFFFFFFF
     except ValueError:
@@ -113,7 +107,7 @@ def _area(image: tifffile.TiffPageSeries) -> int:
 
 
 def _may_be_the_slide(image: tifffile.TiffPageSeries, chosen: tifffile.TiffPageSeries) -> bool:
-    if image.name in _BESIDE and image.kind == "svs":
+    if image.name in _ASSOCIATED and image.kind == "svs":
         return _area(image) > _area(chosen)
     if image.keyframe.is_reduced or image.keyframe.is_subifd:
         return False

@@ -1,4 +1,4 @@
-"""What is wrong with a slide."""
+"""The error about slides."""
 
 from e2e_abmilx.errors import InputError
 

@@ -1,11 +1,10 @@
-"""Which slides: a folder, a list, or a table of files, each with an override of its µm/px where one is stated."""
+"""The slides that a folder, a list or a table names, each with an optional override of its µm per pixel."""
 
 import logging
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from e2e_abmilx.io.tables import (
     SPREADSHEET_SUFFIXES,
@@ -15,8 +14,8 @@ from e2e_abmilx.io.tables import (
     open_table,
     plain_key,
 )
-from e2e_abmilx.slides import SlideError
-from e2e_abmilx.slides.listing import SUFFIXES, join_series, list_slides, plain_name
+from e2e_abmilx.slides.listing import SUFFIXES, SlideFile, join_series, list_slides
+from e2e_abmilx.slides.slide_error import SlideError
 
 logger = logging.getLogger(__name__)
 
@@ -28,41 +27,24 @@ _SCALE_WORDS = re.compile(
 )
 
 
-class SlideFile(NamedTuple):
-    """A slide to be read.
-
-    Attributes:
-        path: The file; of a DICOM series the file of its finest level.
-        mpp: Level-0 µm/px to believe whatever the slide says; None to believe the slide.
-        title: Its name, where that is not the file's.
-    """
-
-    path: Path
-    mpp: float | None = None
-    title: str = ""
-
-    @property
-    def name(self) -> str:
-        """The slide's name: the file's, without its ending, in composed characters (NFC)."""
-        return self.title or plain_name(self.path)
-
-
 def find_slides(slides: Path | Sequence[Path]) -> list[SlideFile]:
-    """The slides that a folder, a list, one file or a CSV names.
+    """Return the slides that a folder, a list, one file or a CSV names.
 
-    A CSV has a column ``slide`` (or ``wsi``) of paths, absolute or beside the CSV, and may have ``mpp``. It is read as
-    label tables are: commas, semicolons or tabs; UTF-8, UTF-16 or Windows-1252; capitals and spaces do not matter.
-    DICOM files of one series are one slide.
+    A CSV has a column ``slide`` (or ``wsi``) of paths, absolute or relative to the CSV, and may have ``mpp``. It is read
+    like a label table: commas, semicolons or tabs; UTF-8, UTF-16 or Windows-1252; capitals and spaces are ignored.
+    The DICOM files of one series are one slide.
 
     Raises:
-        SlideError: There is none, or two have one name, or the CSV cannot be used.
+        SlideError: There is no slide, two slides have the same name, or the CSV cannot be used.
     """
     if not isinstance(slides, str | Path):
         files = [SlideFile(Path(path)) for path in slides]
     elif Path(slides).suffix.lower() in (*TABLE_SUFFIXES, *SPREADSHEET_SUFFIXES):
         files = _read_table(Path(slides))
     elif Path(slides).is_dir():
-        files = _list_folder(Path(slides))
+        files = list_slides(Path(slides))
+        if not files:
+            raise SlideError(f"{slides} holds no slide: no file ends in {', '.join(SUFFIXES)}")
     elif Path(slides).exists():
         files = [SlideFile(Path(slides))]
     else:
@@ -74,30 +56,23 @@ def find_slides(slides: Path | Sequence[Path]) -> list[SlideFile]:
     return files
 
 
-def _list_folder(folder: Path) -> list[SlideFile]:
-    found = list_slides(folder)
-    if not found:
-        raise SlideError(f"{folder} holds no slide: no file ends in {', '.join(SUFFIXES)}")
-    return [SlideFile(path, None, "" if name == plain_name(path) else name) for path, name in found]
-
-
-def _join_series(files: Sequence[SlideFile]) -> list[SlideFile]:
-    """Files that were named one by one: those of one DICOM series are one slide."""
+def _join_series(files: list[SlideFile]) -> list[SlideFile]:
+    """Keep one file per DICOM series among files that were named individually."""
     if sum(file.path.suffix.lower() == ".dcm" and not file.title for file in files) < 2:
-        return list(files)
+        return files
     kept = {slide.path for slide in join_series([file.path for file in files])}
     return [file for file in files if file.path in kept]
 
 
 def _read_table(table: Path) -> list[SlideFile]:
-    """The slides of a CSV; a row that repeats another is left out."""
+    """Read the slides of a CSV; a row that repeats another is left out."""
     files: dict[Path, tuple[SlideFile, int]] = {}
     with open_table(table, "list of slides", SlideError) as (header, lines):
         slide, mpp = _find_columns(header, table)
         for line, cells in lines:
             text = clean(cells[slide])
             if is_missing(text):
-                raise SlideError(f"{table}:{line}: the slide is empty; name its file, or take the row out")
+                raise SlideError(f"{table}:{line}: the slide is empty; name its file, or remove the row")
             path = _find_file(table.parent, cells[slide])
             file = SlideFile(path, None if mpp is None else _read_mpp(cells[mpp], table, line))
             first, first_line = files.setdefault(file.path, (file, line))
@@ -109,28 +84,28 @@ def _read_table(table: Path) -> list[SlideFile]:
 
 
 def _find_file(folder: Path, cell: str) -> Path:
-    """The file that a cell names: as it stands, or with its accents as the disk spells them."""
+    """Return the file that a cell names, as written or with accents as the disk spells them."""
     text = clean(cell)
     spellings = [folder / name for name in (cell.strip(), text, unicodedata.normalize("NFD", text))]
     return next((path for path in spellings if path.exists()), folder / text)
 
 
 def _find_columns(header: Sequence[str], table: Path) -> tuple[int, int | None]:
-    """Positions of the columns of slides and of µm/px, of which the second may be absent."""
+    """Return the positions of the columns of slides and of µm per pixel; the second is None if absent."""
     keys = [plain_key(name) for name in header]
     for name in (*_SLIDE_COLUMNS, "mpp"):
         if keys.count(name) > 1:
-            raise SlideError(f"{table} has {keys.count(name)} columns named {name}; take out all but one")
+            raise SlideError(f"{table} has {keys.count(name)} columns named {name}; remove all but one")
     slide = next((keys.index(name) for name in _SLIDE_COLUMNS if name in keys), None)
     if slide is None:
-        raise SlideError(f"{table} has the columns {list(header)}; it needs one named slide, of paths")
+        raise SlideError(f"{table} has the columns {list(header)}; it needs one named slide, with paths")
     mpp = keys.index("mpp") if "mpp" in keys else None
     others = [name for index, name in enumerate(header) if name and index not in (slide, mpp)]
     doubtful = [name for name in others if _SCALE_WORDS.search(name)]
     if doubtful and mpp is None:
         raise SlideError(
-            f"{table}: column {doubtful[0]!r} may be a scale, which is read from a column named mpp (µm/px) only; call it"
-            " mpp, or take it out"
+            f"{table}: column {doubtful[0]!r} may be a scale, which is only read from a column named mpp (µm per pixel);"
+            " name it mpp, or remove it"
         )
     found = [f"slide from {header[slide]!r}", *([] if mpp is None else [f"mpp from {header[mpp]!r}"])]
     found += [f"not read: {', '.join(map(repr, others))}"] if others else []
@@ -148,13 +123,13 @@ def _read_mpp(cell: str, table: Path, line: int) -> float | None:
         mpp = -1.0
     if not 0 < mpp < float("inf"):
         raise SlideError(
-            f"{table}:{line}: mpp {text!r} is not a positive number of µm/px; correct it or leave it empty"
+            f"{table}:{line}: mpp {text!r} is not a positive number of µm per pixel; correct it or leave it empty"
         )
     return mpp
 
 
 def _refuse_same_names(files: Sequence[SlideFile]) -> None:
-    """Two slides of one name would share a store."""
+    """Refuse two slides with the same name, which would share a store."""
     seen: dict[str, Path] = {}
     for file in files:
         if file.name in seen:

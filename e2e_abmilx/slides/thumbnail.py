@@ -1,11 +1,11 @@
-"""A slide from afar: levels averaged down, and glass in place of what is damaged."""
+"""The whole slide in small: a level averaged down, with background in place of damaged tiles."""
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from operator import itemgetter
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,16 @@ from e2e_abmilx.slides.slide_error import SlideError
 
 logger = logging.getLogger(__name__)
 
-_PART = 2048  # pixels along the side of what is read at once to be shrunk
+_PART = 2048  # pixels along the side of the parts that are read and shrunk one by one
 
-# A file that was cut off can be copied again, and a machine that failed may read it next time.
+# Errors after which nothing is salvaged: a truncated file can be copied again, and a failed read can be repeated.
 _NO_SALVAGE = (EOFError, OSError, MemoryError)
 
 Read = Callable[[int, int, int, int], NDArray[np.uint8]]  # x, y, width, height → pixels
 
 
-class Level(Protocol):
-    """A level of a slide, as a thumbnail needs it: its size in pixels, and how to read it."""
+class Level(NamedTuple):
+    """A level of a slide: its width and height, its level-0 pixels per pixel, its tiles, and how to read it."""
 
     size: tuple[int, int]
     downsample: float
@@ -34,8 +34,8 @@ class Level(Protocol):
     read: Read
 
 
-def draw_thumbnail(name: object, levels: Iterable[Level], max_side: int) -> NDArray[np.uint8]:
-    """Shrink the level that serves best, or what can be read of it, as :meth:`Slide.thumbnail` says."""
+def draw_thumbnail(name: object, levels: Sequence[Level], max_side: int) -> NDArray[np.uint8]:
+    """Draw a thumbnail from the levels of a slide as :meth:`Slide.thumbnail` describes."""
     levels = sorted(levels, key=lambda level: level.downsample)
     size = levels[0].size
     shrink = max(1.0, max(size) / max_side)
@@ -52,22 +52,20 @@ def draw_thumbnail(name: object, levels: Iterable[Level], max_side: int) -> NDAr
     lost, picture, error = min(found, key=itemgetter(0))
     if lost == 1 or isinstance(error.__cause__, _NO_SALVAGE):
         raise error
-    logger.warning(
-        "%.2g %% of the thumbnail of %s is missing and counts as glass, so no patches come from there: %s",
-        100 * lost,
-        name,
-        error,
+    text = (
+        "%.2g %% of the thumbnail of %s cannot be read and counts as glass, so no patches come from there: %s"
     )
+    logger.warning(text, 100 * lost, name, error)
     return picture
 
 
 def read_shrunk(read: Read, box: tuple[int, int, int, int], shrink: int) -> NDArray[np.uint8]:
-    """A rectangle (left, top, width, height) in which each square of ``shrink`` pixels is averaged to one."""
+    """Read a rectangle (left, top, width, height) and average each square of ``shrink`` × ``shrink`` pixels to one."""
     left, top, width, height = box
     if shrink == 1:
         return read(*box)
     shrunk = np.empty((math.ceil(height / shrink), math.ceil(width / shrink), 3), np.uint8)
-    step = max(1, _PART // shrink)  # in parts, so that a large rectangle is never held whole
+    step = max(1, _PART // shrink)  # in parts, so that a large rectangle is never in memory as a whole
     for row in range(0, shrunk.shape[0], step):
         for column in range(0, shrunk.shape[1], step):
             x, y = column * shrink, row * shrink
@@ -80,7 +78,7 @@ def read_shrunk(read: Read, box: tuple[int, int, int, int], shrink: int) -> NDAr
 def _shrink_level(
     level: Level, factor: int, side: tuple[int, int]
 ) -> tuple[float, NDArray[np.uint8], SlideError | None]:
-    """What share of a level cannot be read, the level resized to ``side``, and what was wrong with it."""
+    """Resize a level to ``side``; return the fraction that cannot be read, the picture, and the error."""
     width, height = level.size
     salvage = _Salvage(level)
     pooled = Image.fromarray(read_shrunk(salvage.read, (0, 0, width, height), factor))
@@ -90,14 +88,11 @@ def _shrink_level(
 
 
 class _Salvage:
-    """Reads a level with glass in place of the tiles that cannot be decoded.
-
-    Args:
-        level: The level.
+    """Reads a level with background in place of the tiles that cannot be decoded.
 
     Attributes:
-        lost: Pixels that became glass.
-        error: What was wrong last, or what forbids to make do with the rest; None where nothing was wrong.
+        lost: Number of pixels that could not be decoded.
+        error: The first error after which nothing is salvaged, else the last error; None without errors.
     """
 
     def __init__(self, level: Level) -> None:
@@ -106,7 +101,7 @@ class _Salvage:
         self.error: SlideError | None = None
 
     def read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Whatever can be read of a rectangle."""
+        """Read a rectangle, tile by tile if it cannot be read as a whole."""
         whole = self._try(x, y, width, height)
         if whole is not None:
             return whole
@@ -130,5 +125,5 @@ class _Salvage:
 
 
 def _spans(start: int, stop: int, step: int) -> Iterable[tuple[int, int]]:
-    """The range from ``start`` to ``stop``, cut at the multiples of ``step``."""
+    """Cut the range from ``start`` to ``stop`` at the multiples of ``step``."""
     return pairwise([start, *range((start // step + 1) * step, stop, step), stop])

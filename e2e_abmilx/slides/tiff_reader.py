@@ -1,4 +1,4 @@
-"""A TIFF, opened by tiffslide and read by the tifffile in it: only in encodings that this is trusted with."""
+"""Slides in TIFFs, opened by tiffslide and decoded by tifffile, in the encodings that it is trusted with."""
 
 from pathlib import Path
 
@@ -15,19 +15,19 @@ from e2e_abmilx.slides.tiles import TiledLevel
 
 
 class TiffReader:
-    """The slide's image in a TIFF.
+    """The image of a TIFF that is the slide.
 
     Args:
-        tiff: The open file, which the reader closes.
-        image: Its image that is the slide, of encodings that tifffile is trusted with.
-        stated: What the file says of its resolution.
+        tiff: The open file; the reader closes it.
+        image: The image, in encodings that tifffile is trusted with.
+        stated: The resolution that the file states.
 
     Attributes:
-        name: What this reader is called.
+        name: Name of the reader.
         background: Red, green and blue where there are no pixels.
-        stated: What the file says of its resolution.
-        properties: What OpenSlide, and so viewers, find in the file, by OpenSlide's names.
-        is_first_page: Whether the slide is the file's first page, which is what OpenSlide takes for it.
+        stated: The resolution that the file states.
+        properties: Properties of the file by OpenSlide's names, which viewers follow; a plain TIFF has none.
+        is_first_page: Whether the slide is the first page of the file, which OpenSlide takes for the slide.
         level_dimensions: Width and height of each level, pixels.
         level_downsamples: Level-0 pixels per pixel of each level.
     """
@@ -38,26 +38,24 @@ class TiffReader:
     def __init__(self, tiff: tifffile.TiffFile, image: tifffile.TiffPageSeries, stated: Stated) -> None:
         self._tiff = tiff
         encodings = level_encodings(image)
-        self._levels = [
-            TiledLevel(level, encoding) for level, encoding in zip(image.levels, encodings, strict=True)
-        ]
+        self._levels = list(map(TiledLevel, image.levels, encodings))
         self.stated = stated
-        self.properties: dict[str, str] = {}  # that viewers go by: plain TIFFs have none
+        self.properties: dict[str, str] = {}
         self.is_first_page = image.keyframe.index == 0 and encodings[0].planar != "pages"
         self.level_dimensions = tuple(level.size for level in self._levels)
         width, height = self.level_dimensions[0]
         self.level_downsamples = tuple(((width / w) + (height / h)) / 2.0 for w, h in self.level_dimensions)
 
     def tile(self, level: int) -> tuple[int, int]:
-        """Width and height of what is lost together where a level is damaged, pixels."""
+        """Return the width and height, pixels, of the tiles of a level, which damage affects as a whole."""
         return self._levels[level].tile
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """RGB pixels of a rectangle inside a level, shape ``(height, width, 3)``."""
+        """Return the RGB pixels of a rectangle inside a level, shape ``(height, width, 3)``."""
         return self._levels[level].read(x, y, width, height)
 
     def failure(self) -> Exception | None:
-        """Why none of some tiles of the finest level can be decoded; None where one can."""
+        """Return why none of some sample tiles of the finest level can be decoded; None if one can."""
         error: Exception | None = None
         for x, y in self._levels[0].samples():
             try:
@@ -69,7 +67,7 @@ class TiffReader:
         return error
 
     def lacks_coarse_tiles(self) -> bool:
-        """Whether the file leaves tiles out of a level other than the finest."""
+        """Return whether the file leaves tiles out of a level other than the finest."""
         return any(level.lacks_tiles() for level in self._levels[1:])
 
     def close(self) -> None:
@@ -77,20 +75,18 @@ class TiffReader:
         self._tiff.close()
 
 
-def tile_breaks_off(error: BaseException) -> bool:
-    """Whether a tile is damaged rather than of a kind that tifffile does not know."""
-    return isinstance(error, EOFError | OSError | MemoryError) or "breaks off" in str(error)
+def is_damage(error: BaseException) -> bool:
+    """Return whether a tile is damaged rather than in an encoding that tifffile does not know."""
+    return isinstance(error, EOFError | OSError | MemoryError) or "is cut off" in str(error)
 
 
 def open_tiff(path: Path) -> tifffile.TiffFile | None:
-    """The file as tiffslide opens it, or None where it is no TIFF.
+    """Open a file as tiffslide does; None if it is not a TIFF.
 
-    Its pixels are not read by ``TiffSlide.read_region``, which is far slower and decodes whatever it is given.
+    Its pixels are not read by ``TiffSlide.read_region``, which is far slower and does not refuse any encoding.
     """
     try:
-        if "::" in str(
-            path
-        ):  # which fsspec, through which tiffslide opens files, takes for a chain of protocols
+        if "::" in str(path):  # for fsspec, by which tiffslide opens files, a chain of protocols
             return tifffile.TiffFile(path, is_ndpi=False)
         tiff: tifffile.TiffFile = TiffSlide(path, tifffile_options={"is_ndpi": False}).ts_tifffile
         return tiff

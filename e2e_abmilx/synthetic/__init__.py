@@ -1,13 +1,15 @@
-"""Small H&E-like slides with known answers, for the demo and the tests.
+"""Small H&E-like slides with known lesions, for the demo and the tests.
 
-The same arguments give the same pixels (before compression) and labels on every machine. Every draw comes from
-``numpy.random.default_rng(seed)`` as uniform floats or integers, whose streams numpy keeps; arithmetic on pixels is in
-integers; the few float64 results are rounded before they count.
+Equal arguments give equal slides and labels on one machine, whatever the number of workers.
+
+* ``cohort``: a label table, and the slides and lesion masks that belong to it
+* ``slide``: one slide: its pixels and its file
+* ``truth``: where tissue and lesion lie on a slide
+* ``nuclei``: the nuclei, by which a lesion differs from normal tissue
 """
 
 from e2e_abmilx.synthetic.cohort import MIN_SLIDES, plan_labels, write_cohort
-from e2e_abmilx.synthetic.drawing import draw_slide
-from e2e_abmilx.synthetic.pyramid import write_slide
+from e2e_abmilx.synthetic.slide import draw_slide, write_slide
 from e2e_abmilx.synthetic.truth import MASK_DOWNSAMPLE, Truth
 
 __all__ = [

@@ -1,52 +1,47 @@
-"""A cohort: slides, masks and a label table that hold together."""
+"""A cohort: a label table, and the slides and lesion masks that belong to it."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import show_progress
-from e2e_abmilx.synthetic.drawing import check_slide
-from e2e_abmilx.synthetic.pyramid import write_slide
+from e2e_abmilx.synthetic.slide import check_slide, write_slide
 
-#: With fewer slides a split may be left without a class or without an event.
+#: With fewer slides a split could lack a class or an event.
 MIN_SLIDES = 24
 
-_VERSION = 1  # raised when the same settings give other pixels or labels
+_VERSION = 2  # raised when the same settings give other pixels or labels
 
 
 def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
-    """Draw the label table of a cohort, one row a slide; see :func:`write_cohort` for its columns.
+    """Draw the label table of a cohort, one row per slide; :func:`write_cohort` describes its columns.
 
-    Survival time is Weibull with shape 3, scale 100 months and log-hazard 20 × ``lesion_share``; follow-up ends at
-    random between 12 and 150 months, whatever the lesion.
-
-    Args:
-        slides: Number of rows, at least 24.
-        seed: Decides the table, together with ``slides``.
+    Survival time is Weibull with shape 3, scale 100 months and log-hazard 20 × ``lesion_share``. Follow-up ends at
+    random between 12 and 150 months, independently of the lesion.
 
     Raises:
-        InputError: There are too few slides.
+        InputError: There are fewer than 24 slides.
     """
     if slides < MIN_SLIDES:
         raise InputError(
-            f"slides is {slides} but must be {MIN_SLIDES} or more, so that every split has both classes and events; "
-            f"ask for {MIN_SLIDES}"
+            f"slides is {slides}; it must be at least {MIN_SLIDES}, so that every split has both classes and events: ask"
+            f" for {MIN_SLIDES}"
         )
     rng = np.random.default_rng(seed)
     grade = np.resize([0, 1, 0, 2], slides)[np.argsort(rng.random(slides))]
     smallest, largest = np.array([(0, 0), (0.10, 0.22), (0.30, 0.50)])[grade].T
     lesion_share = (smallest + (largest - smallest) * rng.random(slides)).round(4)
-    happens = 100 * (-np.log(1 - rng.random(slides)) / np.exp(20 * lesion_share)) ** (1 / 3)
-    seen_until = 12 + 138 * rng.random(slides)
-    event = (happens <= seen_until).astype(int)
+    survival = 100 * (-np.log(1 - rng.random(slides)) / np.exp(20 * lesion_share)) ** (1 / 3)
+    follow_up = 12 + 138 * rng.random(slides)
+    event = (survival <= follow_up).astype(int)
 
-    # Cases sorted by grade and event are dealt out like cards, so that the splits are alike in both.
+    # Cases are assigned in the order of grade and event, so that the splits are alike in both.
     split = np.empty(slides, object)
     by_outcome = np.lexsort((rng.random(slides), event, grade))
     split[by_outcome] = np.resize(["train", "test", "train", "val", "train", "test"], slides)
@@ -56,7 +51,7 @@ def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
             "slide": [f"slide-{i:03d}" for i in range(slides)],
             "lesion": (grade > 0).astype(int),
             "grade": grade,
-            "time": np.minimum(happens, seen_until).round(2),
+            "time": np.minimum(survival, follow_up).round(2),
             "event": event,
             "split": split,
             "lesion_share": lesion_share,
@@ -65,28 +60,27 @@ def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
 
 
 def write_cohort(
-    folder: Path, *, slides: int = 48, side: int = 2048, mpp: float = 0.5, seed: int = 0, workers: int = 2
+    folder: Path, *, slides: int = 48, side: int = 2048, mpp: float = 0.5, seed: int = 0, num_workers: int = 2
 ) -> Path:
-    """Write slides, their true lesion masks and a label table; what a run before has finished is left alone.
+    """Write slides, their true lesion masks and a label table; files that exist already are not drawn again.
 
-    ``folder/slides/<slide>.tiff`` are the slides and ``folder/masks/<slide>.png`` the masks: 255 on lesion, else 0,
-    one pixel for 8 × 8 level-0 pixels. ``folder/labels.csv`` has one row a slide:
+    ``folder/slides/<slide>.tiff`` are the slides. ``folder/masks/<slide>.png`` are the masks: 255 on lesion, else 0,
+    one pixel per 8 × 8 level-0 pixels. ``folder/labels.csv`` has one row per slide:
 
     - ``case``, ``slide``: identifiers; every case has one slide.
     - ``lesion``: 1 on half of the slides.
     - ``grade``: 0 no lesion, 1 a small one (10-22 % of the tissue), 2 a large one (30-50 %).
-    - ``time`` in months, ``event`` (1 = happened): survival, the shorter the larger the lesion; about 30 % of the
-      cases are censored.
+    - ``time`` in months, ``event`` (1 = happened): survival, shorter with a larger lesion; about 30 % are censored.
     - ``split``: 50 % ``train``, 17 % ``val``, 33 % ``test``, alike in grade and event.
-    - ``lesion_share``: lesion area as a share of the tissue area.
+    - ``lesion_share``: lesion area as a fraction of the tissue area.
 
     Args:
-        folder: A new or empty folder, or one that this function filled or began to fill with the same settings.
+        folder: A new or empty folder, or one that an earlier call with the same settings has begun or filled.
         slides: Number of slides, at least 24.
         side: Pixels along the side of a slide, a multiple of 256.
         mpp: µm per pixel, from 0.1 to 2.
-        seed: Decides all that the other arguments leave open.
-        workers: Slides drawn at a time; changes nothing in the result.
+        seed: Determines labels and slides.
+        num_workers: Slides drawn at the same time; does not change the result.
 
     Returns:
         The path of ``labels.csv``.
@@ -95,28 +89,28 @@ def write_cohort(
         InputError: An argument is out of its range, or the folder holds something else.
     """
     check_slide(side, mpp, seed)
-    if workers < 1:
-        raise InputError(f"workers is {workers} but must be 1 or more; give the number of cores")
+    if num_workers < 1:
+        raise InputError(f"num_workers is {num_workers}; it must be at least 1: give the number of cores")
     labels = plan_labels(slides, seed=seed)
-    seeds = np.random.SeedSequence(seed).generate_state(slides)  # the i-th depends on seed and i only
+    seeds = np.random.SeedSequence(seed).generate_state(slides)  # the i-th depends only on seed and i
     _claim(folder, {"version": _VERSION, "slides": slides, "side": side, "mpp": mpp, "seed": seed})
 
-    def files(index: int) -> tuple[Path, Path]:
-        name = labels["slide"][index]
-        return folder / "slides" / f"{name}.tiff", folder / "masks" / f"{name}.png"
+    files = [(folder / f"slides/{name}.tiff", folder / f"masks/{name}.png") for name in labels["slide"]]
+    missing = [index for index, (slide, mask) in enumerate(files) if not (slide.exists() and mask.exists())]
 
-    def write(index: int) -> None:
-        slide, mask = files(index)
+    def draw(index: int) -> None:
+        slide, mask = files[index]
         share = float(labels["lesion_share"][index])
         truth = write_slide(slide, seed=int(seeds[index]), lesion_share=share, side=side, mpp=mpp)
         with atomic_write(mask) as unfinished:
-            unfinished.write_bytes(imagecodecs.png_encode(truth.lesion.astype(np.uint8) * 255))
+            Image.fromarray(truth.lesion.astype(np.uint8) * 255).save(unfinished, "png")
 
-    missing = [index for index in range(slides) if not all(file.exists() for file in files(index))]
-    # Threads: nearly all the time is spent in numpy and the JPEG coder, which release the interpreter lock, while a
-    # new process would first import the program that called us.
-    with ThreadPoolExecutor(workers) as pool, show_progress("drawing", len(missing), "slides") as progress:
-        for _ in pool.map(write, missing):
+    # Threads suffice: numpy, scipy and the JPEG encoder release the interpreter lock.
+    with (
+        ThreadPoolExecutor(num_workers) as pool,
+        show_progress("drawing", len(missing), "slides") as progress,
+    ):
+        for _ in pool.map(draw, missing):
             progress.advance()
     table = folder / "labels.csv"
     if not table.exists():
@@ -126,19 +120,19 @@ def write_cohort(
 
 
 def _claim(folder: Path, settings: dict[str, float]) -> None:
-    """Record the settings in a folder, or refuse it when it holds another cohort or anything else."""
+    """Record the settings in a folder, or refuse the folder if it holds another cohort or anything else."""
     record = folder / "cohort.json"
     if record.exists():
         found = json.loads(record.read_text())
         if found != settings:
             raise InputError(
-                f"{folder} holds a synthetic cohort of other settings, {found} instead of {settings}; "
-                "name another folder, or delete this one"
+                f"{folder} holds a synthetic cohort with other settings, {found} instead of {settings}; name another"
+                " folder, or delete this one"
             )
         return
     if folder.exists() and any(folder.iterdir()):
         raise InputError(
-            f"{folder} is not empty and holds no synthetic cohort, which needs a folder of its own; name a new one"
+            f"{folder} is not empty and holds no synthetic cohort, which needs its own folder; name a new one"
         )
     with atomic_write(record) as unfinished:
         unfinished.write_text(json.dumps(settings))

@@ -4,15 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import zoom
 
-from e2e_abmilx.synthetic.surfaces import double, noise
-
-#: Level-0 pixels along the side of one pixel of the masks.
+#: Level-0 pixels along the side of one mask pixel.
 MASK_DOWNSAMPLE = 8
+
+Map = NDArray[np.float32]
 
 
 class Truth(NamedTuple):
-    """Where tissue and lesion really are on a slide.
+    """The true masks of a slide.
 
     Attributes:
         tissue: True on tissue, shape ``(side / 8, side / 8)``.
@@ -24,51 +25,60 @@ class Truth(NamedTuple):
 
     @property
     def lesion_share(self) -> float:
-        """Lesion area as a share of the tissue area."""
+        """Lesion area as a fraction of the tissue area."""
         return float(self.lesion.sum() / self.tissue.sum())
 
 
-def lay_out(rng: np.random.Generator, side: int, lesion_share: float) -> tuple[Truth, NDArray[np.uint8]]:
-    """Place tissue and lesions on the masks' grid of ``side`` pixels.
+def lay_out(rng: np.random.Generator, side: int, lesion_share: float) -> tuple[Truth, Map]:
+    """Place tissue and lesions on masks of ``side`` pixels.
 
     Returns:
-        The masks, and how far tissue covers each level-0 pixel, 0-255, shape ``(8 side, 8 side)``.
+        The masks, and the opacity of the tissue in [0, 1], shape ``(8 side, 8 side)``, with soft edges.
     """
-    pieces = int(rng.integers(1, 4))
+    pieces = rng.integers(1, 4)
     turn = 2 * np.pi * (rng.random() + np.arange(pieces) / pieces)
     off_centre = 0.04 if pieces == 1 else 0.28
-    heights = _hills(rng, side, 0.5 + off_centre * np.stack([np.sin(turn), np.cos(turn)], axis=1))
-    tissue = _highest(heights, round((0.42 + 0.16 * rng.random()) * side**2))
-
-    spots = np.argwhere(tissue)[rng.integers(tissue.sum(), size=int(rng.integers(1, 4)))] / side
-    inside = np.where(tissue, _hills(rng, side, spots), -np.inf)
+    heights = _draw_hills(rng, side, 0.5 + off_centre * np.stack([np.sin(turn), np.cos(turn)], axis=1))
+    tissue = _highest(heights, round(rng.uniform(0.42, 0.58) * side**2))
+    spots = np.argwhere(tissue)[rng.integers(tissue.sum(), size=rng.integers(1, 4))] / side
+    inside = np.where(tissue, _draw_hills(rng, side, spots), -np.inf)
     lesion = _highest(inside, round(lesion_share * tissue.sum()))
-
-    steepness = 12_000  # the edge goes from 0 to 255 within about 10 level-0 pixels of a side of 2048
-    cover = np.clip(steepness * (heights - heights[tissue].min()), -4000, 4000).astype(np.int16)
-    for _ in range(MASK_DOWNSAMPLE.bit_length() - 1):
-        cover = double(cover)
-    return Truth(tissue, lesion), np.clip(cover + 128, 0, 255).astype(np.uint8)
+    above_edge = zoom(
+        heights - heights[tissue].min(), MASK_DOWNSAMPLE, order=1, mode="nearest", grid_mode=True
+    )
+    return Truth(tissue, lesion), np.clip(47 * above_edge + 0.5, 0, 1)
 
 
-def _hills(rng: np.random.Generator, side: int, centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A surface, shape ``(side, side)``, with a ragged oval hill at each centre ``(row, column)`` in shares of it."""
+def draw_noise(rng: np.random.Generator, side: int, amplitudes: dict[int, float]) -> Map:
+    """Return a sum of smooth random surfaces, shape ``(side, side)``.
+
+    Args:
+        rng: Random numbers.
+        side: Pixels along the side, a multiple of the largest cell width.
+        amplitudes: ``{cell width in pixels, a power of two: amplitude}``.
+    """
+    width = max(amplitudes)
+    surface = np.zeros((side // width, side // width), np.float32)
+    while True:
+        if amplitude := amplitudes.get(width):
+            surface += amplitude * (2 * rng.random(surface.shape, np.float32) - 1)
+        if width == 1:
+            return surface
+        surface = zoom(surface, 2, order=1, mode="nearest", grid_mode=True)
+        width //= 2
+
+
+def _draw_hills(rng: np.random.Generator, side: int, centres: NDArray[np.float64]) -> Map:
+    """Return a ragged surface with a hill at each centre ``(row, column)``, in fractions of the side."""
     rows, columns = np.mgrid[:side, :side] / side
-    hills = []
-    for row, column in centres:
-        turn, stretch = np.pi * rng.random(), 1 + 0.6 * rng.random()
-        along = (columns - column) * np.cos(turn) + (rows - row) * np.sin(turn)
-        across = (rows - row) * np.cos(turn) - (columns - column) * np.sin(turn)
-        hills.append(-np.hypot(along, across * stretch))
-    ragged = noise(rng, side, {32: 60, 16: 50, 8: 30, 4: 14, 2: 6}) / 800
-    towards_edge = np.maximum(abs(rows - 0.5), abs(columns - 0.5))
-    surface: NDArray[np.float64] = np.max(hills, axis=0) + ragged - 2 * np.maximum(towards_edge - 0.42, 0)
-    return surface
+    hills = np.max([-np.hypot(rows - row, columns - column) for row, column in centres], axis=0)
+    ragged = draw_noise(rng, side, {32: 0.1, 16: 0.08, 8: 0.04, 4: 0.02, 2: 0.01})
+    beyond = np.maximum(np.maximum(abs(rows - 0.5), abs(columns - 0.5)) - 0.42, 0)  # keeps the border free
+    return np.asarray(hills + ragged - 2 * beyond, np.float32)
 
 
-def _highest(surface: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
-    """Where a surface has its ``count`` highest values."""
-    if count == 0:
-        return np.zeros(surface.shape, np.bool_)
-    lowest = np.partition(surface, -count, axis=None)[-count]
-    return np.asarray(surface >= lowest)
+def _highest(surface: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
+    """Mark the ``count`` highest values of a surface."""
+    mask = np.zeros(surface.size, np.bool_)
+    mask[np.argsort(-surface, axis=None, kind="stable")[:count]] = True
+    return mask.reshape(surface.shape)

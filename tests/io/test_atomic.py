@@ -1,4 +1,4 @@
-"""A file is whole or not there."""
+"""A file is complete or absent."""
 
 from pathlib import Path
 
@@ -10,17 +10,22 @@ from e2e_abmilx.io.atomic import atomic_write
 def test_the_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     with atomic_write(path) as partial:
-        partial.write_text("whole")
+        partial.write_text("complete")
         assert not path.exists()
-    assert path.read_text() == "whole"
+    assert path.read_text() == "complete"
     assert [found.name for found in path.parent.iterdir()] == ["a.txt"]
 
 
-def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+def test_an_error_leaves_the_earlier_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("earlier")
-    with pytest.raises(KeyError), atomic_write(path) as partial:
-        partial.write_text("half")
-        raise KeyError
+
+    def fail_midway() -> None:
+        with atomic_write(path) as partial:
+            partial.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_midway()
     assert path.read_text() == "earlier"
     assert [found.name for found in tmp_path.iterdir()] == ["a.txt"]

@@ -1,3 +1,5 @@
+"""Locks between processes, released however a process ends."""
+
 import os
 import shutil
 import signal
@@ -5,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from e2e_abmilx.io.locks import hold, is_abandoned, is_held
+from e2e_abmilx.io.locks import hold, is_held
 
 HOLDER = """
 import sys, time
@@ -30,10 +32,9 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with hold(path, wait=False) as first, hold(path, wait=False) as second:
         assert (first, second) == (True, False)
-        assert is_held(path)
-        assert not is_abandoned(path)
+        assert is_held(path) is True
     assert not path.exists()
-    assert not is_held(path)
+    assert is_held(path) is None
 
 
 def test_another_process_is_waited_for(tmp_path: Path) -> None:
@@ -46,19 +47,19 @@ def test_another_process_is_waited_for(tmp_path: Path) -> None:
         assert process.wait(timeout=10) == 0
 
 
-def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     process = _holder(path, 60)
-    assert not is_abandoned(path)
+    assert is_held(path) is True
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert is_abandoned(path)
+    assert is_held(path) is False
     with hold(path, wait=False) as ours:
         assert ours
-    assert not is_abandoned(path)
+    assert is_held(path) is None
 
 
-def test_a_failure_inside_lets_go(tmp_path: Path) -> None:
+def test_an_error_in_the_block_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     try:
         with hold(path, wait=False):
@@ -72,7 +73,7 @@ def test_the_folder_may_vanish_while_locks_are_held(tmp_path: Path) -> None:
     path = tmp_path / "locks/x.lock"
     with hold(path, wait=False) as first:
         shutil.rmtree(path.parent)
-        with hold(path, wait=False) as second:  # nobody can know of the first one any more
+        with hold(path, wait=False) as second:  # the first lock can no longer be seen
             assert (first, second) == (True, True)
         assert path.parent.is_dir()
     with hold(path, wait=True) as ours:
@@ -88,5 +89,5 @@ def test_processes_that_take_turns_never_meet_a_missing_folder(tmp_path: Path) -
     folder = tmp_path / "locks"
     processes = [subprocess.Popen([sys.executable, "-c", code, str(folder)]) for _ in range(3)]
     while any(process.poll() is None for process in processes):
-        shutil.rmtree(folder, ignore_errors=True)  # as an earlier version of the package does, or a person
+        shutil.rmtree(folder, ignore_errors=True)  # as an earlier version of the package or a person may do
     assert [process.returncode for process in processes] == [0, 0, 0]

@@ -1,3 +1,5 @@
+"""Tables in all the forms that spreadsheets and data portals write."""
+
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ ONE_ROW = {
     "commas": "ä,b\n1,2\n".encode(),
     "semicolons": "ä;b\n1;2\n".encode(),
     "tabs": "ä\tb\n1\t2\n".encode(),
-    "mark": "ä,b\n1,2\n".encode("utf-8-sig"),
+    "byte order mark": "ä,b\n1,2\n".encode("utf-8-sig"),
     "Windows-1252": "ä;b\r\n1;2\r\n".encode("cp1252"),
     "UTF-16": "ä\tb\r\n1\t2\r\n".encode("utf-16"),
     "UTF-16 big": "ä,b\n1,2\n".encode("utf-16-be"),
@@ -48,11 +50,11 @@ def test_one_table_in_many_forms(tmp_path: Path, content: bytes) -> None:
         (b"\n,\na,b\n\n1,2\n,\n\n", 5),
     ],
 )
-def test_what_stands_above_the_header(tmp_path: Path, content: bytes, line: int) -> None:
+def test_lines_above_the_header_are_skipped(tmp_path: Path, content: bytes, line: int) -> None:
     assert _read(tmp_path, content) == (["a", "b"], [(line, ["1", "2"])])
 
 
-def test_a_header_may_begin_with_a_number_sign(tmp_path: Path) -> None:
+def test_a_header_may_begin_with_a_hash_sign(tmp_path: Path) -> None:
     assert _read(tmp_path, b"#,slide\n1,a\n") == (["#", "slide"], [(2, ["1", "a"])])
 
 
@@ -74,9 +76,9 @@ def test_separators_in_names(tmp_path: Path, content: bytes, header: list[str]) 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a;b, c\n1;2,3\n", ":1: both commas and semicolons may part the columns"),
+        (b"a;b, c\n1;2,3\n", ":1: both commas and semicolons may separate the columns"),
         (b"a,b\n1\n", ":2: the row has 1 cells, the header 2; complete the row"),
-        (b"a,b\n1,2\n1,2,3\n", ":3: the row has 3 cells, the header 2; put a text"),
+        (b"a,b\n1,2\n1,2,3\n", ":3: the row has 3 cells, the header 2; put text"),
         (b"sep=;\na;b\n1;2;3\n", ":3: the row has 3 cells"),
         (b"", "is empty"),
         (b"sep=;\n", "is empty"),
@@ -90,15 +92,15 @@ def test_separators_in_names(tmp_path: Path, content: bytes, header: list[str]) 
         (b"\xff\xfea", "cannot be read as a CSV in UTF-8"),
     ],
 )
-def test_what_cannot_be_read_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as refusal:
         _read(tmp_path, content)
     assert "t.csv" in str(refusal.value)
 
 
-def test_a_guessed_encoding_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_guessed_encoding_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _read(tmp_path, "a,b\n1,Präparat\n".encode("cp1252"))
-    assert "is not in UTF-8; read as Windows-1252, such as '1,Präparat'" in caplog.text
+    assert "is not in UTF-8; reading it as Windows-1252, for example '1,Präparat'" in caplog.text
 
 
 @given(
@@ -120,18 +122,18 @@ def test_quoted_cells_survive(
     ["", " ", "NA", "n/a", "#N/A", "#NA", "NaN", "None", "NULL", "null", "-", "--", "'--", ".", "?", "#REF!",
      "#DIV/0!", "<NA>", "NaT", "[Not Available]", "[Not Applicable]", "[Unknown]", "not reported", "[Discrepancy]"],
 )  # fmt: skip
-def test_words_for_missing(cell: str) -> None:
+def test_words_for_missing_values(cell: str) -> None:
     assert is_missing(cell)
 
 
 @pytest.mark.parametrize(
     "cell", ["0", "0.0", "no", "False", "negative", "+", "1-", "N", "nano", "[1]", "NAT2", "A.N"]
 )
-def test_words_that_mean_something(cell: str) -> None:
+def test_other_words_are_values(cell: str) -> None:
     assert not is_missing(cell)
 
 
-def test_spellings_of_names() -> None:
+def test_spellings_of_column_names_compare_equal() -> None:
     assert clean(" \u00a0a\u200b\ufeff ") == "a"
     assert plain_key("OS.time") == plain_key(" os_Time") == plain_key("OS Time")
     assert plain_key("µm") != plain_key("mm")

@@ -1,4 +1,4 @@
-"""DICOM slides, written by pydicom: a file a level, tiles of plain RGB, some of which may be left out."""
+"""DICOM slides written by pydicom: one file per level, in uncompressed RGB tiles, some of which may be left out."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def write_level(
         series: SeriesInstanceUID.
         mpp: µm per pixel.
         kind: ``"VOLUME"``, ``"LABEL"`` ….
-        gaps: Tiles, counted row by row, that are left out.
+        gaps: Indices, row by row, of the tiles that are left out.
     """
     height, width = pixels.shape[:2]
     padded = np.pad(pixels, ((0, -height % TILE), (0, -width % TILE), (0, 0)))

@@ -1,4 +1,4 @@
-"""Every encoding of a TIFF, tried: what is accepted becomes docs/formats.md. Run this file to write it anew."""
+"""A trial of every TIFF encoding; run this file to write the accepted ones to docs/formats.md."""
 
 import logging
 import tempfile
@@ -18,32 +18,32 @@ TABLE = Path(__file__).parents[2] / "docs/formats.md"
 
 HEAD = """# Which TIFFs are read
 
-Written by `tests/slides/formats_table.py` from files of each kind; a test keeps it up to date. Each row was
-written with tifffile, read as a slide, and compared with what was drawn and with readers that share no code with
+Written by `tests/slides/formats_table.py` from files of each kind; a test keeps it up to date. Files of each row were
+written with tifffile, read as a slide, and compared with the original picture and with readers that share no code with
 tifffile: OpenSlide, Pillow's libtiff, and Pillow's decoders of single images. The mean difference is at most 2 grey
 levels, 4 with JPEG.
 
-Everything else is refused, in words that say what it is: 16 bits a channel, floating point, grey, palettes, CIELab,
-a fourth sample that the file does not explain, turned images (Orientation), stacks of focal planes. Slides of vendors'
-own formats (MIRAX, DICOM, Hamamatsu, Leica, Philips, Sakura, Trestle, Ventana, Zeiss) are read by OpenSlide. Transparent pixels
-show the background.
+Everything else is refused with a message that describes the encoding: 16 bits per channel, floating point, grey,
+palettes, CIELab, a fourth sample that the file does not explain, rotated or mirrored images (Orientation), stacks of
+focal planes. Slides in vendors' own formats (MIRAX, DICOM, Hamamatsu, Leica, Philips, Sakura, Trestle, Ventana, Zeiss) are
+read by OpenSlide. Transparent pixels show the background.
 
-| samples | compression | lie | alpha | in | read by | confirmed by |
+| samples | compression | planes | alpha | layout | read by | confirmed by |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 
-_WORDS = {"contiguous": "together", "separate": "plane by plane", "pages": "a page each"}
+_WORDS = {"contiguous": "interleaved", "separate": "one plane per sample", "pages": "one page per channel"}
 
 
 class Trial(NamedTuple):
-    """What became of one file.
+    """The result for one file.
 
     Attributes:
-        encoding: How it stores its pixels; None where there is no way to write it.
-        reader: What read it; empty where it was refused.
+        encoding: How it stores its pixels; None if it cannot be written.
+        reader: The reader; empty if the file was refused.
         refusal: Why it was refused.
-        difference: Mean difference to what was drawn, grey levels.
-        confirmed: Independent readers that agree with what was drawn.
+        difference: Mean difference from the original picture, grey levels.
+        confirmed: Independent readers that agree with the original picture.
     """
 
     encoding: Encoding | None
@@ -54,7 +54,7 @@ class Trial(NamedTuple):
 
 
 def tolerance(variant: Variant) -> float:
-    """Largest mean difference to what was drawn, grey levels."""
+    """Return the largest accepted mean difference from the original picture, grey levels."""
     return 4.0 if variant.compression == "jpeg" else 2.0
 
 
@@ -86,7 +86,7 @@ def try_variant(path: Path, variant: Variant) -> Trial:
 
 
 def plain_variants() -> list[Variant]:
-    """One variant for each encoding that may be accepted."""
+    """Return one variant per encoding that may be accepted."""
     return [
         each
         for each in all_variants()
@@ -98,25 +98,25 @@ def plain_variants() -> list[Variant]:
 
 
 def accepted(folder: Path) -> dict[Encoding, Trial]:
-    """Each encoding that is accepted, as it was tried."""
+    """Return the accepted encodings with their trials."""
     trials = (try_variant(folder / "one.tif", variant) for variant in plain_variants())
     return {trial.encoding: trial for trial in trials if trial.encoding and trial.reader}
 
 
 def draw_table(trials: Iterable[Trial]) -> str:
-    """The text of docs/formats.md."""
+    """Return the text of docs/formats.md."""
     order = list(TRUSTED)
     rows: dict[tuple[str, ...], list[str]] = {}
     for trial in sorted(trials, key=lambda trial: order.index(trial.encoding)):
         encoding = trial.encoding
-        alike = (
+        row = (
             encoding.photometric, _WORDS[encoding.planar], encoding.alpha, encoding.layout, trial.reader,
-            ", ".join(["what was drawn", *sorted(trial.confirmed)]),
+            ", ".join(["original", *sorted(trial.confirmed)]),
         )  # fmt: skip
-        rows.setdefault(alike, []).append(encoding.compression)
+        rows.setdefault(row, []).append(encoding.compression)
     lines = (
-        f"| {photometric} | {', '.join(compressions)} | {lie} | {alpha} | {layout} | {reader} | {confirmed} |"
-        for (photometric, lie, alpha, layout, reader, confirmed), compressions in rows.items()
+        f"| {photometric} | {', '.join(compressions)} | {planes} | {alpha} | {layout} | {reader} | {confirmed} |"
+        for (photometric, planes, alpha, layout, reader, confirmed), compressions in rows.items()
     )
     return HEAD + "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""What has no pixels is background, never black."""
+"""Missing and transparent pixels are background, never black."""
 
 from pathlib import Path
 
@@ -7,26 +7,32 @@ import pytest
 import tifffile
 
 from e2e_abmilx.slides import Slide
-from e2e_abmilx.slides.background import WHITE, lay_over, parse_colour
+from e2e_abmilx.slides.background import WHITE, blank, composite, parse_colour
 from e2e_abmilx.synthetic import draw_slide
 
 SLIDE = draw_slide(seed=1, lesion_share=0.2, side=512)[0]
 
 
 @pytest.mark.parametrize("text", ["", None, "#12", "white", "12345678"])
-def test_colours_that_say_nothing_are_white(text: str | None) -> None:
+def test_invalid_colours_are_white(text: str | None) -> None:
     assert parse_colour(text) == WHITE
     assert parse_colour("F2f2EE") == (0xF2, 0xF2, 0xEE)
 
 
-def test_transparency_over_a_colour() -> None:
+def test_transparent_pixels_are_composited_over_the_background() -> None:
     pixels = np.array([[[100, 50, 0], [100, 50, 0], [100, 50, 0]]], np.uint8)
     alpha = np.array([[0, 51, 255]], np.uint8)
     colour = (240, 230, 220)
     mixed = [[240, 230, 220], [212, 194, 176], [100, 50, 0]]
-    np.testing.assert_array_equal(lay_over(pixels, alpha, colour, associated=False)[0], mixed)
+    np.testing.assert_array_equal(composite(pixels, alpha, colour, associated=False)[0], mixed)
     pixels = (pixels * (alpha[..., None] / 255)).round().astype(np.uint8)
-    np.testing.assert_array_equal(lay_over(pixels, alpha, colour, associated=True)[0], mixed)
+    np.testing.assert_array_equal(composite(pixels, alpha, colour, associated=True)[0], mixed)
+
+
+def test_blank_pixels_have_one_colour() -> None:
+    pixels = blank(2, 3, (1, 2, 3))
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, [[[1, 2, 3]] * 3] * 2)
 
 
 @pytest.mark.parametrize("associated", [True, False])
@@ -49,7 +55,7 @@ def test_transparent_black_is_white(tmp_path: Path, associated: bool, layout: di
     "how",
     [{"tile": (128, 128)}, {}, {"tile": (128, 128), "compression": "deflate", "photometric": "separated"}],
 )
-def test_beyond_the_edge_is_background(tmp_path: Path, how: dict[str, object]) -> None:
+def test_pixels_beyond_the_edge_are_background(tmp_path: Path, how: dict[str, object]) -> None:
     pixels = SLIDE
     if how.get("photometric"):  # read by OpenSlide
         pixels = 255 - np.dstack([SLIDE, np.full(SLIDE.shape[:2], 255, np.uint8)])

@@ -1,4 +1,4 @@
-"""Coordinates that leave the package fall right where viewers crop to a slide's bounds, and say what they count from."""
+"""Exported coordinates are correct in viewers that crop a slide to its bounds, and state their origin."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from e2e_abmilx.slides.bounds import read_bounds
 from e2e_abmilx.store import PatchStore, StoreWriter
 
 OFFSET, SIZE = (700, 400), (1280, 1024)  # of the image in the slide, and its width and height, level-0 pixels
-NM = 500  # along a pixel
+NM = 500  # nm per pixel
 
 IMAGE = """
 <image name="{name}" uuid="{name}"><creationDate>2020-01-01T00:00:00Z</creationDate><device model="SCN400" version="1"/>
@@ -33,7 +33,7 @@ IMAGE = """
 
 
 def _write_leica(path: Path, picture: NDArray[np.uint8]) -> None:
-    """A Leica slide (SCN): a macro page of the whole slide, and a picture in two levels that lies somewhere on it."""
+    """Write a Leica slide (SCN): a macro page of the whole slide, and a picture in two levels on a part of it."""
     (width, height), (left, top) = SIZE, OFFSET
     nx, ny = (left + width + 300) * NM, (top + height + 200) * NM
     macro = np.full((ny // NM // 16, nx // NM // 16, 3), 240, np.uint8)
@@ -91,14 +91,14 @@ def _attention(store: PatchStore) -> SlideAttention:
     return SlideAttention.from_weights(store, coords, scale, weights)
 
 
-def _off(store: PatchStore, index: int, scale: int, region: NDArray[np.uint8]) -> float:
-    """Grey levels by which a patch differs from what a viewer shows at a place, on average."""
+def _difference(store: PatchStore, index: int, scale: int, region: NDArray[np.uint8]) -> float:
+    """Return the mean difference, in grey levels, between a patch and the region that a viewer shows."""
     side = store.patch_size
     shown = np.asarray(Image.fromarray(region).resize((side, side), Image.Resampling.BOX)).astype(float)
     return float(np.abs(store.read([index], scale)[0] - shown).mean())
 
 
-def test_squares_fall_right_in_a_view_that_is_cropped_to_the_bounds(
+def test_squares_are_correct_in_a_view_that_is_cropped_to_the_bounds(
     store: PatchStore, leica: Path, picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     attention = _attention(store)
@@ -116,7 +116,7 @@ def test_squares_fall_right_in_a_view_that_is_cropped_to_the_bounds(
             continue  # over the edge of the picture
         scale = int(attention.scale[number])
         index = number - scale * store.num_patches(0)
-        assert _off(store, index, scale, picture[top:bottom, left:right]) < 6  # JPEG, twice
+        assert _difference(store, index, scale, picture[top:bottom, left:right]) < 6  # JPEG, twice
         inside += 1
     assert inside >= 150
     assert 0 <= corners.min() < corners.max() <= max(SIZE)
@@ -150,7 +150,7 @@ def test_without_bounds_nothing_is_moved(
     assert note.get_text() == "(x, y): level-0 pixels from the corner of the whole slide"
 
 
-def test_pictures_layers_and_features_say_what_they_count_from(store: PatchStore, tmp_path: Path) -> None:
+def test_pictures_layers_and_features_state_their_origin(store: PatchStore, tmp_path: Path) -> None:
     attention = _attention(store)
     sheet = draw_contact_sheet(attention)
     counted = "(x, y): level-0 pixels from the corner of the whole slide"
@@ -170,7 +170,7 @@ def test_pictures_layers_and_features_say_what_they_count_from(store: PatchStore
     assert np.array_equal(read_features(tmp_path / "leica.h5").coords(), coords)
 
 
-def test_imported_coordinates_are_of_the_whole_slide(
+def test_imported_coordinates_count_from_the_whole_slide(
     leica: Path, picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     (tmp_path / "coords").mkdir()
@@ -183,7 +183,7 @@ def test_imported_coordinates_are_of_the_whole_slide(
     store = PatchStore(tmp_path / "out/leica.zarr")
     assert store.attributes["slide_bounds"] == [*OFFSET, *SIZE]
     for index, (x, y) in enumerate(places):
-        assert _off(store, index, 0, picture[y : y + 64, x : x + 64]) < 6
+        assert _difference(store, index, 0, picture[y : y + 64, x : x + 64]) < 6
 
 
 @pytest.mark.parametrize(

@@ -37,15 +37,15 @@ def test_series_of_one_folder_are_named_by_their_finest_file(tmp_path: Path) -> 
     assert [slide.name for slide in listed] == ["1.2.1.b", "1.2.2.b"]
 
 
-def test_other_dicom_files_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_dicom_files_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     _write_series(tmp_path / "one", "1.2.1")
     write_level(tmp_path / "label.dcm", np.ascontiguousarray(SLIDE[:128, :128]), "1.2.3", kind="LABEL")
     (tmp_path / "broken.dcm").write_bytes(b"not DICOM")
     assert [slide.name for slide in find_slides(tmp_path)] == ["broken", "one"]
-    assert "left out 1 DICOM files that are no image of a slide: label.dcm" in caplog.text
+    assert "left out 1 DICOM files that are not images of a slide: label.dcm" in caplog.text
 
 
-def test_gaps_are_background(tmp_path: Path) -> None:
+def test_missing_tiles_are_background(tmp_path: Path) -> None:
     write_level(tmp_path / "one.dcm", SLIDE, "1.2.1", gaps=frozenset({5, 6}))
     with Slide(tmp_path / "one.dcm") as slide:
         read = slide.read_level(0, 0, 0, 512, 512)

@@ -1,4 +1,4 @@
-"""Which image of a TIFF is the slide."""
+"""The image of a TIFF that is the slide."""
 
 from pathlib import Path
 
@@ -45,7 +45,9 @@ def test_the_largest_tiled_pyramid_is_the_slide(
         [(SLIDE[:300], TILED), (SLIDE, TILED), (OTHER, {})],
     ],
 )
-def test_doubt_is_an_error(tmp_path: Path, pages: list[tuple[np.ndarray, dict[str, object]]]) -> None:
+def test_several_candidates_are_refused(
+    tmp_path: Path, pages: list[tuple[np.ndarray, dict[str, object]]]
+) -> None:
     with pytest.raises(SlideError, match=r"2 images that may be the slide, \d+ × \d+ .* and \d+ × \d+"):
         Slide(_write(tmp_path / "one.tif", *pages))
 
@@ -61,13 +63,13 @@ def test_stacks_of_planes_are_refused(tmp_path: Path) -> None:
         Slide(path)
 
 
-def test_openslide_must_mean_the_same_image(tmp_path: Path) -> None:
+def test_openslide_must_choose_the_same_image(tmp_path: Path) -> None:
     path = tmp_path / "one.tif"
     cmyk = 255 - np.dstack([SLIDE, np.full(SLIDE.shape[:2], 255, np.uint8)])
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(OTHER, photometric="rgb", tile=(64, 64), metadata=None)
         tiff.write(cmyk, photometric="separated", metadata=None, **TILED)
-    with pytest.raises(SlideError, match="160 × 128 pixels and not of 512 × 512"):
+    with pytest.raises(SlideError, match="160 × 128 pixels instead of 512 × 512"):
         Slide(path)
 
 
@@ -81,7 +83,7 @@ def _write_channels(path: Path, **channels: list[object]) -> Path:
 @pytest.mark.parametrize(
     "channels", [{}, {"Name": ["Red", "Green", "Blue"]}, {"Name": ["Channel 0", "Channel 1", "Channel 2"]}]
 )
-def test_three_channels_are_colours(tmp_path: Path, channels: dict[str, list[object]]) -> None:
+def test_three_channels_are_red_green_and_blue(tmp_path: Path, channels: dict[str, list[object]]) -> None:
     with Slide(_write_channels(tmp_path / "one.ome.tif", **channels)) as slide:
         np.testing.assert_array_equal(slide.read_level(0, 0, 0, 512, 512), SLIDE)
 
@@ -94,6 +96,6 @@ def test_three_channels_are_colours(tmp_path: Path, channels: dict[str, list[obj
         {"Color": [0x0000FFFF, 0x00FF00FF, -16776961]},
     ],
 )
-def test_three_other_channels_are_no_colours(tmp_path: Path, channels: dict[str, list[object]]) -> None:
+def test_other_channels_are_refused(tmp_path: Path, channels: dict[str, list[object]]) -> None:
     with pytest.raises(SlideError, match="channels are not red, green and blue"):
         Slide(_write_channels(tmp_path / "one.ome.tif", **channels))

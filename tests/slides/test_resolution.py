@@ -1,4 +1,4 @@
-"""µm/px: who states them, and who is believed."""
+"""µm per pixel: the values that a file states, and the one that is used."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_ome_xml_with_its_unit(tmp_path: Path, size: float, unit: str | None) ->
 
 
 @pytest.mark.parametrize("unit", ["pixel", "reference frame", "parsec"])
-def test_units_that_are_no_lengths(tmp_path: Path, unit: str) -> None:
+def test_units_that_are_not_lengths_are_ignored(tmp_path: Path, unit: str) -> None:
     fields = {
         "PhysicalSizeX": 1.0,
         "PhysicalSizeY": 1.0,
@@ -53,12 +53,14 @@ def test_units_that_are_no_lengths(tmp_path: Path, unit: str) -> None:
         slide.resolution()
 
 
-def test_ome_xml_is_believed_before_tags_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ome_xml_precedes_tags_and_a_contradiction_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tags = {"resolution": (10000, 10000), "resolutionunit": "CENTIMETER"}
     with _ome(tmp_path / "one.ome.tif", tags, PhysicalSizeX=0.5, PhysicalSizeY=0.5) as slide:
         assert slide.resolution() == (0.5, "OME-XML")
     (record,) = caplog.records
-    assert "states 0.5 µm/px in its OME-XML and 1 in its TIFF tags" in record.getMessage()
+    assert "states 0.5 µm/px in its OME-XML but 1 in its TIFF tags: using OME-XML" in record.getMessage()
 
 
 @pytest.mark.parametrize(
@@ -74,12 +76,12 @@ def test_ome_xml_is_believed_before_tags_and_said(tmp_path: Path, caplog: pytest
         ("AppMag = 0.1", (1.0, "assumed")),
     ],
 )
-def test_order_of_what_is_believed(tmp_path: Path, fields: str, expected: tuple[float, str]) -> None:
+def test_order_of_precedence(tmp_path: Path, fields: str, expected: tuple[float, str]) -> None:
     with _aperio(tmp_path / "one.svs", fields) as slide:
         assert slide.resolution(assume_mpp=1.0) == expected
 
 
-def test_nothing_stated_and_nothing_assumed(tmp_path: Path) -> None:
+def test_an_unknown_resolution_is_refused(tmp_path: Path) -> None:
     with _aperio(tmp_path / "one.svs", "Left = 1") as slide, pytest.raises(SlideError, match="assume_mpp"):
         slide.resolution()
 
@@ -94,17 +96,19 @@ def test_pixels_that_are_not_square_are_refused_unless_overridden(
         assert slide.resolution(override_mpp=0.5).mpp == 0.5
 
 
-def test_nearly_square_pixels_are_their_mean(tmp_path: Path) -> None:
+def test_nearly_square_pixels_have_their_mean(tmp_path: Path) -> None:
     with _tags(tmp_path / "one.tif", 0.5, 0.52) as slide:
         assert slide.resolution().mpp == pytest.approx((0.5 * 0.52) ** 0.5, rel=1e-4)
 
 
-def test_an_override_against_the_slide_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_override_that_contradicts_the_slide_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with _tags(tmp_path / "one.tif", 0.5, 0.5) as slide:
         assert slide.resolution(override_mpp=0.505) == (0.505, "override")
         assert not caplog.records
         assert slide.resolution(override_mpp=0.25) == (0.25, "override")
     assert (
-        "states 0.5 µm/px (TIFF resolution tags), and the slide list 0.25: the list is believed"
+        "states 0.5 µm/px (TIFF resolution tags), but the slide list 0.25: using the slide list"
         in caplog.text
     )

@@ -1,3 +1,5 @@
+"""The slides that a folder, a list or a table names."""
+
 import unicodedata
 from pathlib import Path
 
@@ -41,12 +43,12 @@ def test_folder_list_file_and_table(tmp_path: Path) -> None:
         ("slide,Slide\nx.svs,x.svs\n", "2 columns named slide"),
         ("slide,mpp_x,mpp_y\nx.svs,0.25,0.25\n", "column 'mpp_x' may be a scale"),
         ("slide,spacing_at_level_0\nx.svs,0.25\n", "column 'spacing_at_level_0' may be a scale"),
-        ("slide,µm per pixel\nx.svs,0.25\n", "may be a scale, .* call it mpp"),
+        ("slide,µm per pixel\nx.svs,0.25\n", "may be a scale, .* name it mpp"),
         ("", "slides.csv is empty"),
         ("PK\x03\x04", "is a spreadsheet or a zip archive"),
     ],
 )
-def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> None:
+def test_unusable_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
     table = tmp_path / "slides.csv"
     table.write_text(text)
     with pytest.raises(SlideError, match=message):
@@ -55,7 +57,7 @@ def test_tables_that_cannot_be_used(tmp_path: Path, text: str, message: str) -> 
 
 LISTS = {
     "spaces and capitals": b"Slide , MPP\na.svs , 0.25 \n",
-    "mark": "slide,mpp\na.svs,0.25\n".encode("utf-8-sig"),
+    "byte order mark": "slide,mpp\na.svs,0.25\n".encode("utf-8-sig"),
     "semicolons": b"slide;mpp\na.svs;0.25\n",
     "decimal comma": b"slide;mpp\na.svs;0,25\n",
     "quoted decimal comma": b'wsi,mpp\na.svs,"0,25"\n',
@@ -95,20 +97,20 @@ def test_accents_are_found_as_the_disk_spells_them(tmp_path: Path, on_disk: str,
     assert find_slides(tmp_path / "list.csv") == [SlideFile(file)]
 
 
-def test_columns_that_are_not_read_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_columns_that_are_not_read_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "list.csv").write_text("slide,label,mpp,Objective power\na.svs,1,,20\n")
     with caplog.at_level("INFO"):
         find_slides(tmp_path / "list.csv")
     assert "slide from 'slide'; mpp from 'mpp'; not read: 'label', 'Objective power'" in caplog.text
 
 
-def test_spreadsheets_are_no_slides(tmp_path: Path) -> None:
+def test_spreadsheets_are_refused(tmp_path: Path) -> None:
     (tmp_path / "list.xlsx").write_bytes(b"PK")
     with pytest.raises(SlideError, match=r"list.xlsx is a spreadsheet; save it as a CSV"):
         find_slides(tmp_path / "list.xlsx")
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_absent_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match="no such folder"):
         find_slides(tmp_path / "absent")
     with pytest.raises(SlideError, match="holds no slide"):
@@ -118,8 +120,8 @@ def test_nothing_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["a::b", "s3:x", "12:30:05", "~home", "q?*", "[1]", "hash#1", "per%20cent", "memory:", "zip::x"]
 )
-def test_names_that_mean_something_elsewhere_are_names_here(name: str, tmp_path: Path) -> None:
-    """fsspec, through which tiffslide opens files, reads protocols and chains of them into such names."""
+def test_names_that_look_like_protocols_are_plain_names(name: str, tmp_path: Path) -> None:
+    """tiffslide opens files by fsspec, which would take such names for protocols."""
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     tifffile.imwrite(
         tmp_path / f"{name}.tif",

@@ -1,4 +1,4 @@
-"""TIFFs of many encodings, written by tifffile from one drawn picture, and independent readers of them."""
+"""TIFFs in many encodings, written by tifffile from one picture, and independent readers of them."""
 
 import io
 import itertools
@@ -48,7 +48,7 @@ class Variant(NamedTuple):
 
 
 def drawn() -> np.ndarray:
-    """A smooth picture in the colours of tissue, in which each place looks different."""
+    """Return a smooth picture in the colours of tissue that looks different everywhere."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     red = 150 + 60 * np.sin(x / 23) * np.cos(y / 31)
     green = 110 + 60 * np.cos(x / 19 + y / 37)
@@ -57,7 +57,7 @@ def drawn() -> np.ndarray:
 
 
 def opacity() -> np.ndarray:
-    """A hole, a half transparent band, and the rest opaque."""
+    """Return an alpha channel with a hole and a half transparent band, opaque elsewhere."""
     alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
     alpha[20:60, 30:90] = 0
     alpha[90:110] = 128
@@ -65,7 +65,7 @@ def opacity() -> np.ndarray:
 
 
 def truth(variant: Variant) -> np.ndarray:
-    """What is to be seen: over white, where the picture is transparent."""
+    """Return the expected pixels: the picture over white."""
     if variant.alpha not in ("associated", "unassociated"):
         return drawn()
     alpha = opacity()[..., None] / 255
@@ -73,7 +73,7 @@ def truth(variant: Variant) -> np.ndarray:
 
 
 def all_variants() -> list[Variant]:
-    """Every combination of 8 bits that makes sense, and others that a slide must not have."""
+    """Return every reasonable combination with 8 bits, and others that must be refused."""
     eight = [
         Variant(photometric, compression, planar, "uint8", alpha, byteorder, layout, predictor)
         for photometric, compression, planar, alpha, byteorder, layout, predictor in itertools.product(
@@ -111,7 +111,7 @@ def _makes_sense(photometric: str, compression: str, planar: str, alpha: str, pr
 
 
 def write(path: Path, variant: Variant) -> bool:
-    """Write a variant; False where there is no way to."""
+    """Write a variant; return False if that is impossible."""
     pixels = _samples(variant)
     how: dict[str, object] = {"photometric": variant.photometric, "metadata": None, "software": ""}
     how |= {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
@@ -153,7 +153,7 @@ def write(path: Path, variant: Variant) -> bool:
 
 
 def _write_streams(path: Path, variant: Variant, pixels: np.ndarray, how: dict[str, object]) -> None:
-    """Segments encoded here, each a stream of its own."""
+    """Write segments that are encoded here, each as a separate stream."""
     if pixels.ndim != 3 or pixels.dtype != np.uint8:
         raise ValueError("streams of colours only")
     height, width = how.get("tile", (how.get("rowsperstrip"), WIDTH))
@@ -182,7 +182,7 @@ def _write_streams(path: Path, variant: Variant, pixels: np.ndarray, how: dict[s
 
 
 def _read_pages(path: Path) -> list[np.ndarray]:
-    """Three grey pages, each read by Pillow."""
+    """Read three grey pages with Pillow."""
     planes = []
     with Image.open(path) as image:
         for number in range(3):
@@ -192,7 +192,7 @@ def _read_pages(path: Path) -> list[np.ndarray]:
 
 
 def _samples(variant: Variant) -> np.ndarray:
-    """The samples of the picture, ``(H, W, S)`` or ``(H, W)``."""
+    """Return the samples of the picture, shape ``(H, W, S)`` or ``(H, W)``."""
     image = Image.fromarray(drawn())
     if variant.photometric in ("minisblack", "palette", "miniswhite"):
         samples = drawn()[..., 1]
@@ -232,7 +232,7 @@ def _as_type(samples: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def read_independently(path: Path) -> dict[str, np.ndarray]:
-    """What readers other than tifffile make of a file: OpenSlide, libtiff and the stream decoders of Pillow."""
+    """Read a file with OpenSlide, libtiff and the stream decoders of Pillow."""
     found = {}
     try:
         with openslide.OpenSlide(path) as slide:
@@ -244,7 +244,7 @@ def read_independently(path: Path) -> dict[str, np.ndarray]:
     try:
         with Image.open(path) as image:
             if getattr(image, "n_frames", 1) > 1:
-                raise ValueError("each page is a part")
+                raise ValueError("each page is only a part")
             white = Image.new("RGBA", image.size, "white")
             found["Pillow"] = np.asarray(Image.alpha_composite(white, image.convert("RGBA")))[..., :3].astype(
                 float
@@ -252,12 +252,12 @@ def read_independently(path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, SyntaxError, RuntimeError, KeyError):
         pass
     if streams := _read_streams(path):
-        found["Pillow, part by part"] = streams[0]
+        found["Pillow, stream by stream"] = streams[0]
     return found
 
 
 def _read_streams(path: Path) -> list[np.ndarray]:
-    """The picture put together from streams that are images of their own, each decoded by Pillow."""
+    """Assemble the picture from streams, each decoded by Pillow as an image."""
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         if len(tiff.pages) == 3 and page.ndim == 2:

@@ -1,0 +1,84 @@
+"""Nuclei distinguish a lesion from normal tissue; mean colour does not."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tiffslide
+from scipy.ndimage import binary_fill_holes, label
+from scipy.stats import mannwhitneyu
+
+from e2e_abmilx.synthetic import Truth, write_slide
+
+
+def auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Probability that a value of the first kind exceeds one of the second."""
+    return mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative))
+
+
+class Patches(NamedTuple):
+    """Patches of 32 µm of one slide that lie wholly in lesion or wholly in normal tissue, shape ``(n, S, S, 3)``."""
+
+    lesion: np.ndarray
+    normal: np.ndarray
+
+
+def cut_patches(slide: tiffslide.TiffSlide, truth: Truth, level: int) -> Patches:
+    side, patch = 1024 >> level, 64 >> level
+    image = slide.read_region((0, 0), level, (side, side), as_array=True)
+    grid = image.reshape(16, patch, 16, patch, 3).swapaxes(1, 2)
+    lesion, normal = (
+        mask.reshape(16, 8, 16, 8).all(axis=(1, 3)) for mask in (truth.lesion, truth.tissue & ~truth.lesion)
+    )
+    return Patches(grid[lesion], grid[normal])
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Patches]]:
+    """The patches of each of 16 slides, decoded from their files, by level: 0.5 and 1.0 µm per pixel."""
+    cuts: dict[int, list[Patches]] = {0: [], 1: []}
+    for seed in range(16):
+        path = tmp_path_factory.mktemp("slides") / "a.tiff"
+        truth = write_slide(path, seed=seed, lesion_share=0.4, side=1024)
+        with tiffslide.TiffSlide(path) as slide:
+            for level, slides in cuts.items():
+                slides.append(cut_patches(slide, truth, level))
+    return cuts
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_mean_colour_does_not_distinguish_a_lesion(patches: dict[int, list[Patches]], level: int) -> None:
+    means = [Patches(*(kind.mean(axis=(1, 2)) for kind in slide)) for slide in patches[level]]
+    difference = np.mean([slide.lesion.mean(axis=0) - slide.normal.mean(axis=0) for slide in means], axis=0)
+    assert (abs(difference) < 1).all()  # of 255
+    lesion, normal = (np.concatenate(kind) for kind in zip(*means, strict=True))
+    assert len(lesion) > 200
+    for channel in range(3):
+        assert abs(auc(lesion[:, channel], normal[:, channel]) - 0.5) < 0.1
+        within = [auc(slide.lesion[:, channel], slide.normal[:, channel]) for slide in means]
+        assert abs(np.mean(within) - 0.5) < 0.1
+
+
+def mean_nuclear_area(patch: np.ndarray, mpp: float) -> float:
+    """Return the mean area (µm²) of the nucleus under a dark pixel; nuclei absorb red light, eosin does not."""
+    red = patch[..., 0].astype(int)
+    nuclei, _ = label(binary_fill_holes(red < np.median(red) - 30))
+    areas = np.bincount(nuclei.ravel())[1:] * mpp**2
+    areas = areas[areas > 2]
+    return float((areas**2).sum() / areas.sum()) if len(areas) else 0.0
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_nuclear_size_distinguishes_a_lesion(patches: dict[int, list[Patches]], level: int) -> None:
+    areas = [
+        np.array(
+            [
+                mean_nuclear_area(patch, mpp=0.5 * 2**level)
+                for slide in patches[level]
+                for patch in slide[kind]
+            ]
+        )
+        for kind in range(2)
+    ]
+    assert auc(*areas) > 0.95
+    assert 20 < np.median(areas[1]) < 50  # 6-7 µm across is 28-38 µm²
