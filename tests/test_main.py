@@ -116,7 +116,7 @@ def test_a_figure_that_fails_does_not_undo_the_test(
     (run / "figures").touch()  # a file where the folder must be
     main(["fit", "--config", str(config)])
     assert (run / "predictions.csv").exists()
-    assert "its figures are not all drawn" in caplog.text
+    assert "its figures are not complete" in caplog.text
 
 
 def test_a_fit_that_never_validates_says_so(
@@ -145,7 +145,7 @@ def test_cache_command(cohort: Path, tmp_path: Path) -> None:
     )
     assert (out / "slide-000.zarr").is_dir()
     (tmp_path / "bad.svs").write_text("no")
-    assert "1 of 1 slides were set aside" in _fails(
+    assert "1 of 1 slides failed" in _fails(
         ["cache", "--slides", str(tmp_path / "bad.svs"), "--out", str(out)]
     )
     assert "no such folder" in _fails(["cache", "--slides", str(tmp_path / "absent"), "--out", str(out)])

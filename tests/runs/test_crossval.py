@@ -150,7 +150,7 @@ def test_a_failing_fold_stops_no_other_and_is_named(config: Path, killed: tuple[
 
 def test_an_interrupted_fold_is_gone_on_with(config: Path, resumed: str, log: list[str]) -> None:
     root = config.parent / "run"
-    assert any("fit 1 of 2: going on with" in message for message in log)
+    assert any("fit 1 of 2: resuming" in message for message in log)
     assert not any("fit 2 of 2" in message for message in log)
     assert torch.load(root / "fold-0/last.ckpt", weights_only=False)["epoch"] == 1
     with open(root / "fold-0/metrics.csv", newline="") as file:
@@ -185,7 +185,7 @@ def test_what_is_finished_is_not_done_again(
         (["--trainer.max_epochs", "3"], r"other settings:\n  trainer.max_epochs: 2 there, 3 now\n"),
         (["--model.head.dropout=0.5"], r"model.head.dropout: 0.25 there, 0.5 now"),
         (["--folds", "3"], "holds 2 folds"),
-        (["--data.splits", "absent"], "no folder with a file of splits a fold"),
+        (["--data.splits", "absent"], "is not a folder with one file of splits per fold"),
         (["--ckpt_path", "last.ckpt"], "leave it out"),
     ],
 )
@@ -216,7 +216,7 @@ def test_ending_it_ends_the_fold_too(config: Path, tmp_path: Path) -> None:
     while process.poll() is None and not (tmp_path / "fold-0/last.ckpt").exists():
         time.sleep(0.2)
     process.terminate()
-    assert "the same command goes on from there" in process.communicate()[1]
+    assert "the same command resumes it" in process.communicate()[1]
     assert process.returncode == 1
     metrics = (tmp_path / "fold-0/metrics.csv").stat().st_mtime_ns
     time.sleep(3)
