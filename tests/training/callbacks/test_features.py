@@ -178,7 +178,7 @@ def test_the_command_line_extracts(stores: Path, tmp_path: Path) -> None:
             encoder: {{class_path: TimmEncoder, init_args: {{name: resnet10t, pretrained: false}}}}
             head: MeanPool
             num_outputs: 2
-        data: {{class_path: SlideDataModule, init_args: {{cache: {stores}, workers: 0}}}}
+        data: {{class_path: SlideDataModule, init_args: {{cache: {stores}, num_workers: 0}}}}
         trainer:
           accelerator: cpu
           enable_progress_bar: false

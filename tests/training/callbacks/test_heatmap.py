@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.encoders import Precomputed
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMIL, ABMILX, DSMIL, ContributionError, leave_one_out, log_odds
 from e2e_abmilx.heatmaps import HeatmapError, Kind
 from e2e_abmilx.store import PatchStore, write_store
@@ -163,5 +164,7 @@ def test_features_without_places_are_refused(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     torch.save(torch.zeros(4, 3), tmp_path / "features" / "slide.pt")
     task = ClassificationTask(Precomputed(3), ABMIL, 2)
-    with pytest.raises(HeatmapError, match="FeatureBags does not say; predict with a SlideDataModule"):
+    with pytest.raises(
+        InputError, match=r"FeatureBags does not record where patches lie.*with a SlideDataModule"
+    ):
         _trainer(tmp_path).predict(task, FeatureDataModule(tmp_path / "features", num_workers=0))
