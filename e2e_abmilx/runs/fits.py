@@ -7,9 +7,7 @@ import logging
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +16,7 @@ import yaml
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.locks import hold
+from e2e_abmilx.io.progress import Pace
 from e2e_abmilx.runs.read import is_finished, read_settings
 
 logger = logging.getLogger(__name__)
@@ -53,9 +52,8 @@ def resolve(words: Sequence[str]) -> dict[str, Any]:
         InputError: A checkpoint is named, which belongs to one run only.
         SystemExit: Another option is refused; the parser has printed why.
     """
-    from e2e_abmilx.training.cli import (
-        run,
-    )  # Lightning takes seconds to import, and `--help` does not need it
+    # Lightning takes seconds to import, and `--help` does not need it
+    from e2e_abmilx.training.cli import run
 
     if any(word.split("=")[0] == "--ckpt_path" for word in words):
         raise InputError(
@@ -128,7 +126,7 @@ def fit_all(fits: Sequence[Fit]) -> None:
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # so that terminating this process ends its fit too
-    started, fitted = time.monotonic(), 0
+    pace, fitted = Pace(), 0
     failed: dict[Path, str] = {}
     for wait, (number, fit) in itertools.product((False, True), enumerate(fits, start=1)):
         if fit.folder in failed or is_finished(fit.folder):
@@ -139,7 +137,9 @@ def fit_all(fits: Sequence[Fit]) -> None:
             if not ours or is_finished(fit.folder):
                 continue
             left = sum(not is_finished(other.folder) and other.folder not in failed for other in fits)
-            _log_start(f"fit {number} of {len(fits)}", fit, time.monotonic() - started, fitted, left)
+            times = pace.describe(fitted, left)
+            doing = "resuming" if (fit.folder / "last.ckpt").is_file() else "fitting"
+            logger.info("fit %d of %d: %s %s; %s", number, len(fits), doing, fit.folder, times)
             status = _run(fit)
             fitted += 1
             if not is_finished(fit.folder):
@@ -188,22 +188,14 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{name}", value
 
 
-def _log_start(place: str, fit: Fit, elapsed_s: float, fitted: int, left: int) -> None:
-    doing = "resuming" if (fit.folder / "last.ckpt").is_file() else "fitting"
-    elapsed = timedelta(seconds=round(elapsed_s))
-    to_go = f", about {timedelta(seconds=round(elapsed_s / fitted * left))} to go" if fitted else ""
-    logger.info("%s: %s %s; %s elapsed%s", place, doing, fit.folder, elapsed, to_go)
-
-
 def _run(fit: Fit) -> int:
     """Run a fit and return its exit status."""
     words = ["--config", fit.config, "--trainer.default_root_dir", fit.folder]
     fold = [] if fit.fold is None else ["--data.fold", fit.fold]
     last = fit.folder / "last.ckpt"
     resume = ["--ckpt_path", last] if last.is_file() else []
-    process = subprocess.Popen(
-        [sys.executable, "-m", "e2e_abmilx", "fit", *map(str, [*words, *fold, *resume])]
-    )
+    command = [sys.executable, "-m", "e2e_abmilx", "fit", *map(str, [*words, *fold, *resume])]
+    process = subprocess.Popen(command)
     try:
         return process.wait()
     except KeyboardInterrupt:

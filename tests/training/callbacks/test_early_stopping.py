@@ -1,3 +1,5 @@
+"""Early stopping takes effect only after min_epochs, and by a metric that has values."""
+
 import json
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""A folder of heatmaps per slide, with the attention to its patches or their contributions."""
+
 import copy
 import json
 from collections.abc import Callable
@@ -38,7 +40,7 @@ def _trainer(folder: Path, kind: Kind = "attention") -> Trainer:
 
 
 def _two_cases(cohort: Path, stores: Path, folder: Path, *, outputs: int = 2) -> SlideDataModule:
-    """Case "two" of two slides and case "one", both to be predicted whole."""
+    """Return data of case "two", which has two slides, and case "one", which has one."""
     table = pd.read_csv(cohort / "labels.csv").set_index("slide").loc[list(_CASES)].reset_index()
     table["case"] = list(_CASES.values())
     table[["lesion", "time", "event", "split"]] = [["normal", 50.0, 1, "test"]] * 3
@@ -57,7 +59,7 @@ def _predict(trainer: Trainer, task: BagTask, data: SlideDataModule) -> list[Pre
 
 
 def _attention_in(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Corners and mean attention of the patches of a GeoJSON, in its order."""
+    """Return corners and mean attention of the patches in a GeoJSON, in its order."""
     features = json.loads((folder / "patches.geojson").read_text())["features"]
     corners = np.array([feature["geometry"]["coordinates"][0][0] for feature in features])
     return corners, np.array([next(iter(one["properties"]["measurements"].values())) for one in features])
@@ -129,7 +131,7 @@ def test_each_slide_of_a_case_has_its_own_contributions(
     ("task_class", "score"),
     [(ClassificationTask, log_odds), (MultiLabelTask, lambda logits, output: logits[:, output])],
 )
-def test_of_many_classes_the_most_probable_one_is_explained(
+def test_the_most_probable_of_several_classes_is_explained(
     stores: Path, tmp_path: Path, task_class: type[BagTask], score: Callable[..., Tensor]
 ) -> None:
     torch.manual_seed(0)
@@ -160,7 +162,7 @@ def test_a_slide_that_cannot_be_drawn_is_refused_before_any_is_predicted(tmp_pat
     assert not (tmp_path / "heatmaps").exists()
 
 
-def test_features_without_places_are_refused(tmp_path: Path) -> None:
+def test_features_without_coordinates_are_refused(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     torch.save(torch.zeros(4, 3), tmp_path / "features" / "slide.pt")
     task = ClassificationTask(Precomputed(3), ABMIL, 2)
