@@ -117,9 +117,9 @@ def test_cache_command(cohort: Path, tmp_path: Path) -> None:
     ],
 )
 def test_invalid_input_ends_with_one_message(config: Path, change: list[str], message: str) -> None:
-    message = message_of(["fit", "--config", str(config), *change])
-    assert re.search(message, message), message
-    assert "Traceback" not in message
+    found = message_of(["fit", "--config", str(config), *change])
+    assert re.search(message, found), found
+    assert "Traceback" not in found
 
 
 def test_a_misspelt_option_is_named(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
