@@ -22,7 +22,7 @@ from gpu_sections.measure import seconds
 from gpu_sections.model import BareStep, Batch, make_task
 from gpu_sections.stores import write_cohort
 
-from e2e_abmilx.training.cli import best_precision
+from e2e_abmilx.training.precision import best_precision
 
 TARGET = 0.9
 WARM_UP = 3  # steps that do not count

@@ -1,6 +1,6 @@
-"""Whole slides and slide-level labels in, trained and tested models out: ResNet + ABMILX, end to end.
+"""End-to-end training of an encoder and an attention head on whole-slide images, from slide-level labels.
 
-Importing the package is cheap: each public name brings its module, and what that needs, when first used.
+Importing the package is cheap: the module of a public name is imported when the name is first used.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""``python -m e2e_abmilx``: the command line with the current folder on the import path."""
+"""``python -m e2e_abmilx``: the command line, with the current folder on the import path."""
 
 from e2e_abmilx.main import main
 

@@ -1,9 +1,9 @@
-"""What a user can mend: the one base class that the command line turns into a sentence and an exit code."""
+"""Errors that users can fix; the command line prints their message and exits with a status."""
 
 
 class InputError(Exception):
-    """Something in the input that its owner can mend; the message holds the value, the rule and the cure."""
+    """Error in the input that the user can fix; the message states the value, the rule and the cure."""
 
 
 class SourceError(InputError):
-    """Something that a user already has, and that cannot be imported."""
+    """Error in existing files of a user, which cannot be imported."""

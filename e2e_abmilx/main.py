@@ -1,4 +1,4 @@
-"""The command line: LightningCLI's verbs on tasks and data modules, and a table of plain commands."""
+"""The command line: LightningCLI's commands for tasks and data modules, and plain functions as commands."""
 
 import logging
 import os
@@ -18,10 +18,10 @@ from e2e_abmilx.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_DPI = 300  # of figures, as journals ask for
+_DPI = 300  # of figures, as journals require
 _DEBUG = "JSONARGPARSE_DEBUG"  # environment variable
 
-#: Commands that need neither model nor data: name → typed function with a docstring, imported when it is asked for.
+#: Commands that need neither model nor data: name → typed function with a docstring, imported when it is called.
 TOOLS = {
     "cache": "e2e_abmilx.cache:cache_slides",
     "import_coords": "e2e_abmilx.cache.imports:import_coords",
@@ -31,7 +31,7 @@ TOOLS = {
     "verify": "e2e_abmilx.cache:verify",
 }
 
-#: Commands that make many fits and pass options on to them: name → function of the words, which returns a text.
+#: Commands that run many fits, to which they pass options: name → function of the words, which returns a text.
 MANY_FITS = {
     "compare": "e2e_abmilx.reports.command:compare",
     "crossval": "e2e_abmilx.reports.command:crossval",
@@ -41,12 +41,13 @@ MANY_FITS = {
 def main(args: list[str] | None = None) -> None:
     """Run ``e2e-abmilx``.
 
-    What a user can mend ends it with one line; with ``--debug``, anywhere among the options, the traceback is shown too.
+    Errors that users can fix end it with a one-line message. With ``--debug``, anywhere among the options, the
+    traceback is printed too.
 
     Args:
         args: Command and options; by default those of the process.
     """
-    _show_log()
+    _set_up_log()
     words = sys.argv[1:] if args is None else args
     if "--debug" in words:
         with _debug():
@@ -60,16 +61,16 @@ def main(args: list[str] | None = None) -> None:
         else:
             _run_lightning(args)
     except InputError as error:
-        _end(str(error))
+        _exit(str(error))
     except OSError as error:
         if error.filename is None and error.strerror is None:
             raise
-        _end(f"{error.filename or 'disk'}: {error.strerror}")
+        _exit(f"{error.filename or 'disk'}: {error.strerror}")
 
 
 @contextmanager
 def _debug() -> Iterator[None]:
-    """Show tracebacks: here, of jsonargparse, which only prints options that it refuses, and in processes started here."""
+    """Print tracebacks, also of options that jsonargparse refuses, and in processes that are started meanwhile."""
     before = os.environ.get(_DEBUG)
     os.environ[_DEBUG] = "true"
     try:
@@ -81,31 +82,31 @@ def _debug() -> Iterator[None]:
             os.environ[_DEBUG] = before
 
 
-def _shows_tracebacks() -> bool:
+def _prints_tracebacks() -> bool:
     return os.environ.get(_DEBUG, "").lower() not in ("", "0", "false", "no")
 
 
-def _end(reason: str) -> NoReturn:
-    """End with what a user can mend, below the traceback of the error at hand where that is wanted."""
-    if _shows_tracebacks():
+def _exit(reason: str) -> NoReturn:
+    """Exit with a message, and in debug mode print the traceback of the current error above it."""
+    if _prints_tracebacks():
         traceback.print_exc()
     sys.exit(f"error: {reason}")
 
 
-def _show_log() -> None:
-    """Print what the package logs, and nobody else's messages twice."""
+def _set_up_log() -> None:
+    """Print the messages of the package on standard error."""
     log = logging.getLogger("e2e_abmilx")
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        handler.addFilter(_is_said_here)
+        handler.addFilter(_is_printed)
         log.addHandler(handler)
         log.setLevel(logging.INFO)
-        log.propagate = False
+        log.propagate = False  # a handler of the root logger would print them a second time
 
 
-def _is_said_here(record: logging.LogRecord) -> bool:
-    """Whether a message is this process's to print: of several that train together, the first one tells how it goes."""
+def _is_printed(record: logging.LogRecord) -> bool:
+    """Return whether this process prints a message: only the first of several training processes prints INFO."""
     ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     rank = next((rank for rank in ranks if rank), "0")
     return rank == "0" or record.levelno >= logging.WARNING
@@ -119,15 +120,15 @@ def _run_tool(words: list[str]) -> None:
         print(result)
         return
     if words[0] == "verify":
-        print("\n".join(result) or "every patch of every store is sound")
+        print("\n".join(result) or "every patch of every store is intact")
         sys.exit(f"error: {len(result)} problems" if result else 0)
     failed = sum(row.status == "failed" for row in result)
     if failed:
-        sys.exit(f"error: {failed} of {len(result)} slides were set aside; manifest.csv says why")
+        sys.exit(f"error: {failed} of {len(result)} slides failed; manifest.csv holds the reasons")
 
 
 def _complete_dry_run(words: list[str]) -> list[str]:
-    """``--dry-run`` alone is ``--dry_run=true``; with a value it is what that says."""
+    """Replace ``--dry-run`` by ``--dry_run=true``, unless it has a value."""
     completed = []
     for word, following in zip_longest(words, words[1:], fillvalue="--"):
         name, *value = word.split("=", 1)
@@ -141,20 +142,17 @@ def _complete_dry_run(words: list[str]) -> list[str]:
 
 
 def _run_lightning(args: list[str] | None) -> None:
-    from e2e_abmilx.training.cli import (
-        run,  # Lightning takes seconds to import, and `cache --help` does not need it
-    )
+    # Lightning takes seconds to import, and `cache --help` does not need it
+    from e2e_abmilx.training.cli import run
 
-    tested = run(
-        args,
-        epilog=f"Also: {', '.join(sorted([*TOOLS, *MANY_FITS]))}; each has its own --help. --debug shows tracebacks.",
-    )
+    others = ", ".join(sorted([*TOOLS, *MANY_FITS]))
+    tested = run(args, epilog=f"Also: {others}; each has its own --help. --debug shows tracebacks.")
     if tested:
         _draw_figures(tested)
 
 
 def _draw_figures(folder: Path) -> None:
-    """Draw the figures of a test into ``figures``, one PNG each; what goes wrong does not undo the test."""
+    """Draw the figures of a test into ``figures``, one PNG each; an error is only logged, since the test is done."""
     from e2e_abmilx.reports import make_report  # matplotlib and pandas are slow to import too
     from e2e_abmilx.reports.figures import draw_figures
     from e2e_abmilx.runs.read import read_run
@@ -165,7 +163,7 @@ def _draw_figures(folder: Path) -> None:
         for title, _, figure in drawings:
             name = re.sub(r"\W+", "_", title).lower()
             figure.savefig(folder / "figures" / f"{name}.png", dpi=_DPI)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the test is done
-        if _shows_tracebacks():
+    except Exception as error:  # noqa: BLE001 - no error in a figure may fail a finished test
+        if _prints_tracebacks():
             traceback.print_exc()
-        logger.warning("%s is tested, but its figures are not all drawn: %s", folder, error)
+        logger.warning("%s is tested, but its figures are not complete: %s", folder, error)

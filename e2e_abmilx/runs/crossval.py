@@ -12,26 +12,26 @@ def fit_folds(words: Sequence[str]) -> tuple[Path, list[Path]]:
     """Fit and test every fold.
 
     Folds go into ``fold-0``, ``fold-1``, … of the config's ``trainer.default_root_dir``, with their common settings
-    in ``crossval.yaml`` there. See :func:`~e2e_abmilx.runs.fits.fit_all` for what is done again and what is not.
+    in ``crossval.yaml``. See :func:`~e2e_abmilx.runs.fits.fit_all` for which fits are skipped and which are resumed.
 
     Args:
         words: ``--config`` and other options of ``fit``, and ``--folds``.
 
     Returns:
-        The folder of the cross-validation, and that of each fold.
+        The folder of the cross-validation, and the folder of each fold.
 
     Raises:
-        InputError: The settings cannot be cross-validated or are not those of an earlier fold, or a fold failed.
+        InputError: The settings define no folds or differ from those of an earlier fold, or a fold failed.
     """
-    asked, words = _parser().parse_known_args(words)
-    if asked.folds is not None:
-        words = [*words, f"--data.folds={asked.folds}"]
+    options, words = _parser().parse_known_args(words)
+    if options.folds is not None:
+        words = [*words, f"--data.folds={options.folds}"]
     settings = resolve(words)
     root = Path(settings["trainer"]["default_root_dir"] or "runs/crossval")
-    if asked.folds not in (None, count_folds(settings)):
+    if options.folds not in (None, count_folds(settings)):
         raise InputError(
-            f"--folds {asked.folds}: {settings['data']['init_args']['splits']} holds {count_folds(settings)} folds,"
-            " and all of them are fitted; leave --folds out"
+            f"--folds is {options.folds}, but {settings['data']['init_args']['splits']} holds {count_folds(settings)}"
+            " folds, and all of them are fitted; leave --folds out"
         )
     fits = plan_fold_fits(settings, root)
     fit_all(fits)
@@ -42,10 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="e2e-abmilx crossval",
         description="Fit and test every fold in a process of its own, and report on all of them.",
-        epilog="Every option of `e2e-abmilx fit` does here what it does there; data.fold and the folders are set by fold."
-        " The same command goes on with what an earlier one left undone.",
+        epilog="All other options of `e2e-abmilx fit` apply to every fold; data.fold and the folders are set per fold."
+        " The same command resumes an interrupted cross-validation.",
         usage="%(prog)s [-h] --config CONFIG [--folds FOLDS] [options of fit]",
         allow_abbrev=False,
     )
-    parser.add_argument("--folds", type=int, help="number of folds to make, as data.folds")
+    parser.add_argument("--folds", type=int, help="number of folds to make; sets data.folds")
     return parser

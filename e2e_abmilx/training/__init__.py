@@ -1,1 +1,11 @@
-"""The command line of training: LightningCLI, callbacks, loggers."""
+"""Training from the command line, with LightningCLI.
+
+* ``cli``: the commands fit, validate, test and predict
+* ``parser``: the parser of their options
+* ``old_options``: options of earlier releases, refused with their present names
+* ``checkpoint_files``: the file that ``--ckpt_path`` means
+* ``trainer_defaults``: folder, logger, precision and progress of a run, where the config leaves them open
+* ``precision``: the usual precision on this machine
+* ``loggers``: ``metrics.csv``, which a resumed run continues
+* ``callbacks``: one behaviour of a run per file
+"""

@@ -1,4 +1,4 @@
-"""The run's table of metrics."""
+"""The logger that writes ``metrics.csv``."""
 
 import csv
 import itertools
@@ -15,14 +15,14 @@ from e2e_abmilx.io.atomic import atomic_write
 
 
 class RunLogger(CSVLogger):
-    """A ``CSVLogger`` whose ``metrics.csv`` goes on where an interrupted run is resumed.
+    """``CSVLogger`` whose ``metrics.csv`` is continued when a run is resumed.
 
-    Lightning's deletes the file. Here the rows from the first one on that the resumed run logs again are replaced.
+    Lightning deletes the file. Here the rows that the resumed run logs again are replaced, and earlier ones are kept.
 
     Args:
         folder: Folder of the run.
-        version: Folder inside it; none for the run itself.
-        resume: Whether ``metrics.csv`` is to be gone on with.
+        version: Subfolder for the file; empty for the folder of the run itself.
+        resume: Whether to continue an existing ``metrics.csv``.
     """
 
     def __init__(self, folder: str | Path, *, version: str = "", resume: bool = False) -> None:
@@ -40,29 +40,29 @@ class RunLogger(CSVLogger):
 
 
 class _Writer(ExperimentWriter):
-    """Lightning's writer, but it keeps what still holds of an earlier file."""
+    """Lightning's writer, except that a resumed run keeps the earlier rows of the file."""
 
     def __init__(self, log_dir: str, *, resume: bool) -> None:
-        self.resume, self.begun = resume, False
+        self.resume, self.has_written = resume, False
         super().__init__(log_dir)
 
     def save(self) -> None:
-        """Write the rows logged since the last time; with the first ones, settle what becomes of an earlier file."""
-        if self.metrics and not self.begun:
-            self.begun = True
-            there = os.path.isfile(self.metrics_file_path)
-            if there and self.resume:
-                self._drop_what_comes_again()
-            elif there:
+        """Write the rows logged since the last call; before the first ones, remove outdated rows or the whole file."""
+        if self.metrics and not self.has_written:
+            self.has_written = True
+            exists = os.path.isfile(self.metrics_file_path)
+            if exists and self.resume:
+                self._remove_outdated_rows()
+            elif exists:
                 os.remove(self.metrics_file_path)
         super().save()
 
-    def _drop_what_comes_again(self) -> None:
+    def _remove_outdated_rows(self) -> None:
         with open(self.metrics_file_path, newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
             rows, self.metrics_keys = list(table), sorted(table.fieldnames or [])
-        again = self.metrics[0]
-        kept = list(itertools.takewhile(lambda row: not _comes_at_or_after(row, again), rows))
+        first = self.metrics[0]
+        kept = itertools.takewhile(lambda row: not _is_at_or_after(row, first), rows)
         with (
             atomic_write(Path(self.metrics_file_path)) as partial,
             open(partial, "w", newline="", encoding="utf-8") as file,
@@ -72,12 +72,11 @@ class _Writer(ExperimentWriter):
             writer.writerows(kept)
 
     def _check_log_dir_exists(self) -> None:
-        """Leave the file alone: the run may yet be refused."""
+        """Keep an existing file for now: the run may still be refused."""
 
 
-def _comes_at_or_after(row: Mapping[str, str], logged: Mapping[str, float]) -> bool:
-    """Whether a row of the file is that of the same step and columns, or of a later step."""
+def _is_at_or_after(row: Mapping[str, str], logged: Mapping[str, float]) -> bool:
+    """Return whether a row of the file has a later step than a logged one, or the same step and columns."""
     columns = {key for key, value in row.items() if value}
-    return int(row["step"]) > logged["step"] or (
-        int(row["step"]) == logged["step"] and columns == set(logged)
-    )
+    step = int(row["step"])
+    return step > logged["step"] or (step == logged["step"] and columns == set(logged))

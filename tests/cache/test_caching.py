@@ -130,7 +130,7 @@ main(["cache", "--slides", r"{cohort / "slides/slide-000.tiff"}", "--out", r"{tm
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "cannot be written" in result.stderr
-    assert "1 of 1 slides" in result.stderr
+    assert "1 of 1 slides failed" in result.stderr
     assert "Traceback" not in result.stderr
     assert not [path for path in tmp_path.iterdir() if "zarr" in path.name]
 

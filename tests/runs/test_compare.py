@@ -1,4 +1,4 @@
-"""A head end to end and on features of the same slides, in one table, by real fits."""
+"""A head end to end and on features of the same slides, in one table, from real fits."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from e2e_abmilx.store import PatchStore
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory, cohort: Path, stores: Path) -> list[Path]:
-    """End to end, and on the mean colour of each patch."""
+    """A config for training end to end, and one for training on the mean colour of each patch."""
     folder = tmp_path_factory.mktemp("compare")
     (folder / "features").mkdir()
     for case in read_cohort(cohort / "labels.csv", columns={"label": "lesion"}):
@@ -92,6 +92,7 @@ def test_models_are_fitted_once_and_compared(
     assert all(test["case"].tolist() == sorted(cases) for test in tests)
     settings = yaml.safe_load((out / "frozen/MeanPool/seed-3/fit.yaml").read_text())
     assert settings["seed_everything"] == settings["data"]["init_args"]["seed"] == 3
+    assert settings["data"]["init_args"]["split_seed"] == 0  # all seeds have the same folds
     assert settings["model"]["init_args"]["head"]["class_path"].endswith(".MeanPool")
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("predictions.csv")}
@@ -103,6 +104,6 @@ def test_models_are_fitted_once_and_compared(
         compare(_words(configs, "--heads", "[MeanPool]", "--seeds", "[3]", "--trainer.max_epochs", "2"))
 
 
-def test_a_model_is_compared_once(configs: list[Path]) -> None:
+def test_a_model_named_twice_is_refused(configs: list[Path]) -> None:
     with pytest.raises(InputError, match="frozen/ABMIL is named twice"):
         compare(_words([configs[1], configs[1]]))

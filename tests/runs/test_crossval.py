@@ -1,4 +1,4 @@
-"""Two folds of real fits: one is killed half-way, gone on with and reported, and nothing is done twice."""
+"""Two folds of real fits: one is killed half-way and resumed, and no finished fold is run again."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ from pathlib import Path
 from lightning.pytorch import Callback
 
 class KillOnce(Callback):
-    """Kill the process in the last epoch of fold 0, the first time that it gets there."""
+    """Kill the process in the last epoch of fold 0, once."""
 
     def on_train_batch_start(self, trainer, task, batch, batch_idx):
         killed = Path(trainer.default_root_dir, "killed")
@@ -39,7 +39,7 @@ class KillOnce(Callback):
 
 
 def _write_folds(folder: Path, labels: Path) -> None:
-    """Two folds, with every fourth case of the cohort as their test cases."""
+    """Write two folds, each of which tests every fourth case of the cohort."""
     folder.mkdir()
     for fold in range(2):
         cases = [
@@ -81,7 +81,7 @@ def config(tmp_path_factory: pytest.TempPathFactory, cohort: Path, stores: Path)
 
 @pytest.fixture(scope="module", autouse=True)
 def _callback(config: Path) -> Iterator[None]:
-    """Let this process and those of the folds import the callback."""
+    """Make the callback importable in this process and in those of the folds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(config.parent))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(config.parent), os.environ.get("PYTHONPATH", "")]))
@@ -90,7 +90,7 @@ def _callback(config: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def log() -> Iterator[list[str]]:
-    """What cross-validation logs."""
+    """Messages that cross-validation logs."""
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
@@ -103,7 +103,7 @@ def log() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="module")
 def killed(config: Path, log: list[str]) -> tuple[str, list[str]]:
-    """What a cross-validation ends with and logs whose first fold is killed in its second epoch."""
+    """Error and log of a cross-validation whose first fold is killed in its second epoch."""
     with pytest.raises(InputError) as ended:
         crossval(["--config", str(config)])
     return str(ended.value), log.copy()
@@ -111,7 +111,7 @@ def killed(config: Path, log: list[str]) -> tuple[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def resumed(config: Path, killed: tuple[str, list[str]], log: list[str]) -> str:
-    """The report of the same command given again, while another process seems to fit the first fold for a while."""
+    """The report of the same command given again, while another process seems to fit the first fold at first."""
     log.clear()
     taken = threading.Event()
 
@@ -133,7 +133,9 @@ def _times(root: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in root.glob("fold-*/*")}
 
 
-def test_a_failing_fold_stops_no_other_and_is_named(config: Path, killed: tuple[str, list[str]]) -> None:
+def test_a_failed_fold_does_not_stop_the_others_and_is_named(
+    config: Path, killed: tuple[str, list[str]]
+) -> None:
     root = config.parent / "run"
     error, progress = killed
     assert "1 of 2 fits failed" in error
@@ -148,9 +150,9 @@ def test_a_failing_fold_stops_no_other_and_is_named(config: Path, killed: tuple[
     assert not (root / "report.csv").exists()
 
 
-def test_an_interrupted_fold_is_gone_on_with(config: Path, resumed: str, log: list[str]) -> None:
+def test_an_interrupted_fold_is_resumed(config: Path, resumed: str, log: list[str]) -> None:
     root = config.parent / "run"
-    assert any("fit 1 of 2: going on with" in message for message in log)
+    assert any("fit 1 of 2: resuming" in message for message in log)
     assert not any("fit 2 of 2" in message for message in log)
     assert torch.load(root / "fold-0/last.ckpt", weights_only=False)["epoch"] == 1
     with open(root / "fold-0/metrics.csv", newline="") as file:
@@ -159,7 +161,7 @@ def test_an_interrupted_fold_is_gone_on_with(config: Path, resumed: str, log: li
     assert "pooled" in resumed
 
 
-def test_the_report_has_what_the_test_logged(config: Path, resumed: str) -> None:
+def test_the_report_agrees_with_the_logged_metrics(config: Path, resumed: str) -> None:
     root = config.parent / "run"
     runs = json.loads((root / "report.json").read_text())["runs"]["runs"]
     assert [run["fold"] for run in runs] == [0, 1]
@@ -170,7 +172,7 @@ def test_the_report_has_what_the_test_logged(config: Path, resumed: str) -> None
             assert run["measures"][name]["point"] == pytest.approx(float(logged[f"test/{name}"]), abs=1e-6)
 
 
-def test_what_is_finished_is_not_done_again(
+def test_finished_folds_are_not_run_again(
     config: Path, resumed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = _times(config.parent / "run")
@@ -185,13 +187,11 @@ def test_what_is_finished_is_not_done_again(
         (["--trainer.max_epochs", "3"], r"other settings:\n  trainer.max_epochs: 2 there, 3 now\n"),
         (["--model.head.dropout=0.5"], r"model.head.dropout: 0.25 there, 0.5 now"),
         (["--folds", "3"], "holds 2 folds"),
-        (["--data.splits", "absent"], "no folder with a file of splits a fold"),
+        (["--data.splits", "absent"], "is not a folder with one file of splits per fold"),
         (["--ckpt_path", "last.ckpt"], "leave it out"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(
-    config: Path, resumed: str, change: list[str], message: str
-) -> None:
+def test_other_settings_are_refused(config: Path, resumed: str, change: list[str], message: str) -> None:
     before = _times(config.parent / "run")
     with pytest.raises(InputError, match=message):
         crossval(["--config", str(config), *change])
@@ -209,14 +209,14 @@ def test_data_without_folds_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_ending_it_ends_the_fold_too(config: Path, tmp_path: Path) -> None:
+def test_terminating_it_terminates_the_fold(config: Path, tmp_path: Path) -> None:
     words = ["crossval", "--config", str(config), "--trainer.default_root_dir", str(tmp_path)]
     command = [sys.executable, "-m", "e2e_abmilx", *words, "--trainer.max_epochs", "1000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (tmp_path / "fold-0/last.ckpt").exists():
         time.sleep(0.2)
     process.terminate()
-    assert "the same command goes on from there" in process.communicate()[1]
+    assert "the same command resumes it" in process.communicate()[1]
     assert process.returncode == 1
     metrics = (tmp_path / "fold-0/metrics.csv").stat().st_mtime_ns
     time.sleep(3)

@@ -1,3 +1,5 @@
+"""Runs are read exactly as they were written; unfinished, leaking and damaged ones are refused."""
+
 import math
 from pathlib import Path
 
@@ -14,7 +16,7 @@ FILES = {"predictions.csv": PREDICTIONS, "metrics.csv": METRICS, "fit.yaml": SET
 
 
 def _write(folder: Path, **changed: str | None) -> Path:
-    """Write a run of two cases, with files changed or, by None, left out."""
+    """Write a run of two cases; some files have other content or, by None, are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in {**FILES, **{name.replace("_", "."): text for name, text in changed.items()}}.items():
         if text is not None:
@@ -22,7 +24,7 @@ def _write(folder: Path, **changed: str | None) -> Path:
     return folder
 
 
-def test_names_stay_as_they_are(tmp_path: Path) -> None:
+def test_names_of_cases_and_labels_are_kept(tmp_path: Path) -> None:
     run = read_run(_write(tmp_path))
     assert run.predictions.index.tolist() == ["007", "NA"]
     assert run.predictions["label"].tolist() == ["yes", "no"]
@@ -39,7 +41,7 @@ def test_numbers_are_read_exactly(tmp_path: Path) -> None:
     assert run.splits.empty
 
 
-def test_the_threshold_of_the_test_row(tmp_path: Path) -> None:
+def test_the_threshold_is_that_of_the_test(tmp_path: Path) -> None:
     assert read_run(_write(tmp_path / "a")).predictions["threshold"].tolist() == [0.375, 0.375]
     without = METRICS.replace("test/threshold", "test/loss")
     assert read_run(_write(tmp_path / "b", metrics_csv=without)).predictions["threshold"].isna().all()
@@ -48,7 +50,7 @@ def test_the_threshold_of_the_test_row(tmp_path: Path) -> None:
 MULTI_LABEL = "case,label_ER,label_PR,probability_ER,probability_PR\n007,1,0,0.75,0.25\nNA,,1,0.5,0.5\n"
 
 
-def test_several_labels_a_case(tmp_path: Path) -> None:
+def test_several_labels_per_case(tmp_path: Path) -> None:
     table = read_run(_write(tmp_path, predictions_csv=MULTI_LABEL)).predictions
     assert table["label_ER"].tolist() == pytest.approx([1.0, math.nan], nan_ok=True)
     assert table["label_PR"].tolist() == [0.0, 1.0]
@@ -71,7 +73,7 @@ def test_finished_means_tested(changed: dict[str, str | None], finished: bool, t
     assert is_finished(_write(tmp_path, **changed)) is finished
 
 
-def test_a_cross_validation_stands_for_its_folds_in_order(tmp_path: Path) -> None:
+def test_a_cross_validation_is_replaced_by_its_folds_in_order(tmp_path: Path) -> None:
     for fold in (0, 2, 10):
         _write(tmp_path / f"a/fold-{fold}")
     _write(tmp_path / "b")
@@ -80,13 +82,13 @@ def test_a_cross_validation_stands_for_its_folds_in_order(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="fold-2 is named twice"):
         find_runs([tmp_path / "a", tmp_path / "b/../a/fold-2"])
     (tmp_path / "a/fold-2/predictions.csv").unlink()
-    assert find_runs([tmp_path / "a"]) == folds  # so that reading them tells of the unfinished one
+    assert find_runs([tmp_path / "a"]) == folds  # so that reading them reports the unfinished one
     with pytest.raises(InputError, match=r"holds no predictions.csv and no fold-0"):
         find_runs([tmp_path / "c"])
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_planted_leak_is_refused(split: str, tmp_path: Path) -> None:
+def test_a_leak_is_refused(split: str, tmp_path: Path) -> None:
     leaking = SPLITS.replace("007,test", f"007,{split}")
     with pytest.raises(
         InputError, match=rf"1 tested cases are in another split of splits.csv, first 007 \({split}\)"
@@ -98,10 +100,10 @@ def test_a_planted_leak_is_refused(split: str, tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"predictions_csv": None}, "predictions.csv is missing; a run writes it"),
-        ({"predictions_csv": "case,score\na,1\n"}, "has the columns case, score; a report is made of"),
+        ({"predictions_csv": "case,score\na,1\n"}, "has the columns case, score; a report needs"),
         ({"predictions_csv": PREDICTIONS + "007,no,0.1,0.9\n"}, "two rows of case 007"),
-        ({"predictions_csv": PREDICTIONS.replace("007,yes", "007,maybe")}, "first 007, have a label that is none of the"),
-        ({"predictions_csv": PREDICTIONS.replace("007,yes", "007,")}, "first 007, have a label that is none of the"),
+        ({"predictions_csv": PREDICTIONS.replace("007,yes", "007,maybe")}, "first 007, have a label that is not one of"),
+        ({"predictions_csv": PREDICTIONS.replace("007,yes", "007,")}, "first 007, have a label that is not one of"),
         ({"predictions_csv": PREDICTIONS.replace("0.75", "nan")}, "1 of 2 cases, first 007"),
         ({"predictions_csv": PREDICTIONS.replace("0.75", "high")}, "1 of 2 cases, first 007"),
         ({"predictions_csv": MULTI_LABEL.replace("007,1", "007,2")}, "1 of 2 cases, first 007"),
@@ -109,7 +111,7 @@ def test_a_planted_leak_is_refused(split: str, tmp_path: Path) -> None:
         ({"predictions_csv": MULTI_LABEL.replace("probability_PR", "score_PR")}, "has the columns case, label_ER, label_PR"),
         ({"splits_csv": "case,split\n007,test\n"}, r"first NA \(none\)"),
         ({"fit_yaml": None}, "fit.yaml is missing; name a folder that `e2e-abmilx fit` wrote"),
-        ({"fit_yaml": "data: [}"}, "fit.yaml is no YAML"),
+        ({"fit_yaml": "data: [}"}, "fit.yaml is not valid YAML"),
         ({"fit_yaml": "just text"}, "no settings data.init_args"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Two processes (gloo, CPU) do what one does with batches twice as large."""
+"""Training on two processes (gloo, CPU) equals training on one with batches twice as large."""
 
 import csv
 import os
@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-WATCH = '''
+CALLBACK = '''
 import torch
 from lightning.pytorch import Callback
 
@@ -70,7 +70,7 @@ def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size
         },
     }
     folder.mkdir()
-    (folder / "keep_gradients.py").write_text(WATCH)
+    (folder / "keep_gradients.py").write_text(CALLBACK)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     with socket.socket() as port:
         port.bind(("127.0.0.1", 0))
@@ -79,7 +79,7 @@ def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size
     command = [sys.executable, "-m", "e2e_abmilx", "fit", "--config", str(folder / "config.yaml")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stderr.count("INFO: cases: ") == 1  # once, and not once a process
+    assert done.stderr.count("INFO: cases: ") == 1  # once, not once per process
 
 
 def _rows(path: Path, prefixes: tuple[str, ...]) -> list[dict[str, float]]:
@@ -93,7 +93,7 @@ def _rows(path: Path, prefixes: tuple[str, ...]) -> list[dict[str, float]]:
 
 def test_two_processes_are_one_with_larger_batches(cohort: Path, stores: Path, tmp_path: Path) -> None:
     table = pd.read_csv(cohort / "labels.csv", dtype=str)
-    # one process tests a case more than the other
+    # so that one process tests one case more than the other
     uneven = table.drop(table.index[table["split"] == "test"][0])
     uneven.to_csv(tmp_path / "labels.csv", index=False)
     for name, processes in {"one": 1, "two": 2}.items():

@@ -1,3 +1,5 @@
+"""Rows of metrics.csv are on disk at once, and a resumed run continues them."""
+
 import csv
 from pathlib import Path
 
@@ -27,7 +29,7 @@ def test_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
     assert _read(tmp_path) == rows
 
 
-def test_a_resumed_run_replaces_what_no_longer_holds(tmp_path: Path) -> None:
+def test_a_resumed_run_replaces_outdated_rows(tmp_path: Path) -> None:
     _log(
         tmp_path,
         [_row(0, loss=1.0), _row(1, loss=0.5), _row(1, val=0.7), _row(2, loss=9.0), _row(2, val=9.0)],
@@ -37,13 +39,13 @@ def test_a_resumed_run_replaces_what_no_longer_holds(tmp_path: Path) -> None:
     assert _read(tmp_path) == [_row(0, loss=1.0), _row(1, loss=0.5), _row(1, val=0.7), *again]
 
 
-def test_a_step_gone_on_with_keeps_its_other_rows(tmp_path: Path) -> None:
+def test_a_resumed_step_keeps_its_other_rows(tmp_path: Path) -> None:
     _log(tmp_path, [_row(1, loss=0.5), _row(1, val=0.7)])
     _log(tmp_path, [_row(1, val=0.8)], resume=True)
     assert _read(tmp_path) == [_row(1, loss=0.5), _row(1, val=0.8)]
 
 
-def test_a_new_run_begins_a_new_file(tmp_path: Path) -> None:
+def test_a_new_run_starts_a_new_file(tmp_path: Path) -> None:
     _log(tmp_path, [_row(5, loss=0.5)])
     _log(tmp_path, [_row(0, loss=1.0)])
     assert _read(tmp_path) == [_row(0, loss=1.0)]

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is the run that was not, bit for bit."""
+"""A run that is killed and resumed equals an uninterrupted one, bit for bit."""
 
 import csv
 import os
@@ -29,11 +29,11 @@ EPOCHS, STEPS = 3, 3  # of the run below: batches of 4 of 12 training cases
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing that would clean up is run by it."""
+    """Stands for a kill: no code that cleans up handles it."""
 
 
 class KillAt(Callback):
-    """End the run when a batch begins."""
+    """End the run when a batch starts."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -46,7 +46,7 @@ class KillAt(Callback):
 def _fit(
     folder: Path, cohort: Path, stores: Path, *, kill_at: int | None = None, accumulate: int = 1
 ) -> ClassificationTask:
-    """Go on from ``last.ckpt`` where there is one."""
+    """Fit, from ``last.ckpt`` if it exists."""
     last = folder / "last.ckpt"
     seed_everything(3, verbose=False)
     task = ClassificationTask(
@@ -141,7 +141,7 @@ def test_stopped_at_any_step(step: int, whole: Path, cohort: Path, stores: Path,
 
 
 class _Count(Callback):
-    """Counts the batches of each epoch."""
+    """Record the cases of each batch, by epoch."""
 
     def __init__(self) -> None:
         self.batches: dict[int, list[tuple[str, ...]]] = {}
@@ -150,8 +150,8 @@ class _Count(Callback):
         self.batches.setdefault(trainer.current_epoch, []).append(batch.cases)
 
 
-def test_a_run_that_has_ended_is_extended(cohort: Path, stores: Path, tmp_path: Path) -> None:
-    """A checkpoint saved after ``fit`` knows that its last epoch is over."""
+def test_a_finished_run_can_be_extended(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    """A checkpoint saved after ``fit`` records that its last epoch is complete."""
     counts = []
     for epochs in ([3], [2, 3]):
         count = _Count()

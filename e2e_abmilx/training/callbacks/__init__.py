@@ -1,4 +1,19 @@
-"""Lightning callbacks: one behaviour a file."""
+"""Lightning callbacks, one behaviour of a run per file.
+
+* ``run_folder``: where the files of a run go; files of an earlier run are archived
+* ``run_config``: the config, in ``fit.yaml`` or that of another command
+* ``run_record``: versions, hardware and durations, in ``run.yaml``
+* ``splits``: which case is in which split, in ``splits.csv``
+* ``checkpoints``: ``best.ckpt`` and ``last.ckpt``
+* ``early_stopping``: early stopping that starts at ``trainer.min_epochs``
+* ``progress_lines``: progress as lines of the log
+* ``data_wait``: the fraction of the time that the device waits for data
+* ``memory_advice``: which settings to change when memory runs out
+* ``predictions``: one row per case, in ``predictions.csv``
+* ``predicted_slides``: the slides that a trainer predicts
+* ``heatmap``: a heatmap per slide
+* ``features``: a file of features per slide
+"""
 
 from e2e_abmilx.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.training.callbacks.data_wait import DataWait
@@ -7,7 +22,7 @@ from e2e_abmilx.training.callbacks.features import FeatureWriter
 from e2e_abmilx.training.callbacks.heatmap import AttentionHeatmap
 from e2e_abmilx.training.callbacks.memory_advice import MemoryAdvice
 from e2e_abmilx.training.callbacks.predictions import PredictionTable
-from e2e_abmilx.training.callbacks.progress import ProgressLines
+from e2e_abmilx.training.callbacks.progress_lines import ProgressLines
 from e2e_abmilx.training.callbacks.run_record import RunRecord
 from e2e_abmilx.training.callbacks.splits import SplitTable
 

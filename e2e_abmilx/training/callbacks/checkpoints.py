@@ -1,4 +1,4 @@
-"""The best and the last state of a run, in the run's folder."""
+"""The best and the last checkpoint of a run, in the run's folder."""
 
 import logging
 from pathlib import Path
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keep ``best.ckpt`` in ``trainer.default_root_dir``, chosen on validation data.
+    """Keep ``best.ckpt`` in ``trainer.default_root_dir``, chosen by a metric of the validation cases.
 
-    Where the validation cases cannot tell the metric, such as an AUC of cases that are all of one class, it is chosen by
-    ``val/loss``; and where that means nothing either, as for Cox models, it is the last one.
+    If the metric is undefined on them, such as the AUC of cases that are all of one class, the checkpoint is chosen by
+    ``val/loss``. If the task has no such loss either, as Cox models, it is the last one.
 
     Args:
         monitor: Metric to choose by; by default the task's own.
-        mode: Whether more (``"max"``) or less (``"min"``) of it is better; by default what the task knows of it.
+        mode: Whether higher (``"max"``) or lower (``"min"``) values are better; by default as the task defines it.
     """
 
     def __init__(self, monitor: str | None = None, mode: Literal["min", "max"] | None = None) -> None:
@@ -36,63 +36,61 @@ class BestCheckpoint(ModelCheckpoint):
         self._stated_mode = mode
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Settle the folder, the metric and its mode.
+        """Set the folder, the metric and its mode.
 
         Raises:
-            InputError: There is no such metric, or its mode is contradicted or unknown.
+            InputError: The metric does not exist, or its mode is contradicted or unknown.
         """
         self.dirpath = self.dirpath or trainer.default_root_dir
         if isinstance(pl_module, BagTask) and stage == "fit":
-            self._settle_metric(pl_module)
+            monitor = self.monitor or pl_module.monitor
+            self._choose_by(monitor, pl_module.monitors().mode_of(monitor, self._stated_mode))
+            reason = pl_module.why_undefined(monitor)
+            if reason is not None:
+                self._fall_back(reason, has_loss=pl_module.loss_of_a_bag)
         super().setup(trainer, pl_module, stage)
 
-    def _settle_metric(self, task: BagTask) -> None:
-        self.monitor = self.monitor or task.monitor
-        mode = task.monitors().mode_of(self.monitor, self._stated_mode)
-        reason = task.why_undefined(self.monitor)
-        if reason is not None:
-            fallback = "val/loss" if task.loss_of_a_bag else None
-            rank_zero_only(logger.warning)(
-                "%s cannot choose a checkpoint (%s): best.ckpt is %s",
-                self.monitor,
-                reason,
-                "chosen by the lowest val/loss" if fallback else "the last one",
-            )
-            self.monitor, mode = fallback, "min"
-        self.mode, self.kth_value = mode, torch.tensor(torch.inf if mode == "min" else -torch.inf)
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose, by a metric that has a value."""
-        self._fall_back(trainer)
+        """Save the checkpoint if it is the best, after a check that the metric has a value."""
+        self._check_value(trainer)
         super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose, by a metric that has a value."""
-        self._fall_back(trainer)
+        """Save the checkpoint if it is the best, after a check that the metric has a value."""
+        self._check_value(trainer)
         super().on_train_epoch_end(trainer, pl_module)
 
-    def _fall_back(self, trainer: Trainer) -> None:
-        """Choose by the loss from the first validation on, where the metric turns out to have no value."""
+    def _check_value(self, trainer: Trainer) -> None:
+        """Choose by the loss if the metric is NaN before any checkpoint has been chosen."""
         metrics, monitor = trainer.callback_metrics, self.monitor
         undefined = monitor in metrics and bool(metrics[monitor].isnan())
-        if trainer.sanity_checking or self.best_model_path or not undefined or "val/loss" not in metrics:
+        if trainer.sanity_checking or self.best_model_path or not undefined or monitor == "val/loss":
             return
-        if monitor != "val/loss":
-            rank_zero_only(logger.warning)(
-                "%s has no value in epoch %d: best.ckpt is chosen by the lowest val/loss",
-                monitor,
-                trainer.current_epoch,
-            )
-            self.monitor, self.mode, self.kth_value = "val/loss", "min", torch.tensor(torch.inf)
+        if "val/loss" in metrics:
+            self._fall_back(f"it has no value in epoch {trainer.current_epoch}", has_loss=True)
+
+    def _fall_back(self, reason: str, *, has_loss: bool) -> None:
+        """Choose by the loss or, without one, keep the last checkpoint."""
+        rank_zero_only(logger.warning)(
+            "%s cannot choose a checkpoint (%s): best.ckpt is %s",
+            self.monitor,
+            reason,
+            "chosen by the lowest val/loss" if has_loss else "the last one",
+        )
+        self._choose_by("val/loss" if has_loss else None, "min")
+
+    def _choose_by(self, monitor: str | None, mode: Literal["min", "max"]) -> None:
+        self.monitor, self.mode = monitor, mode
+        self.kth_value = torch.tensor(torch.inf if mode == "min" else -torch.inf)
 
 
 class LastCheckpoint(Checkpoint):
-    """Keep ``last.ckpt`` in ``trainer.default_root_dir``, to go on from: after each epoch, and within it.
+    """Keep ``last.ckpt`` in ``trainer.default_root_dir``, which a run is resumed from, after each epoch and within it.
 
-    Lightning's own ``save_last`` is written only together with a new best one.
+    Lightning's own ``save_last`` is written only together with a new best checkpoint.
 
     Args:
-        every_n_steps: Optimizer steps between two writings inside an epoch.
+        every_n_steps: Optimizer steps between two checkpoints within an epoch.
     """
 
     def __init__(self, every_n_steps: int = 100) -> None:
@@ -105,17 +103,18 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Save between two optimizer steps; the end of the epoch has its own turn, after validation."""
+        """Save after an optimizer step, except the last one of the epoch, whose checkpoint follows validation."""
         done = batch_idx + 1
         stepped = done % trainer.accumulate_grad_batches == 0
         if stepped and done < trainer.num_training_batches and trainer.global_step % self.every_n_steps == 0:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, with what validation and the other callbacks have brought."""
+        """Save after validation, with the results of the other callbacks."""
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if getattr(trainer, "fast_dev_run", False):  # which leaves nothing, least of all in place of a run
-            return
-        trainer.save_checkpoint(Path(trainer.default_root_dir, "last.ckpt"), weights_only=False)
+        if not getattr(
+            trainer, "fast_dev_run", False
+        ):  # a trial run must not overwrite the files of a real one
+            trainer.save_checkpoint(Path(trainer.default_root_dir, "last.ckpt"), weights_only=False)

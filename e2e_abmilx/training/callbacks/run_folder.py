@@ -1,8 +1,7 @@
-"""The folder of a run: what an earlier run left there is put aside once a new one really begins."""
+"""The folder of a run."""
 
 import logging
 import shutil
-import zipfile
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,7 +11,7 @@ from e2e_abmilx.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-#: What a run writes into its folder, or what is written of it there.
+#: Files and folders of a run, and of heatmaps, features and later tests made from it.
 RUN_FILES = (
     "fit.yaml", "run.yaml", "splits.csv", "best.ckpt", "last.ckpt", "metrics.csv", "hparams.yaml", "predictions.csv",
     "figures", "heatmaps", "features", "validate", "test", "predict",
@@ -20,89 +19,73 @@ RUN_FILES = (
 
 
 class RunFolder(Callback):
-    """Say where files of a run go, and put those of an earlier one aside when a fit begins.
+    """Choose the folder for the files of a command, and archive an earlier run when a fit starts.
 
-    By then the config is read, and model and data are built and found to fit each other: a mistake in them displaces
-    nothing. Nor does a run to try things out (``fast_dev_run``).
+    When a fit starts, the config has been read, and model and data have been built and found to match, so that a
+    mistake in them does not move the files of the earlier run. Neither does a trial run (``fast_dev_run``).
 
     Args:
-        verb: What the command line does: ``fit`` writes into ``trainer.default_root_dir``, others into a folder in it.
-        resume: Whether the fit goes on with the run that is there.
+        command: ``fit`` writes into ``trainer.default_root_dir``, other commands into a subfolder of their name.
+        resume: Whether the fit resumes the run in the folder.
     """
 
-    def __init__(self, verb: str, *, resume: bool = False) -> None:
-        self.verb, self.resume = verb, resume
+    def __init__(self, command: str, *, resume: bool = False) -> None:
+        self.command, self.resume = command, resume
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put an earlier run aside.
+        """Archive an earlier run.
 
         Raises:
-            InputError: Nothing would be trained, or nothing validated, so that there would be nothing in its place.
+            InputError: The new run would not train or not validate anything.
         """
+        if getattr(trainer, "fast_dev_run", False):
+            return
         _refuse_empty_runs(trainer)
-        if not self.resume and not getattr(trainer, "fast_dev_run", False):
-            set_aside(Path(trainer.default_root_dir))
-
-
-def _refuse_empty_runs(trainer: Trainer) -> None:
-    epochs = trainer.max_epochs or 0
-    empty = {
-        "trainer.max_epochs": epochs == 0 and trainer.max_steps == -1,
-        "trainer.max_steps": trainer.max_steps == 0,
-        "trainer.limit_train_batches": trainer.limit_train_batches == 0,
-        "trainer.limit_val_batches": trainer.limit_val_batches == 0,
-        "trainer.check_val_every_n_epoch": 0 < epochs < (trainer.check_val_every_n_epoch or 1),
-    }
-    for name, is_empty in empty.items():
-        if is_empty and not getattr(trainer, "fast_dev_run", False):
-            raise InputError(
-                f"{name} is {getattr(trainer, name.removeprefix('trainer.'))}, so that nothing is trained or no validation"
-                " chooses a checkpoint; set it so that both happen at least once"
-            )
-
-
-def find_checkpoint(stated: str | None, run: Path) -> str | None:
-    """The file that a checkpoint's name means, once it is found to be one.
-
-    Args:
-        stated: A path, or ``"best"`` or ``"last"`` for that of the run; None for none. Folders, addresses and what else
-            only Lightning knows are left to it.
-        run: Folder of the run.
-
-    Raises:
-        InputError: There is no such file, or it is no checkpoint.
-    """
-    if stated is None or stated == "hpc" or ":" in stated or Path(stated).is_dir():
-        return stated
-    path = run / f"{stated}.ckpt" if stated in ("best", "last") else Path(stated)
-    if not path.is_file():
-        there = sorted(found.name for found in path.parent.glob("*.ckpt"))
-        hint = f"{path.parent} has {', '.join(there)}" if there else "check the path"
-        raise InputError(f"there is no checkpoint {path}; {hint}")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path} is no checkpoint, or was cut off while it was written; name another")
-    return str(path)
+        if not self.resume:
+            archive_earlier_run(Path(trainer.default_root_dir))
 
 
 def folder_of(trainer: Trainer) -> Path:
-    """The folder that predictions, the run's record and its config go to, whatever logger there is."""
+    """Return the folder of predictions, of the run's record and of its config, whatever the logger is."""
     root = Path(trainer.default_root_dir)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RunFolder) and callback.verb != "fit":
-            return root / callback.verb
+        if isinstance(callback, RunFolder) and callback.command != "fit":
+            return root / callback.command
     return root
 
 
 @rank_zero_only
-def set_aside(run: Path) -> None:
-    """Move the files of an earlier run into ``earlier-1``, ``earlier-2``, … so that nothing finished is lost."""
+def archive_earlier_run(run: Path) -> None:
+    """Move the files of an earlier run into a subfolder ``earlier-1``, ``earlier-2``, … of the run's folder.
+
+    A folder without a checkpoint holds no run that is worth keeping. One with a checkpoint of Lightning for a
+    preempted job (``hpc_ckpt_*.ckpt``) is about to be resumed.
+    """
     old = [run / name for name in RUN_FILES if (run / name).exists()]
     if not any(path.suffix == ".ckpt" for path in old) or list(run.glob("hpc_ckpt_*.ckpt")):
         return
     number = 1
     while (run / f"earlier-{number}").exists():
         number += 1
-    (run / f"earlier-{number}").mkdir()
+    archive = run / f"earlier-{number}"
+    archive.mkdir()
     for path in old:
-        shutil.move(path, run / f"earlier-{number}" / path.name)
-    logger.info("%s held a run already; its files are in %s", run, run / f"earlier-{number}")
+        shutil.move(path, archive / path.name)
+    logger.info("%s already held a run; its files are now in %s", run, archive)
+
+
+def _refuse_empty_runs(trainer: Trainer) -> None:
+    epochs = trainer.max_epochs or 0
+    empty = {
+        "max_epochs": epochs == 0 and trainer.max_steps == -1,
+        "max_steps": trainer.max_steps == 0,
+        "limit_train_batches": trainer.limit_train_batches == 0,
+        "limit_val_batches": trainer.limit_val_batches == 0,
+        "check_val_every_n_epoch": 0 < epochs < (trainer.check_val_every_n_epoch or 1),
+    }
+    for name, is_empty in empty.items():
+        if is_empty:
+            raise InputError(
+                f"trainer.{name} is {getattr(trainer, name)}, so that nothing is trained or no checkpoint is chosen by"
+                " validation; set it so that each happens at least once"
+            )

@@ -1,4 +1,4 @@
-"""Which case was in which split."""
+"""The split of each case, in the run's folder."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from e2e_abmilx.datamodules import BagDataModule
 
 
 class SplitTable(Callback):
-    """Write ``splits.csv`` into ``trainer.default_root_dir`` when a fit begins, in the form that ``data.splits`` reads."""
+    """Write ``splits.csv`` into ``trainer.default_root_dir`` when a fit starts, in the format that ``data.splits`` reads."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it once, from the first process."""
+        """Write the table, from the first process only."""
         data = getattr(trainer, "datamodule", None)
         trial = getattr(trainer, "fast_dev_run", False)
         if trainer.is_global_zero and isinstance(data, BagDataModule) and not trial:

@@ -1,4 +1,4 @@
-"""A module whose validation follows a script."""
+"""A module whose validation metric is given in advance."""
 
 import torch
 from lightning.pytorch import LightningModule
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Scripted(LightningModule):
-    """Log ``val/auc`` from a list, one number an epoch."""
+    """Log ``val/auc`` from a list, one value per epoch."""
 
     def __init__(self, scores: list[float]) -> None:
         super().__init__()

@@ -1,3 +1,5 @@
+"""Files of features: their format, and what is skipped, refused and recorded."""
+
 from pathlib import Path
 
 import h5py
@@ -38,7 +40,7 @@ class _Means(nn.Module):
 class _Interrupt(Callback):
     def on_predict_batch_end(self, trainer: Trainer, *args: object, **kwargs: object) -> None:
         if args[3] == 5:
-            raise KeyError("the power is gone")
+            raise KeyError("power failure")
 
 
 def _task(encoder: nn.Module) -> BagTask:
@@ -61,7 +63,7 @@ def _predict(task: BagTask, data: SlideDataModule, run: Path, *callbacks: Callba
     ).predict(task, data)  # fmt: skip
 
 
-def test_files_are_tridents(stores: Path, tmp_path: Path) -> None:
+def test_files_have_the_format_of_trident(stores: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     task = _task(ResNetEncoder("resnet18", pretrained=False))
     _predict(task, _data(stores, tmp_path), tmp_path / "run")
@@ -92,33 +94,33 @@ def test_files_are_tridents(stores: Path, tmp_path: Path) -> None:
         assert (found.mpp, found.patch_size_level0) == (0.5, round(store.attributes["footprints"][0]))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupted_run_goes_on(stores: Path, tmp_path: Path, workers: int) -> None:
-    how = {"num_workers": workers}
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_interrupted_run_is_resumed(stores: Path, tmp_path: Path, num_workers: int) -> None:
+    how = {"num_workers": num_workers}
     straight, first, second = _Means(), _Means(), _Means()
     _predict(_task(straight), _data(stores, tmp_path, **how), tmp_path / "straight")
-    with pytest.raises(KeyError, match="the power is gone"):
+    with pytest.raises(KeyError, match="power failure"):
         _predict(_task(first), _data(stores, tmp_path, **how), tmp_path / "run", _Interrupt())
     left_behind = sorted(path.name for path in (tmp_path / "run/features").iterdir())
-    assert all(name.startswith("slide-") for name in left_behind)  # only whole files
+    assert all(name.startswith("slide-") for name in left_behind)  # only complete files
     _predict(_task(second), _data(stores, tmp_path, **how), tmp_path / "run")
     for slide in SLIDES:
         whole = read_features(tmp_path / f"straight/features/{slide}.h5").read()
         assert torch.equal(read_features(tmp_path / f"run/features/{slide}.h5").read(), whole)
     done = {"two": SLIDES[:2], "one": SLIDES[2:]}
-    spared = sum(
+    skipped = sum(
         PatchStore(stores / f"{slide}.zarr").num_patches()
         for slides in done.values()
         if {f"{slide}.h5" for slide in slides} <= set(left_behind)
         for slide in slides
     )
-    assert second.seen == straight.seen - spared
+    assert second.seen == straight.seen - skipped
     third = _Means()
     _predict(_task(third), _data(stores, tmp_path, **how), tmp_path / "run")
     assert third.seen == 0
 
 
-def test_finished_cases_are_spared(stores: Path, tmp_path: Path) -> None:
+def test_finished_cases_are_skipped(stores: Path, tmp_path: Path) -> None:
     _predict(_task(_Means()), _data(stores, tmp_path), tmp_path / "run")
     (tmp_path / "run/features/slide-002.h5").unlink()
     encoder = _Means()
@@ -137,7 +139,7 @@ def test_features_of_two_encoders_are_not_mixed(stores: Path, tmp_path: Path) ->
         _predict(_task(_Means(gain=1.001)), _data(stores, tmp_path), tmp_path / "run")
 
 
-def test_a_checkpoints_encoder_is_the_one_that_writes(stores: Path, tmp_path: Path) -> None:
+def test_the_encoder_is_that_of_the_checkpoint(stores: Path, tmp_path: Path) -> None:
     data, trained = _data(stores, tmp_path), _task(_Means(gain=3.0))
     trainer = Trainer(
         default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_progress_bar=False,
@@ -153,7 +155,7 @@ def test_a_checkpoints_encoder_is_the_one_that_writes(stores: Path, tmp_path: Pa
 
 
 def test_features_train_a_head(cohort: Path, stores: Path, tmp_path: Path) -> None:
-    """From slides to features and on to a two-stage task, every name found."""
+    """A two-stage task finds the features of every slide."""
     data = SlideDataModule(stores, cohort / "labels.csv", columns={"label": "lesion"}, num_workers=0)
     _predict(_task(_Means()), data, tmp_path)
     features = FeatureDataModule(
@@ -169,7 +171,7 @@ def test_features_train_a_head(cohort: Path, stores: Path, tmp_path: Path) -> No
 
 
 def test_the_command_line_extracts(stores: Path, tmp_path: Path) -> None:
-    """Any timm encoder, without labels and without training; the head of the task is not looked at."""
+    """Any timm encoder, without labels and without training; the head of the task is not used."""
     (tmp_path / "extract.yaml").write_text(
         f"""
         model:
@@ -178,7 +180,7 @@ def test_the_command_line_extracts(stores: Path, tmp_path: Path) -> None:
             encoder: {{class_path: TimmEncoder, init_args: {{name: resnet10t, pretrained: false}}}}
             head: MeanPool
             num_outputs: 2
-        data: {{class_path: SlideDataModule, init_args: {{cache: {stores}, workers: 0}}}}
+        data: {{class_path: SlideDataModule, init_args: {{cache: {stores}, num_workers: 0}}}}
         trainer:
           accelerator: cpu
           enable_progress_bar: false
@@ -193,8 +195,8 @@ def test_the_command_line_extracts(stores: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stated", [None, "32-true", "bf16-mixed"])
-def test_precision_is_stated_and_recorded(stores: Path, tmp_path: Path, stated: str | None) -> None:
-    """Where nothing is stated it is float32, also on a machine that trains faster in bf16."""
+def test_precision_is_recorded(stores: Path, tmp_path: Path, stated: str | None) -> None:
+    """It is float32 by default, also on a machine that trains faster in bf16."""
     options = [] if stated is None else ["--trainer.precision", stated]
     main(
         [
@@ -223,7 +225,7 @@ def test_a_folder_holds_one_precision(stores: Path, tmp_path: Path) -> None:
         again.predict(task, _data(stores, tmp_path))
 
 
-def test_patches_of_unknown_place_have_features_without_one(tmp_path: Path) -> None:
+def test_patches_without_coordinates_have_features(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     write_store(tmp_path / "cache/s.zarr", {0.5: (rng.integers(0, 255, (3, 8, 8, 3), np.uint8), None)})
     _predict(_task(_Means()), SlideDataModule(tmp_path / "cache", num_workers=0), tmp_path)
@@ -240,7 +242,7 @@ def test_other_bags_are_refused(stores: Path, tmp_path: Path) -> None:
         _predict(_task(Precomputed(12)), FeatureDataModule(tmp_path / "features", num_workers=0), tmp_path)  # type: ignore[arg-type]
 
 
-def test_features_that_are_no_numbers_are_not_written(stores: Path, tmp_path: Path) -> None:
+def test_features_that_are_not_finite_are_not_written(stores: Path, tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match=r"NaN or infinite features for slide-\d+; use a precision"):
         _predict(_task(_Means(gain=float("nan"))), _data(stores, tmp_path), tmp_path / "run")
     assert not list((tmp_path / "run/features").iterdir())

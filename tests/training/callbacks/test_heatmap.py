@@ -1,3 +1,5 @@
+"""A folder of heatmaps per slide, with the attention to its patches or their contributions."""
+
 import copy
 import json
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.encoders import Precomputed
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMIL, ABMILX, DSMIL, ContributionError, leave_one_out, log_odds
 from e2e_abmilx.heatmaps import HeatmapError, Kind
 from e2e_abmilx.store import PatchStore, write_store
@@ -37,7 +40,7 @@ def _trainer(folder: Path, kind: Kind = "attention") -> Trainer:
 
 
 def _two_cases(cohort: Path, stores: Path, folder: Path, *, outputs: int = 2) -> SlideDataModule:
-    """Case "two" of two slides and case "one", both to be predicted whole."""
+    """Return data of case "two", which has two slides, and case "one", which has one."""
     table = pd.read_csv(cohort / "labels.csv").set_index("slide").loc[list(_CASES)].reset_index()
     table["case"] = list(_CASES.values())
     table[["lesion", "time", "event", "split"]] = [["normal", 50.0, 1, "test"]] * 3
@@ -56,7 +59,7 @@ def _predict(trainer: Trainer, task: BagTask, data: SlideDataModule) -> list[Pre
 
 
 def _attention_in(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Corners and mean attention of the patches of a GeoJSON, in its order."""
+    """Return corners and mean attention of the patches in a GeoJSON, in its order."""
     features = json.loads((folder / "patches.geojson").read_text())["features"]
     corners = np.array([feature["geometry"]["coordinates"][0][0] for feature in features])
     return corners, np.array([next(iter(one["properties"]["measurements"].values())) for one in features])
@@ -128,7 +131,7 @@ def test_each_slide_of_a_case_has_its_own_contributions(
     ("task_class", "score"),
     [(ClassificationTask, log_odds), (MultiLabelTask, lambda logits, output: logits[:, output])],
 )
-def test_of_many_classes_the_most_probable_one_is_explained(
+def test_the_most_probable_of_several_classes_is_explained(
     stores: Path, tmp_path: Path, task_class: type[BagTask], score: Callable[..., Tensor]
 ) -> None:
     torch.manual_seed(0)
@@ -159,9 +162,11 @@ def test_a_slide_that_cannot_be_drawn_is_refused_before_any_is_predicted(tmp_pat
     assert not (tmp_path / "heatmaps").exists()
 
 
-def test_features_without_places_are_refused(tmp_path: Path) -> None:
+def test_features_without_coordinates_are_refused(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     torch.save(torch.zeros(4, 3), tmp_path / "features" / "slide.pt")
     task = ClassificationTask(Precomputed(3), ABMIL, 2)
-    with pytest.raises(HeatmapError, match="FeatureBags does not say; predict with a SlideDataModule"):
+    with pytest.raises(
+        InputError, match=r"FeatureBags does not record where patches lie.*with a SlideDataModule"
+    ):
         _trainer(tmp_path).predict(task, FeatureDataModule(tmp_path / "features", num_workers=0))

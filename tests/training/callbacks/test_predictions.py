@@ -1,3 +1,5 @@
+"""predictions.csv has one row per case, with the truth as the label table spells it."""
+
 import csv
 from pathlib import Path
 
@@ -19,7 +21,7 @@ class _Mean(nn.Module):
         return patches.mean((2, 3))
 
 
-def test_one_row_a_case_as_the_table_spells_it(cohort: Path, stores: Path, tmp_path: Path) -> None:
+def test_one_row_per_case_as_the_table_spells_it(cohort: Path, stores: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     task = ClassificationTask(_Mean(), MeanPool, 3)
     columns = {"label": "grade"}
@@ -39,17 +41,17 @@ def test_one_row_a_case_as_the_table_spells_it(cohort: Path, stores: Path, tmp_p
         assert written == pytest.approx(list(one.scores.values()), abs=1e-5)
 
 
-def _rows(trainer_folder: Path, task: BagTask, data: SlideDataModule, verb: str) -> list[dict[str, str]]:
+def _rows(trainer_folder: Path, task: BagTask, data: SlideDataModule, method: str) -> list[dict[str, str]]:
     trainer = Trainer(
         default_root_dir=trainer_folder, accelerator="cpu", logger=False, enable_progress_bar=False,
         callbacks=[PredictionTable()],
     )  # fmt: skip
-    getattr(trainer, verb)(task, data)
+    getattr(trainer, method)(task, data)
     with open(trainer_folder / "predictions.csv", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_several_labels_a_case(cohort: Path, stores: Path, tmp_path: Path) -> None:
+def test_several_labels_per_case(cohort: Path, stores: Path, tmp_path: Path) -> None:
     lines = (cohort / "labels.csv").read_text().splitlines()
     marks = ["severe", *("" if number % 2 else "1" for number in range(len(lines) - 1))]
     table = tmp_path / "labels.csv"
@@ -70,17 +72,17 @@ def test_several_labels_a_case(cohort: Path, stores: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("task", "known"),
+    ("task", "truth"),
     [
         (ClassificationTask, ["label"]),
         (MultiLabelTask, ["label_0", "label_1"]),
         (SurvivalTask, ["time", "event"]),
     ],
 )
-def test_nothing_is_known_without_a_label_table(
-    task: type[BagTask], known: list[str], stores: Path, tmp_path: Path
+def test_the_truth_is_empty_without_a_label_table(
+    task: type[BagTask], truth: list[str], stores: Path, tmp_path: Path
 ) -> None:
     rows = _rows(tmp_path, task(_Mean(), MeanPool, 2), SlideDataModule(stores, num_workers=0), "predict")
     assert len(rows) == 24
-    assert list(rows[0])[1 : 1 + len(known)] == known
-    assert not any(row[name] for row in rows for name in known)
+    assert list(rows[0])[1 : 1 + len(truth)] == truth
+    assert not any(row[name] for row in rows for name in truth)

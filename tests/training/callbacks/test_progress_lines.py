@@ -1,4 +1,4 @@
-"""Lines instead of a bar: what real runs log, by a clock that their batches move on."""
+"""Lines that real runs log, with a clock that each batch advances."""
 
 import logging
 import re
@@ -11,17 +11,18 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import e2e_abmilx.io.progress
 from e2e_abmilx.training.callbacks import LastCheckpoint
-from e2e_abmilx.training.callbacks.progress import ProgressLines
+from e2e_abmilx.training.callbacks.progress_lines import ProgressLines
 
 
 class _Clock(Callback):
-    """A clock on which a training batch takes 4 s, and any other one 3 s."""
+    """Stands for the module ``time``: a training batch takes 4 s, and every other batch 3 s."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def __call__(self) -> float:
+    def monotonic(self) -> float:
         return self.now
 
     def on_train_batch_start(self, *args: object) -> None:
@@ -34,7 +35,7 @@ class _Clock(Callback):
 
 
 class _StopAt(Callback):
-    """End the run after a step, as a kill does or as early stopping."""
+    """End the run after a step, either by an error or as early stopping does."""
 
     def __init__(self, step: int, error: type[BaseException] | None = None) -> None:
         self.step, self.error = step, error
@@ -47,11 +48,11 @@ class _StopAt(Callback):
 
 
 class _Killed(BaseException):
-    """Stands for a kill: nothing that would clean up is run by it."""
+    """Stands for a kill: no code that cleans up handles it."""
 
 
 class _Module(LightningModule):
-    """Logs what a bag task does; the loss is the number of the step."""
+    """Logs the metrics of a bag task; the loss is the number of the step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,19 +84,21 @@ def _loader(batches: int) -> DataLoader[Tensor]:
 
 
 def _trainer(folder: Path, *callbacks: Callback, **how: object) -> Trainer:
-    clock = _Clock()
+    clock = e2e_abmilx.io.progress.time
+    assert isinstance(clock, _Clock)
     return Trainer(
         default_root_dir=folder,
         accelerator="cpu",
         logger=False,
         enable_model_summary=False,
-        callbacks=[clock, ProgressLines(clock), *callbacks],
+        callbacks=[clock, ProgressLines(), *callbacks],
         **{"num_sanity_val_steps": 0, "enable_checkpointing": False, **how},  # type: ignore[arg-type]
     )
 
 
 @pytest.fixture(autouse=True)
-def _logged(caplog: pytest.LogCaptureFixture) -> None:
+def _clock_and_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(e2e_abmilx.io.progress, "time", _Clock())
     caplog.set_level(logging.INFO, logger="e2e_abmilx")
 
 
@@ -105,7 +108,7 @@ def _lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return lines
 
 
-def test_a_fit_tells_where_it_is_and_what_each_epoch_brought(
+def test_a_fit_logs_its_place_and_the_metrics_of_each_epoch(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stopping = EarlyStopping("val/auc", mode="max", patience=9)
@@ -133,7 +136,7 @@ def test_a_fit_tells_where_it_is_and_what_each_epoch_brought(
         ({"max_steps": 8, "max_epochs": 1}, "epoch 0, batch 2 of 5.*about 0:00:12 to go"),
     ],
 )
-def test_time_to_go_is_that_to_the_end_which_comes_first(
+def test_time_to_go_is_that_to_the_nearest_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, how: dict[str, object], expected: str
 ) -> None:
     _trainer(tmp_path, **how).fit(_Module(), _loader(5))
@@ -150,9 +153,7 @@ def test_without_an_end_there_is_no_time_to_go(tmp_path: Path, caplog: pytest.Lo
     ]
 
 
-def test_a_resumed_fit_counts_what_is_left_at_its_own_pace(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_resumed_fit_estimates_from_its_own_pace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     last, kill = LastCheckpoint(every_n_steps=1), _StopAt(7, _Killed)
     killed = _trainer(tmp_path, kill, last, max_epochs=4, enable_checkpointing=True)
     with pytest.raises(_Killed):
@@ -178,23 +179,21 @@ def test_an_epoch_without_validation_has_no_metrics_of_an_earlier_one(
     ]
 
 
-def test_other_verbs_count_batches(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for verb, doing in (("validate", "validating"), ("test", "testing"), ("predict", "predicting")):
-        getattr(_trainer(tmp_path), verb)(_Module(), _loader(8))
+def test_other_commands_count_batches(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for command, doing in (("validate", "validating"), ("test", "testing"), ("predict", "predicting")):
+        getattr(_trainer(tmp_path), command)(_Module(), _loader(8))
         assert _lines(caplog) == [
             f"{doing}: 2 of 8 batches, 0:00:06 elapsed, about 0:00:18 to go",
             f"{doing}: 6 of 8 batches, 0:00:18 elapsed, about 0:00:06 to go",
             f"{doing}: 8 of 8 batches, 0:00:24 elapsed",
         ]
-        getattr(_trainer(tmp_path, **{f"limit_{verb.replace('validate', 'val')}_batches": 1}), verb)(
+        getattr(_trainer(tmp_path, **{f"limit_{command.replace('validate', 'val')}_batches": 1}), command)(
             _Module(), _loader(8)
         )
         assert _lines(caplog) == []  # 3 s
 
 
-def test_the_check_before_training_is_told_of_where_it_is_long(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_long_check_before_training_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = _trainer(tmp_path, max_epochs=1, num_sanity_val_steps=3)
     trainer.fit(_Module(), _loader(1), _loader(4))
     assert _lines(caplog) == [

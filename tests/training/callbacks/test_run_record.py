@@ -1,3 +1,5 @@
+"""run.yaml records versions, hardware and durations, also of killed and resumed runs."""
+
 import importlib.metadata
 import math
 import os
@@ -24,11 +26,11 @@ _EPOCHS = 3
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing that would clean up is run by it."""
+    """Stands for a kill: no code that cleans up handles it."""
 
 
 class KillAt(Callback):
-    """End the run when an epoch begins, after a while in the one before."""
+    """End the run when an epoch starts, after a pause in the epoch before."""
 
     def __init__(self, epoch: int, after_s: float) -> None:
         self.epoch, self.after_s = epoch, after_s
@@ -69,7 +71,7 @@ def _record(run: Path) -> dict[str, Any]:
     return content
 
 
-def test_a_finished_run_says_what_it_was(data: FeatureDataModule, tmp_path: Path) -> None:
+def test_the_record_of_a_finished_run(data: FeatureDataModule, tmp_path: Path) -> None:
     run, task = tmp_path / "run", _task()
     seed_everything(7, verbose=False)
     trainer, before = _trainer(run), datetime.now(UTC) - timedelta(seconds=1)
@@ -116,7 +118,9 @@ def test_a_finished_run_says_what_it_was(data: FeatureDataModule, tmp_path: Path
     assert record["best"]["value"] == pytest.approx(float(score), abs=1e-6)
 
 
-def test_a_killed_run_has_one_and_a_resumed_one_adds_up(data: FeatureDataModule, tmp_path: Path) -> None:
+def test_a_killed_run_has_a_record_and_a_resumed_one_adds_its_time(
+    data: FeatureDataModule, tmp_path: Path
+) -> None:
     run, last = tmp_path / "run", tmp_path / "run/last.ckpt"
     with pytest.raises(Killed):
         _trainer(run, KillAt(2, after_s=1.0)).fit(_task(), data)
@@ -140,7 +144,7 @@ def test_a_killed_run_has_one_and_a_resumed_one_adds_up(data: FeatureDataModule,
     assert _record(run)["fit"]["times_resumed"] == 2
 
 
-def test_a_second_fit_of_a_trainer_is_another(data: FeatureDataModule, tmp_path: Path) -> None:
+def test_a_second_fit_of_a_trainer_has_a_new_record(data: FeatureDataModule, tmp_path: Path) -> None:
     trainer, task = _trainer(tmp_path / "run"), _task()
     trainer.fit(task, data)
     trainer.test(task, data, ckpt_path="best", verbose=False)
@@ -151,7 +155,7 @@ def test_a_second_fit_of_a_trainer_is_another(data: FeatureDataModule, tmp_path:
     assert (record["fit"]["times_resumed"], record["test"]) == (0, None)
 
 
-def test_a_test_by_itself_leaves_the_record_alone(data: FeatureDataModule, tmp_path: Path) -> None:
+def test_the_command_test_does_not_change_the_record(data: FeatureDataModule, tmp_path: Path) -> None:
     run, task = tmp_path / "run", _task()
     _trainer(run).fit(task, data)
     before = (run / "run.yaml").read_bytes()
