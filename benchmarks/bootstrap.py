@@ -67,9 +67,7 @@ ROWS: dict[str, Row] = {
     ),
     "QWK": (
         lambda: QuadraticWeightedKappa(GUESS, LABEL),
-        lambda rows: classification.multiclass_cohen_kappa(
-            GUESS[rows], LABEL[rows], CLASSES, weights="quadratic"
-        ),
+        lambda rows: classification.multiclass_cohen_kappa(GUESS[rows], LABEL[rows], CLASSES, weights="quadratic"),
     ),
     "C-index": (
         lambda: Concordance(RISK, TIME, EVENT),

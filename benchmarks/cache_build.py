@@ -198,8 +198,7 @@ class Contenders:
         """Call ``read_region`` once per patch."""
         with ThreadPoolExecutor(self.threads) as pool:
             for _ in pool.map(
-                lambda corner: self._resize_and_encode(Image.fromarray(self._crop(*corner))),
-                self.coords.tolist(),
+                lambda corner: self._resize_and_encode(Image.fromarray(self._crop(*corner))), self.coords.tolist()
             ):
                 pass
 
@@ -207,11 +206,7 @@ class Contenders:
 def measure(case: Case, folder: Path, threads: int, rounds: int) -> list[str]:
     """Print a case's line; return the targets that it misses."""
     contenders = Contenders(case, folder, threads)
-    runs: dict[str, Callable[[], None]] = {
-        "floor": contenders.floor,
-        "ours": contenders.ours,
-        "loop": contenders.loop,
-    }
+    runs: dict[str, Callable[[], None]] = {"floor": contenders.floor, "ours": contenders.ours, "loop": contenders.loop}
     least = dict.fromkeys(runs, math.inf)
     for _ in range(rounds):
         for name, run in runs.items():
@@ -319,14 +314,10 @@ def measure_large(folder: Path, side: int, levels: int, threads: int) -> list[st
 
 def main() -> int:
     """Measure all cases and print them; return 1 if a target is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--slides", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "slides"
-    )
+    parser.add_argument("--slides", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "slides")
     options = parser.parse_args()
     missed: list[str] = []
     with tempfile.TemporaryDirectory() as name:

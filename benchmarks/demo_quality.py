@@ -28,10 +28,7 @@ from e2e_abmilx.synthetic import MASK_DOWNSAMPLE
 from e2e_abmilx.tasks import Prediction
 
 #: Least mean over seeds, for classification and for survival.
-TARGETS = {
-    "ClassificationTask": {"test/auc": 0.95, "attention AUC": 0.85},
-    "SurvivalTask": {"test/c_index": 0.75},
-}
+TARGETS = {"ClassificationTask": {"test/auc": 0.95, "attention AUC": 0.85}, "SurvivalTask": {"test/c_index": 0.75}}
 
 
 def lesion_fractions(store: PatchStore, mask_file: Path) -> np.ndarray:
@@ -62,14 +59,7 @@ def task_name(settings: dict[str, Any]) -> str:
 def run_seed(config: Path, run: Path, seed: int, changes: list[str]) -> dict[str, float]:
     """Fit the demo with one seed, by the command line, and measure it."""
     started = time.perf_counter()
-    seeded = [
-        "--seed_everything",
-        str(seed),
-        "--data.seed",
-        str(seed),
-        "--trainer.default_root_dir",
-        str(run),
-    ]
+    seeded = ["--seed_everything", str(seed), "--data.seed", str(seed), "--trainer.default_root_dir", str(run)]
     main(["fit", "--config", str(config), *seeded, *changes])
     seconds = time.perf_counter() - started
     settings = yaml.safe_load((run / "fit.yaml").read_text())
@@ -77,16 +67,10 @@ def run_seed(config: Path, run: Path, seed: int, changes: list[str]) -> dict[str
     data.setup("test")
     task = getattr(e2e_abmilx, task_name(settings)).load_from_checkpoint(run / "best.ckpt")
     trainer = Trainer(accelerator="auto", devices=1, logger=False, enable_progress_bar=False)
-    found = [
-        one for one in trainer.predict(task, data.test_dataloader()) or [] if isinstance(one, Prediction)
-    ]
+    found = [one for one in trainer.predict(task, data.test_dataloader()) or [] if isinstance(one, Prediction)]
     (result,) = trainer.test(task, data.test_dataloader(), verbose=False)
     measure = next(name for name in TARGETS[task_name(settings)] if name in result)
-    return {
-        measure: result[measure],
-        "attention AUC": attention_auc(found, data.folder),
-        "fit seconds": seconds,
-    }
+    return {measure: result[measure], "attention AUC": attention_auc(found, data.folder), "fit seconds": seconds}
 
 
 def report() -> int:
@@ -105,9 +89,7 @@ def report() -> int:
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     print("mean", *(f"{value:.3f}" for value in means.values()), sep="\t")
     targets = TARGETS[task_name(yaml.safe_load(options.config.read_text()))]
-    missed = [
-        f"{name} {means[name]:.3f} < {target}" for name, target in targets.items() if means[name] < target
-    ]
+    missed = [f"{name} {means[name]:.3f} < {target}" for name, target in targets.items() if means[name] < target]
     print("missed: " + "; ".join(missed) if missed else "all targets met")
     return len(missed)
 

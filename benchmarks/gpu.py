@@ -24,9 +24,7 @@ from gpu_sections.runner import Runner
 def main() -> int:
     """Run the selected sections."""
     names = [section.name for section in SECTIONS]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the results")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="sections; all by default")
     parser.add_argument("--minutes", type=float, default=9, help="time limit of all sections together")

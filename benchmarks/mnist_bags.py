@@ -190,9 +190,7 @@ def fit_and_test(head: str, splits: Splits, seed: int, folder: Path, *, steps: i
 
 def main() -> int:
     """Run all seeds of all rows, print the table and check the target."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bags", type=int, nargs="+", default=[50, 100, 200, 500], help="training bags")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))

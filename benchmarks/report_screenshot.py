@@ -64,9 +64,7 @@ def lay_side_by_side(image: Image.Image) -> Image.Image:
 
 def main() -> None:
     """Write the report and its screenshots."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of a tested run")
     parser.add_argument("--out", type=Path, required=True, help="folder of the four screenshots")
     parser.add_argument("--readme", type=Path, help="file of the picture in the README")

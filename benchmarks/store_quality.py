@@ -47,9 +47,7 @@ def psnr(stored: np.ndarray, patch: np.ndarray) -> float:
 def main() -> None:
     """Print one table per slide and reduction."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--slides", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "slides"
-    )
+    parser.add_argument("--slides", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "slides")
     folder = parser.parse_args().slides
     for name in ("CMU-1-Small-Region.svs", "gastrectomy.svs", "no_mpp.tiff"):
         for reduction in (1, 2):
@@ -57,9 +55,7 @@ def main() -> None:
             print(f"\n{name}, {'as read' if reduction == 1 else 'reduced twofold'}, {N} patches of {P}²")
             print(f"{'chroma':>6}{'quality':>9}{'kB':>7}{'PSNR mean':>11}{'least':>7}{'decode µs':>11}")
             for chroma, quality in SETTINGS:
-                jpegs = [
-                    imagecodecs.jpeg8_encode(patch, level=quality, subsampling=chroma) for patch in patches
-                ]
+                jpegs = [imagecodecs.jpeg8_encode(patch, level=quality, subsampling=chroma) for patch in patches]
                 start = time.thread_time()
                 stored = [imagecodecs.jpeg8_decode(jpeg) for jpeg in jpegs]
                 decode = (time.thread_time() - start) / N

@@ -80,9 +80,7 @@ def turbojpeg_or_imagecodecs() -> Callable[[bytes], np.ndarray]:
         return imagecodecs.jpeg8_decode
 
 
-def lmdb_read(
-    env: lmdb.Environment, decode: Callable[[bytes], np.ndarray], indices: np.ndarray
-) -> torch.Tensor:
+def lmdb_read(env: lmdb.Environment, decode: Callable[[bytes], np.ndarray], indices: np.ndarray) -> torch.Tensor:
     """Read as the authors do: a float32 bag (n, 3, P, P), filled patch by patch, in a worker of one thread."""
     bag = torch.empty((len(indices), 3, P, P))
     with env.begin(buffers=True) as transaction:
@@ -149,9 +147,7 @@ def cold_reads(path: Path, index: list[list[int]]) -> dict[str, float]:
 def main() -> int:
     """Write a store and measure it; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--slides", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "slides"
-    )
+    parser.add_argument("--slides", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "slides")
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
     real = (arguments.slides / "gastrectomy.svs").is_file()
@@ -200,9 +196,7 @@ def measure(path: Path, rounds: int, kind: str) -> int:
                 times[name].append(seconds(read, indices) / BAG)
     opening = [seconds(PatchStore, path) for _ in range(100)]
 
-    print(
-        f"{BAG} of {N} patches of {P}², {kind}, {np.mean([len(jpeg) for jpeg in jpegs]) / 1e3:.1f} kB each,"
-    )
+    print(f"{BAG} of {N} patches of {P}², {kind}, {np.mean([len(jpeg) for jpeg in jpegs]) / 1e3:.1f} kB each,")
     print(f"LMDB decoded by {turbo.__module__}; {rounds} rounds on {os.cpu_count()} cores\n")
     print(f"{'µs per patch':18}{'least':>9}{'median':>9}")
     for name, taken in times.items():
@@ -213,15 +207,11 @@ def measure(path: Path, rounds: int, kind: str) -> int:
     over = {threads: peak(path, threads) for threads in (1, 2)}
     index = np.frombuffer(shard_index(path), "<u8").reshape(-1, 2).tolist()
     cold = cold_reads(path / "0" / "patches" / "c.0.0.0.0", index)
-    print(
-        f"\ncold bytes: {', '.join(f'{name} {taken * 1e6:.0f} µs per patch' for name, taken in cold.items())}"
-    )
+    print(f"\ncold bytes: {', '.join(f'{name} {taken * 1e6:.0f} µs per patch' for name, taken in cold.items())}")
     scaling = least["bare decode"] / least["same, 2 threads"]
     print(f"two threads: the bare decode gains {scaling:.2f}× on this machine, at its present load")
     bound = least["LMDB to float"] / least["bare decode"]
-    print(
-        f"one thread: LMDB ÷ store {least['LMDB to float'] / one:.2f}×; no reader can exceed {bound:.2f}×\n"
-    )
+    print(f"one thread: LMDB ÷ store {least['LMDB to float'] / one:.2f}×; no reader can exceed {bound:.2f}×\n")
     verdicts = [
         ("store ÷ bare decode", one / least["bare decode"], "×", "≤", 1.2),
         ("LMDB ÷ store, 2 threads", least["LMDB to float"] / two, "×", "≥", 4.0),

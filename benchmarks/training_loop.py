@@ -67,9 +67,7 @@ def main() -> int:
             step = BareStep(make_task(batch), batch, device, precision)
             floors.append(seconds(step, device, times=arguments.steps, warm_up=WARM_UP))
     ours = min(loops, key=lambda loop: loop.seconds)
-    name = (
-        torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    )
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, {precision}, ResNet-18 at {side} px, {batch.size} patches a step")
     rate = batch.size / ours.seconds
     print(f"fit, {ours.workers} workers  {rate:8.0f} patches/s, {ours.waiting:.1%} of the time waiting")

@@ -74,11 +74,7 @@ def predict(cache: Path, result: "multiprocessing.Queue[tuple[float, float, int]
     task = ClassificationTask(MeanColours(), head, 2)
     data = SlideDataModule(cache)
     trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        precision="32-true",
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, precision="32-true"
     )
     before, peak, done = memory_of_processes(), 0.0, threading.Event()
 
@@ -117,9 +113,7 @@ def main() -> int:
     assert seen == arguments.patches
     floats = arguments.patches * 3 * arguments.patch_size**2 * 4 / 1e6
     print(f"{seen} patches of {arguments.patch_size}²: {seconds:.0f} s, {seen / seconds:.0f} patches/s")
-    print(
-        f"peak above the loaded model {peak:.0f} MB (≤ {TARGET_MB}); as one tensor of floats {floats:.0f} MB"
-    )
+    print(f"peak above the loaded model {peak:.0f} MB (≤ {TARGET_MB}); as one tensor of floats {floats:.0f} MB")
     return int(peak > TARGET_MB)
 
 

@@ -26,9 +26,7 @@ class RandomCrops(nn.Module):
             outside the patch are black.
     """
 
-    def __init__(
-        self, size: int = 224, *, min_area: float = 0.25, flips: bool = True, max_shift: float = 0.0
-    ) -> None:
+    def __init__(self, size: int = 224, *, min_area: float = 0.25, flips: bool = True, max_shift: float = 0.0) -> None:
         super().__init__()
         if not 0 < min_area <= 1:
             raise ValueError(f"min_area is {min_area}; it is a fraction of the patch and must lie in (0, 1]")
@@ -114,13 +112,7 @@ class GroupedCrops(RandomCrops):
     """
 
     def __init__(
-        self,
-        size: int = 224,
-        *,
-        min_area: float = 0.25,
-        flips: bool = True,
-        max_shift: float = 0.0,
-        groups: int = 4,
+        self, size: int = 224, *, min_area: float = 0.25, flips: bool = True, max_shift: float = 0.0, groups: int = 4
     ) -> None:
         super().__init__(size, min_area=min_area, flips=flips, max_shift=max_shift)
         if groups < 1:

@@ -32,10 +32,7 @@ TOOLS = {
 }
 
 #: Commands that run many fits, to which they pass options: name → function of the words, which returns a text.
-MANY_FITS = {
-    "compare": "e2e_abmilx.reports.command:compare",
-    "crossval": "e2e_abmilx.reports.command:crossval",
-}
+MANY_FITS = {"compare": "e2e_abmilx.reports.command:compare", "crossval": "e2e_abmilx.reports.command:crossval"}
 
 
 def main(args: list[str] | None = None) -> None:

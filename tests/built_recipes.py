@@ -60,11 +60,7 @@ def build_recipe(name: str, run: Path, **options: object) -> Recipe:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         run=False,
-        args=[
-            "--config",
-            str(CONFIGS / f"{name}.yaml"),
-            *(f"--{key}={value}" for key, value in given.items()),
-        ],
+        args=["--config", str(CONFIGS / f"{name}.yaml"), *(f"--{key}={value}" for key, value in given.items())],
     )
     return Recipe(cli.config, cli.model, cli.datamodule, cli.trainer)
 

@@ -25,28 +25,9 @@ FLOAT_ONLY = (
 #: Operations without CUDA kernels for half precision; those that the CPU refuses too need no rule.
 NO_HALF = ("histc",)
 #: Operations for whose result the CPU waits until the GPU has finished all queued work.
-WAITS = (
-    "_local_scalar_dense",
-    "nonzero",
-    "masked_select",
-    "_unique",
-    "unique_",
-    "bincount",
-    "equal",
-    "is_nonzero",
-)
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "bincount", "equal", "is_nonzero")
 #: Python methods that wait too, and do not appear among the operations on a CPU.
-WAITING_METHODS = (
-    "cpu",
-    "numpy",
-    "tolist",
-    "item",
-    "__bool__",
-    "__float__",
-    "__int__",
-    "__index__",
-    "__array__",
-)
+WAITING_METHODS = ("cpu", "numpy", "tolist", "item", "__bool__", "__float__", "__int__", "__index__", "__array__")
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -63,11 +44,7 @@ class KernelsOfCuda(TorchDispatchMode):
     """Refuse operations on data types for which CUDA has no kernel."""
 
     def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = func.overloadpacket.__name__
         first = next((one for one in args if isinstance(one, Tensor)), None)
@@ -80,17 +57,11 @@ class NothingWaits(TorchDispatchMode):
     """Refuse operations that wait for a GPU."""
 
     def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = func.overloadpacket.__name__
         if name.startswith(WAITS) or (name.startswith(("index", "_index_put")) and _by_mask(args)):
-            raise WaitsForDeviceError(
-                f"{name} of shape {[tuple(a.shape) for a in args if isinstance(a, Tensor)]}"
-            )
+            raise WaitsForDeviceError(f"{name} of shape {[tuple(a.shape) for a in args if isinstance(a, Tensor)]}")
         return func(*args, **(kwargs or {}))
 
 
@@ -98,11 +69,7 @@ class NothingLeavesTheDevice(TorchFunctionMode):
     """Refuse methods that copy a tensor to the CPU."""
 
     def __torch_function__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if getattr(func, "__name__", "") in WAITING_METHODS and isinstance(args[0], Tensor):
             raise WaitsForDeviceError(f"Tensor.{func.__name__}")

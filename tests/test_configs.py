@@ -24,12 +24,7 @@ def test_the_command_line_accepts_a_config(config: Path, capsys: pytest.CaptureF
 
 
 def test_the_demo_runs_for_one_step(tmp_path: Path) -> None:
-    small = {
-        "--data.folder": tmp_path / "demo",
-        "--data.num_slides": 24,
-        "--data.side": 512,
-        "--data.num_workers": 0,
-    }
+    small = {"--data.folder": tmp_path / "demo", "--data.num_slides": 24, "--data.side": 512, "--data.num_workers": 0}
     short = {"--trainer.fast_dev_run": 1, "--trainer.default_root_dir": tmp_path / "run"}
     options = [str(word) for pair in {**small, **short}.items() for word in pair]
     main(["fit", "--config", str(CONFIGS[0].parent / "demo.yaml"), *options])

@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from device_rules import (
-    CudaHasNoKernelError,
-    KernelsOfCuda,
-    NothingLeavesTheDevice,
-    NothingWaits,
-    WaitsForDeviceError,
-)
+from device_rules import CudaHasNoKernelError, KernelsOfCuda, NothingLeavesTheDevice, NothingWaits, WaitsForDeviceError
 from lightning.pytorch import Trainer
 from torch import Tensor
 
@@ -79,8 +73,7 @@ def labels(cohort: Path) -> Path:
     """Write the cohort's table with survival times and a second label added."""
     rows = (cohort / "labels.csv").read_text().splitlines()
     extended = [
-        f"{row},{5 + 7 * number % 23},{int(number % 3 > 0)},{number % 2}"
-        for number, row in enumerate(rows[1:])
+        f"{row},{5 + 7 * number % 23},{int(number % 3 > 0)},{number % 2}" for number, row in enumerate(rows[1:])
     ]
     (cohort / "watched.csv").write_text("\n".join([f"{rows[0]},months,dead,odd", *extended]))
     return cohort / "watched.csv"
@@ -118,13 +111,7 @@ def _task(kind: type[BagTask], head: Callable[[int, int], BagHead], outputs: int
 
 
 def _data(stores: Path, labels: Path, **how: Any) -> SlideDataModule:
-    settings = {
-        "columns": {"label": "lesion"},
-        "patches_per_bag": 6,
-        "batch_size": 2,
-        "eval_chunk_size": 40,
-        **how,
-    }
+    settings = {"columns": {"label": "lesion"}, "patches_per_bag": 6, "batch_size": 2, "eval_chunk_size": 40, **how}
     return SlideDataModule(stores, labels, num_workers=0, **settings)
 
 
@@ -144,9 +131,7 @@ KINDS: dict[str, tuple[type[BagTask], int, dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_task_obeys_the_rules(
-    kind: str, precision: str, stores: Path, labels: Path, tmp_path: Path
-) -> None:
+def test_every_task_obeys_the_rules(kind: str, precision: str, stores: Path, labels: Path, tmp_path: Path) -> None:
     made, outputs, model, data = KINDS[kind]
     _run(_task(made, ABMILX, outputs, **model), _data(stores, labels, **data), tmp_path, precision)
 
@@ -156,9 +141,7 @@ def test_efrons_ties_do_not_synchronise(stores: Path, labels: Path, tmp_path: Pa
     _run(task, _data(stores, labels, **SURVIVAL, time_bins=1), tmp_path, "32-true")
 
 
-@pytest.mark.parametrize(
-    "head", [head for head in HEADS if head not in ONE_BY_ONE], ids=lambda head: head.__name__
-)
+@pytest.mark.parametrize("head", [head for head in HEADS if head not in ONE_BY_ONE], ids=lambda head: head.__name__)
 def test_padded_bags_do_not_synchronise(head: type[BagHead], monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where the heads of tasks do not look for empty bags."""
     from e2e_abmilx.heads import base
@@ -174,9 +157,7 @@ def test_padded_bags_do_not_synchronise(head: type[BagHead], monkeypatch: pytest
     )  # fmt: skip
     with KernelsOfCuda(), NothingWaits(), NothingLeavesTheDevice():
         output = task(bag)
-        task.head.training_loss(
-            output, lambda logits: F.cross_entropy(logits, bag.label), bag.label
-        ).backward()
+        task.head.training_loss(output, lambda logits: F.cross_entropy(logits, bag.label), bag.label).backward()
 
 
 BYTES = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)

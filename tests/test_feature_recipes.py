@@ -24,12 +24,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Recipe]:
 
 
 _EARLY_STOPPING = {
-    "DeferredEarlyStopping": {
-        "monitor": "val/balanced_accuracy",
-        "mode": "max",
-        "patience": 20,
-        "min_delta": -1e-6,
-    }
+    "DeferredEarlyStopping": {"monitor": "val/balanced_accuracy", "mode": "max", "patience": 20, "min_delta": -1e-6}
 }
 
 #: By the authors' option: how to get the value from a recipe, and the expected values of the three recipes.
@@ -39,9 +34,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     "max_epoch": (lambda r: r.trainer.min_epochs and r.trainer.min_epochs - 2, (100, None, None)),
     "patient, mm": (
         lambda r: {
-            name: {
-                key: value for key, value in how.items() if key in _EARLY_STOPPING["DeferredEarlyStopping"]
-            }
+            name: {key: value for key, value in how.items() if key in _EARLY_STOPPING["DeferredEarlyStopping"]}
             for name, how in r.callbacks().items()
         },
         (_EARLY_STOPPING, {}, {}),
@@ -89,9 +82,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
 @pytest.mark.parametrize("key", VALUES)
 def test_values(recipes: dict[str, Recipe], key: str) -> None:
     ours, expected = VALUES[key]
-    assert {name: ours(recipe) for name, recipe in recipes.items()} == dict(
-        zip(RECIPES, expected, strict=True)
-    )
+    assert {name: ours(recipe) for name, recipe in recipes.items()} == dict(zip(RECIPES, expected, strict=True))
 
 
 def test_checkpoints_are_chosen_by_a_metric_of_the_task(recipes: dict[str, Recipe]) -> None:

@@ -105,9 +105,7 @@ def test_readme_shows_the_rooms_in_order() -> None:
     assert block, "the README has no tree"
     shown = re.findall(r"^[├└]── (\S+)", block.group(1), re.MULTILINE)
     assert [name.removesuffix(".py").removesuffix("/") for name in shown] == ORDER
-    there = {
-        path.stem for path in PACKAGE.iterdir() if path.name[0] not in "._" or path.name == "__main__.py"
-    }
+    there = {path.stem for path in PACKAGE.iterdir() if path.name[0] not in "._" or path.name == "__main__.py"}
     assert there - {"py"} == set(ORDER)
     assert len(there) <= 24
 

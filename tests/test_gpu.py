@@ -107,9 +107,7 @@ def test_chunks_equal_the_cpu(dtype: torch.dtype, checkpoint: bool, device: torc
         torch.manual_seed(0)
         encoder = ResNetEncoder("resnet18", pretrained=False).to(where, kind).train()
         with _autocast(where, torch.float32 if kind == torch.float64 else dtype):
-            features = encode_in_chunks(
-                encoder, patches.to(where, kind), 4, checkpoint=gradient_checkpointing
-            )
+            features = encode_in_chunks(encoder, patches.to(where, kind), 4, checkpoint=gradient_checkpointing)
         features.double().square().mean().backward()
         gradient = torch.cat(
             [one.grad.flatten().double().cpu() for one in encoder.parameters() if one.grad is not None]
@@ -122,9 +120,7 @@ def test_chunks_equal_the_cpu(dtype: torch.dtype, checkpoint: bool, device: torc
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_gradient_checkpointing_does_not_change_half_precision(
-    dtype: torch.dtype, device: torch.device
-) -> None:
+def test_gradient_checkpointing_does_not_change_half_precision(dtype: torch.dtype, device: torch.device) -> None:
     torch.manual_seed(0)
     patches, results = torch.rand(9, 3, 64, 64, device=device), []
     state = ResNetEncoder("resnet18", pretrained=False).state_dict()
@@ -213,9 +209,7 @@ class _WatchSteps(Callback):
     def __init__(self) -> None:
         self.steps = 0
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: object, batch: object, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: object, batch: object, batch_idx: int) -> None:
         if batch_idx == 2:
             torch.cuda.set_sync_debug_mode("warn")
 
@@ -234,12 +228,7 @@ def test_a_fit_does_not_synchronise(stores: Path, cohort: Path, tmp_path: Path, 
         callbacks=[DataWait(), watch],
     )  # fmt: skip
     data = SlideDataModule(
-        stores,
-        cohort / "labels.csv",
-        columns={"label": "lesion"},
-        patches_per_bag=8,
-        batch_size=2,
-        num_workers=1,
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, batch_size=2, num_workers=1
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -334,16 +323,9 @@ def test_normalising_bytes_equals_the_cpu(device: torch.device) -> None:
     torch.testing.assert_close(normalize.to(device)(patches.to(device)).cpu(), normalize.cpu()(patches))
 
 
-def _fit(
-    stores: Path, cohort: Path, folder: Path, epochs: int, checkpoint: Path | None = None
-) -> ClassificationTask:
+def _fit(stores: Path, cohort: Path, folder: Path, epochs: int, checkpoint: Path | None = None) -> ClassificationTask:
     data = SlideDataModule(
-        stores,
-        cohort / "labels.csv",
-        columns={"label": "lesion"},
-        patches_per_bag=8,
-        batch_size=2,
-        num_workers=1,
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, batch_size=2, num_workers=1
     )
     trainer = Trainer(
         default_root_dir=folder, max_epochs=epochs, devices=1, logger=False, enable_progress_bar=False,
@@ -376,18 +358,7 @@ def test_fit_test_and_predict_from_the_command_line(
         "--trainer.precision", precision, "--data.num_slides", "24", "--data.side", "512", "--model.augment.size", "48",
         "--data.num_workers", "2",
     ]  # fmt: skip
-    main(
-        [
-            "fit",
-            "--config",
-            config,
-            *small,
-            "--trainer.max_epochs",
-            "2",
-            "--model.gradient_checkpointing",
-            "true",
-        ]
-    )
+    main(["fit", "--config", config, *small, "--trainer.max_epochs", "2", "--model.gradient_checkpointing", "true"])
     run = tmp_path / "runs/demo"
     for verb in ("test", "predict"):
         main(

@@ -83,9 +83,7 @@ def test_a_row_that_raises_does_not_stop_the_others(run_sections) -> None:
     assert "FAILED: row 0: ZeroDivisionError" in table
 
 
-def test_a_section_that_hangs_is_killed_with_its_children_and_keeps_its_rows(
-    run_sections, tmp_path: Path
-) -> None:
+def test_a_section_that_hangs_is_killed_with_its_children_and_keeps_its_rows(run_sections, tmp_path: Path) -> None:
     body = """
         import pathlib, subprocess, time
         child = subprocess.Popen(["sleep", "600"])
@@ -98,9 +96,7 @@ def test_a_section_that_hangs_is_killed_with_its_children_and_keeps_its_rows(
     assert not good
     assert ends(out) == ["stopped at its limit of 5 s", "done"]
     pid = next(
-        line["row"]["pid"]
-        for line in map(json.loads, (out / "gpu.jsonl").read_text().splitlines())
-        if "row" in line
+        line["row"]["pid"] for line in map(json.loads, (out / "gpu.jsonl").read_text().splitlines()) if "row" in line
     )
     assert f"{pid:,}" in (out / "gpu.txt").read_text()
     assert not _runs(pid)
@@ -143,22 +139,10 @@ def test_the_scratch_folder_is_removed_after_a_section(run_sections) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("after_s", [0, 1])
-def test_the_section_ends_when_the_runner_is_stopped(
-    tmp_path: Path, how: signal.Signals, after_s: float
-) -> None:
+def test_the_section_ends_when_the_runner_is_stopped(tmp_path: Path, how: signal.Signals, after_s: float) -> None:
     if signal.getsignal(how) is signal.SIG_IGN:
         pytest.skip(f"{how.name} is ignored here, and so by all child processes")
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        "--device",
-        "cpu",
-        "--tiny",
-        "--only",
-        "heads",
-        "--out",
-        str(tmp_path),
-    ]
+    command = [sys.executable, str(SCRIPT), "--device", "cpu", "--tiny", "--only", "heads", "--out", str(tmp_path)]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)}, **quiet) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")

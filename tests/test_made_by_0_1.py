@@ -50,9 +50,7 @@ def test_arguments_still_replace_those_of_the_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("verb", ["test", "predict"])
-def test_the_command_line_reads_a_checkpoint(
-    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_reads_a_checkpoint(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _features(tmp_path)
     monkeypatch.chdir(tmp_path)
     config = {

@@ -94,14 +94,10 @@ def test_survival_fits(config: Path, tmp_path: Path) -> None:
 
 def test_cache_command(cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "caches"
-    main(
-        ["cache", "--slides", str(cohort / "slides/slide-000.tiff"), "--out", str(out), "--mpp", "[0.5,1.0]"]
-    )
+    main(["cache", "--slides", str(cohort / "slides/slide-000.tiff"), "--out", str(out), "--mpp", "[0.5,1.0]"])
     assert (out / "slide-000.zarr").is_dir()
     (tmp_path / "bad.svs").write_text("no")
-    assert "1 of 1 slides failed" in message_of(
-        ["cache", "--slides", str(tmp_path / "bad.svs"), "--out", str(out)]
-    )
+    assert "1 of 1 slides failed" in message_of(["cache", "--slides", str(tmp_path / "bad.svs"), "--out", str(out)])
     assert "no such folder" in message_of(["cache", "--slides", str(tmp_path / "absent"), "--out", str(out)])
 
 
@@ -142,9 +138,7 @@ def test_a_misspelt_option_is_named(config: Path, capsys: pytest.CaptureFixture[
     ],
 )
 @pytest.mark.parametrize("last", [True, False])
-def test_a_dry_run_only_if_asked_for(
-    cohort: Path, tmp_path: Path, words: list[str], dry: bool, last: bool
-) -> None:
+def test_a_dry_run_only_if_asked_for(cohort: Path, tmp_path: Path, words: list[str], dry: bool, last: bool) -> None:
     slide = ["--slides", str(cohort / "slides/slide-000.tiff"), "--patch_size", "256"]
     rest = [*slide, "--out", str(tmp_path / "out"), "--workers", "1"]
     main(["cache", *rest, *words] if last else ["cache", *words, *rest])
@@ -165,11 +159,7 @@ def own_log(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("own_log")
 @pytest.mark.parametrize(
     "words",
-    [
-        ["cache", "--slides", "absent", "--out", "out"],
-        ["report", "--runs", "absent"],
-        ["fit", "--config", "CONFIG"],
-    ],
+    [["cache", "--slides", "absent", "--out", "out"], ["report", "--runs", "absent"], ["fit", "--config", "CONFIG"]],
 )
 @pytest.mark.parametrize("place", [0, 1, 5])
 def test_debug_shows_the_traceback_of_an_error(

@@ -56,9 +56,7 @@ def test_a_bag_is_positive_if_it_has_a_nine(mnist_bags: ModuleType, digits: Path
 def test_no_image_is_in_two_splits(mnist_bags: ModuleType, digits: Path) -> None:
     splits = mnist_bags.make_splits(digits, 500, seed=0)
     assert [len(bags) for bags in splits] == [500, 125, 1000]
-    train, val, test = (
-        {image.tobytes() for rows in bags.members for image in bags.images[rows]} for bags in splits
-    )
+    train, val, test = ({image.tobytes() for rows in bags.members for image in bags.images[rows]} for bags in splits)
     assert not train & val
     assert not train & test
     assert not val & test
@@ -88,8 +86,6 @@ def test_the_encoder_gets_grey_digits(mnist_bags: ModuleType, digits: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["ABMIL", "ABMILX"])
-def test_training_on_a_hundred_bags_learns(
-    mnist_bags: ModuleType, digits: Path, tmp_path: Path, head: str
-) -> None:
+def test_training_on_a_hundred_bags_learns(mnist_bags: ModuleType, digits: Path, tmp_path: Path, head: str) -> None:
     splits = mnist_bags.make_splits(digits, 100, seed=0)
     assert mnist_bags.fit_and_test(head, splits, 0, tmp_path, steps=600) > 0.9

@@ -17,9 +17,7 @@ def test_the_head_as_a_module() -> None:
     assert names["attention"].shape == (4, 8, 500)  # type: ignore[attr-defined]
 
 
-def test_the_path_from_slides_to_test_auc(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_path_from_slides_to_test_auc(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(cohort / "slides", tmp_path / "slides")
     text = (cohort / "labels.csv").read_text().replace(",lesion,", ",label,")
     (tmp_path / "labels.csv").write_text(text)

@@ -72,17 +72,11 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
         lambda r: r.config.model.init_args.encoder.init_args.name,
         ("resnet18.tv_in1k", "resnet50.tv2_in1k") * 2 + ("resnet18.tv_in1k",),
     ),
-    "encoder parameters": (
-        lambda r: _size(r.task.encoder),
-        (2_782_784, 8_543_296, 2_782_784, 8_543_296, 2_782_784),
-    ),
+    "encoder parameters": (lambda r: _size(r.task.encoder), (2_782_784, 8_543_296, 2_782_784, 8_543_296, 2_782_784)),
     "head parameters": (lambda r: _size(r.head), (2_546_305, 868_545, 135_265, 332_641, 135_810)),
     "num_epoch": (lambda r: r.trainer.max_epochs, (200, 200, 75, 125, 30)),
     "max_epoch": (_max_epoch, (120, None, 50, None, 20)),
-    "patient": (
-        lambda r: r.callbacks().get("DeferredEarlyStopping", {}).get("patience"),
-        (20, None, 10, None, 10),
-    ),
+    "patient": (lambda r: r.callbacks().get("DeferredEarlyStopping", {}).get("patience"), (20, None, 10, None, 10)),
     "opt": (lambda r: type(r.optimizer()).__name__, ("Adam", "AdamW", "AdamW", "AdamW", "AdamW")),
     "lr": (lambda r: r.optimizer().defaults["lr"], (2e-4, 2e-4, 8e-5, 8e-5, 8e-5)),
     "weight_decay": (lambda r: r.optimizer().defaults["weight_decay"], (1e-5, 1e-2, 0.0, 0.0, 5e-2)),
@@ -120,10 +114,7 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
         (("CrossEntropyLoss", None),) * 4 + (("SurvivalNLL", 0.0),),
     ),
     "seed": (lambda r: (r.config.seed_everything, r.data.seed), ((2021, 2021),) * 5),
-    "mm": (
-        lambda r: r.callbacks().get("EMAWeightAveraging", {}).get("decay"),
-        (0.9999, 0.9999, 0.9997, 0.9997, None),
-    ),
+    "mm": (lambda r: r.callbacks().get("EMAWeightAveraging", {}).get("decay"), (0.9999, 0.9999, 0.9997, 0.9997, None)),
     "amp": (lambda r: r.config.trainer.precision, ("16-mixed",) * 5),
     "sync_bn": (lambda r: r.config.trainer.sync_batchnorm, (True,) * 5),
     "num_workers": (lambda r: r.data.num_workers, (8, 8, 6, 6, 6)),
@@ -151,8 +142,7 @@ def test_early_stopping_and_checkpoint_have_the_same_metric(recipes: dict[str, R
 
 
 @pytest.mark.parametrize(
-    ("name", "coarse", "fine"),
-    list(zip(RECIPES, (32, 32, 128, 42, 76), (96, 96, 384, 86, 692), strict=True)),
+    ("name", "coarse", "fine"), list(zip(RECIPES, (32, 32, 128, 42, 76), (96, 96, 384, 86, 692), strict=True))
 )
 @pytest.mark.parametrize("slide", ["large", "small"])
 def test_training_bags_have_the_right_numbers_of_patches(

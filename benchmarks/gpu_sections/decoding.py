@@ -127,9 +127,7 @@ class _Decoding:
 
     def decode(self) -> None:
         """Measure the decoding of streams in memory."""
-        each = seconds(
-            lambda: self.streams.decode(self.device), self.device, times=self.sizes.repeats, warm_up=2
-        )
+        each = seconds(lambda: self.streams.decode(self.device), self.device, times=self.sizes.repeats, warm_up=2)
         self._add(self.decoder, None, "decoding alone", len(self.streams.sizes) / each)
 
     def train(self, *, on_device: bool) -> None:
@@ -164,23 +162,13 @@ class _Decoding:
         for name, decode in decoders(self.device).items():
             with self.rows.guard(f"queued reads, {name}"):
                 overwritten = count_overwritten(decode, self.streams, self.device, times=self.sizes.repeats)
-                self.rows.facts(
-                    {f"queued reads overwritten, {name}": f"{overwritten} of {self.sizes.repeats}"}
-                )
+                self.rows.facts({f"queued reads overwritten, {name}": f"{overwritten} of {self.sizes.repeats}"})
                 if overwritten and name == "the library":
                     self.rows.fail(
                         "the library's decoding on the device overwrites tensors that queued kernels still read"
                     )
 
-    def _add(
-        self, decoder: str, readers: int | None, what: str, rate: float, waiting: float | None = None
-    ) -> None:
+    def _add(self, decoder: str, readers: int | None, what: str, rate: float, waiting: float | None = None) -> None:
         self.rows.add(
-            {
-                "decoded by": decoder,
-                "readers": readers,
-                "measured": what,
-                "patches/s": rate,
-                "waiting %": waiting,
-            }
+            {"decoded by": decoder, "readers": readers, "measured": what, "patches/s": rate, "waiting %": waiting}
         )

@@ -30,9 +30,7 @@ def run(settings: Settings, rows: Rows) -> None:
         }
     )
     rows.facts({name: _version(name) for name in PACKAGES})
-    if commit := _output(
-        "git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"
-    ):
+    if commit := _output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"):
         rows.facts({"commit": commit})
     if settings.tiny:
         rows.note("A rehearsal with tiny sizes: the figures below do not show speed.")

@@ -49,9 +49,7 @@ def run(settings: Settings, rows: Rows) -> None:
         f"D = {FEATURES}, C = 512, {HEADS} heads, one bag. extra: memory above weights and features. authors': U·A with"
         " a one-column value."
     )
-    rows.note(
-        "A dash in the authors' columns: three N×N matrices per head (with backward six) would not fit."
-    )
+    rows.note("A dash in the authors' columns: three N×N matrices per head (with backward six) would not fit.")
     with rows.guard("equality of both formulations"):
         _check_equal(ours, theirs, sizes[0], device)
     for precision, backward in (("bf16-mixed", False), ("32-true", False), ("bf16-mixed", True)):

@@ -52,9 +52,7 @@ def _write(scratch: Path, patches: int, side: int) -> list[Cohort]:
     names = [f"s{number}" for number in range(SLIDES)]
     repeat_slide(one / "s0.zarr", [four / f"{name}.zarr" for name in names])
     labels = four / "labels.csv"
-    labels.write_text(
-        "\n".join(["slide,case,label,split", *(f"{name},c0,0,test" for name in names)]), encoding="utf-8"
-    )
+    labels.write_text("\n".join(["slide,case,label,split", *(f"{name},c0,0,test" for name in names)]), encoding="utf-8")
     return [
         Cohort(SlideDataModule(one, eval_chunk_size=CHUNK), patches),
         Cohort(SlideDataModule(four, labels, eval_chunk_size=CHUNK, classes=["0", "1"]), SLIDES * patches),
@@ -123,9 +121,7 @@ def _chunks(patches: int, side: int, device: torch.device) -> list[Bag]:
 def _chunk(patches: int, side: int, device: torch.device) -> Bag:
     pixels = torch.from_numpy(textures(min(16, patches), side)).repeat(-(-patches // 16), 1, 1, 1)[:patches]
     positions = torch.zeros(patches, dtype=torch.int64)
-    bag = make_bag(
-        Case("c0", ("s0",)), Target(), pixels, positions, positions[:, None].expand(-1, 2), last=False
-    )
+    bag = make_bag(Case("c0", ("s0",)), Target(), pixels, positions, positions[:, None].expand(-1, 2), last=False)
     moved: Bag = move_data_to_device(collate([bag]), device)
     return moved
 

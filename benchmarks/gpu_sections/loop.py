@@ -113,7 +113,6 @@ def fit(
         callbacks=[window, DataWait()],
     )
     trainer.fit(
-        task,
-        SlideDataModule(labels.parent, labels, patches_per_bag=batch.patches, batch_size=batch.bags, **data),
+        task, SlideDataModule(labels.parent, labels, patches_per_bag=batch.patches, batch_size=batch.bags, **data)
     )
     return window.loop

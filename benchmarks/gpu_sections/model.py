@@ -38,9 +38,7 @@ TINY_BATCHES = (Batch("resnet18", 2, 4, 32, 48), Batch("resnet50", 2, 2, 32, 48)
 _HALVES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-def make_task(
-    batch: Batch, *, train_chunk_size: int = 512, gradient_checkpointing: bool = False
-) -> ClassificationTask:
+def make_task(batch: Batch, *, train_chunk_size: int = 512, gradient_checkpointing: bool = False) -> ClassificationTask:
     """Build ResNet and ABMILX with random weights, as in the recipes."""
     torch.manual_seed(0)
     return ClassificationTask(

@@ -33,20 +33,12 @@ class Rows:
         """Add a sentence."""
         self.write("note", text)
 
-    def target(
-        self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None
-    ) -> None:
+    def target(self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
         """Add a value with its target, and whether the target is met."""
         bound, met = (at_least, value >= at_least) if at_least is not None else (at_most, value <= at_most)
         self.write(
             "target",
-            {
-                "name": name,
-                "value": value,
-                "sign": "≥" if at_most is None else "≤",
-                "bound": bound,
-                "met": met,
-            },
+            {"name": name, "value": value, "sign": "≥" if at_most is None else "≤", "bound": bound, "met": met},
         )
 
     def fail(self, what: str, details: str = "") -> None:

@@ -31,9 +31,7 @@ class Runner:
     def __init__(self, out: Path, *, device: str, tiny: bool, minutes: float) -> None:
         self.device, self.tiny = device, tiny
         self.deadline = time.monotonic() + 60 * minutes
-        self.lines, self.table, self.log = (
-            out.resolve() / name for name in ("gpu.jsonl", "gpu.txt", "gpu.log")
-        )
+        self.lines, self.table, self.log = (out.resolve() / name for name in ("gpu.jsonl", "gpu.txt", "gpu.log"))
         self._shown: list[str] = []
 
     def run(self, sections: Sequence[Section]) -> bool:
@@ -45,15 +43,11 @@ class Runner:
             limit = max(0.0, min(section.limit_s, self.deadline - time.monotonic()))
             print(f"… {section.title} (at most {limit:.0f} s)", flush=True)
             started = time.monotonic()
-            outcome = (
-                self._run_section(section, limit) if limit >= LEAST_S else "not started: no time was left"
-            )
+            outcome = self._run_section(section, limit) if limit >= LEAST_S else "not started: no time was left"
             self._close(section, outcome, time.monotonic() - started, limit)
         lines = read_lines(self.lines)
         self._show(show_summary(sections, lines))
-        print(
-            f"{self.table} has these tables, {self.lines.name} the single results, {self.log.name} the output."
-        )
+        print(f"{self.table} has these tables, {self.lines.name} the single results, {self.log.name} the output.")
         return all(line["end"]["outcome"] == "done" for line in lines if "end" in line)
 
     def _run_section(self, section: Section, limit: float) -> str:

@@ -15,11 +15,7 @@ MARK = "mark.gpu"
 
 def run(settings: Settings, rows: Rows) -> None:
     """Run the tests, or only collect them without a GPU."""
-    files = [
-        file
-        for file in sorted((ROOT / "tests").rglob("test_*.py"))
-        if MARK in file.read_text(encoding="utf-8")
-    ]
+    files = [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if MARK in file.read_text(encoding="utf-8")]
     os.chdir(ROOT)
     arguments = ["-m", "gpu", "-o", "addopts=", "--strict-markers", "-q", "-p", "no:cacheprovider"]
     arguments += ["--rootdir", str(ROOT), "--basetemp", str(settings.scratch / "pytest")]
@@ -55,9 +51,7 @@ class Record:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Record the number of tests and of files."""
-        self.rows.facts(
-            {"collected": len(session.items), "files": len({item.path for item in session.items})}
-        )
+        self.rows.facts({"collected": len(session.items), "files": len({item.path for item in session.items})})
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Record the running test, in case it never ends."""

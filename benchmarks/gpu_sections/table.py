@@ -47,9 +47,7 @@ def show_summary(sections: Sequence[Section], lines: Sequence[Line]) -> str:
     took = sum(row["s"] for row in rows)
     met = f", {len(targets) - len(missed)} of {len(targets)} targets met" if targets else ""
     heading = f"Total: {took:.0f} s{met}"
-    return "\n".join(
-        [heading, "=" * len(heading), *show_rows(rows), *(_sentence("missed", text) for text in missed)]
-    )
+    return "\n".join([heading, "=" * len(heading), *show_rows(rows), *(_sentence("missed", text) for text in missed)])
 
 
 def show_facts(facts: Mapping[str, Any]) -> list[str]:
@@ -91,11 +89,7 @@ def _target(target: Mapping[str, Any]) -> str:
 
 def _sentence(label: str, text: str) -> str:
     return textwrap.fill(
-        text,
-        _WIDTH,
-        initial_indent=f"{_INDENT}{label}: ",
-        subsequent_indent=2 * _INDENT,
-        break_on_hyphens=False,
+        text, _WIDTH, initial_indent=f"{_INDENT}{label}: ", subsequent_indent=2 * _INDENT, break_on_hyphens=False
     )
 
 

@@ -113,12 +113,7 @@ class _Comparison:
         self._add(batch, what, loop.seconds, loop.peak_gb, more)
 
     def _add(
-        self,
-        batch: Batch,
-        what: str,
-        each: float,
-        peak_gb: float | None,
-        more: dict[str, Cell] | None = None,
+        self, batch: Batch, what: str, each: float, peak_gb: float | None, more: dict[str, Cell] | None = None
     ) -> None:
         self.rows.add(
             {

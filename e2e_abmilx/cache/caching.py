@@ -205,9 +205,7 @@ def _report(rows: Sequence[CachedSlide]) -> list[CachedSlide]:
     done = [row for row in rows if row.status != "failed"]
     patches, size = sum(row.num_patches for row in done), sum(row.bytes for row in done) / 1e6
     seconds, failed = sum(row.seconds for row in done), len(rows) - len(done)
-    logger.info(
-        "%d slides, %d patches, %.1f MB, %.0f s of work; %d failed", len(done), patches, size, seconds, failed
-    )
+    logger.info("%d slides, %d patches, %.1f MB, %.0f s of work; %d failed", len(done), patches, size, seconds, failed)
     return sorted(rows)
 
 

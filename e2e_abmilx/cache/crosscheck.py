@@ -78,9 +78,7 @@ def compare_readers(store: PatchStore, path: Path, count: int, *, quality: int =
     return Check(reason, slide.reader, other.reader, checked, round(mean, 3), largest)
 
 
-def _compare_scale(
-    store: PatchStore, scale: int, slide: Slide, other: Slide, count: int, quality: int
-) -> Check:
+def _compare_scale(store: PatchStore, scale: int, slide: Slide, other: Slide, count: int, quality: int) -> Check:
     footprint = float(store.attributes["footprints"][scale])
     # With 1 µm/px at level 0, a scale is a number of level-0 pixels; the footprint must not be moved to a level's.
     own, plan = (each.plan(footprint / store.patch_size, store.patch_size, 1.0) for each in (slide, other))

@@ -72,10 +72,7 @@ def update_manifest(folder: Path, rows: Iterable[CachedSlide]) -> None:
     """Add rows to a folder's manifest, replacing those of the same slides; any number of processes may."""
     with hold(folder / ".manifest.lock", wait=True):
         merged = {**read_manifest(folder), **{row.slide: row for row in rows}}
-        with (
-            atomic_write(folder / MANIFEST) as partial,
-            open(partial, "w", newline="", encoding="utf-8") as file,
-        ):
+        with atomic_write(folder / MANIFEST) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(CachedSlide._fields)
             table.writerows(merged[slide] for slide in sorted(merged))

@@ -31,9 +31,7 @@ def draw_overview(store: PatchStore) -> Image.Image:
     """
     thumbnail, tissue = store.thumbnail(), store.tissue()
     if thumbnail is None or tissue is None:
-        raise ValueError(
-            f"{store.path} has no thumbnail or no tissue mask; cache the slide itself to draw it"
-        )
+        raise ValueError(f"{store.path} has no thumbnail or no tissue mask; cache the slide itself to draw it")
     factor = _SIDE / max(thumbnail.shape[:2])
     size = (max(1, round(thumbnail.shape[1] * factor)), max(1, round(thumbnail.shape[0] * factor)))
     pixels = np.asarray(Image.fromarray(thumbnail).resize(size)).copy()

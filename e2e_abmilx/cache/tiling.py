@@ -67,9 +67,7 @@ def parse_scales(
     return tuple(sorted(numbers))
 
 
-def _level_scales(
-    levels: Sequence[int], slides: Sequence[SlideFile], assume_mpp: float | None
-) -> list[float]:
+def _level_scales(levels: Sequence[int], slides: Sequence[SlideFile], assume_mpp: float | None) -> list[float]:
     """Return the µm/px of pyramid levels, all of the same slide."""
     for file in slides:
         known = _known_levels(file, assume_mpp)
@@ -104,9 +102,7 @@ def check(tiling: Tiling) -> None:
     if tiling.patch_size < 8:
         raise TilingError(f"patch_size is {tiling.patch_size}; a patch has at least 8 pixels along its side")
     if not 0 <= tiling.overlap < 1:
-        raise TilingError(
-            f"overlap is {tiling.overlap}; it is a fraction of the patch and must lie in [0, 1)"
-        )
+        raise TilingError(f"overlap is {tiling.overlap}; it is a fraction of the patch and must lie in [0, 1)")
     if not 0 <= tiling.min_tissue <= 1:
         raise TilingError(f"min_tissue is {tiling.min_tissue}; it is a fraction of the patch, in [0, 1]")
     if not 1 <= tiling.quality <= 100:

@@ -22,14 +22,7 @@ from e2e_abmilx.cohort.label_tables import CohortError
 from e2e_abmilx.cohort.matching import match_slides
 from e2e_abmilx.cohort.spellings import spell_classes
 from e2e_abmilx.cohort.split_files import read_splits, write_splits
-from e2e_abmilx.cohort.splits import (
-    SPLITS,
-    Stratum,
-    assign_folds,
-    check_splits,
-    group_by_site,
-    hold_out_validation,
-)
+from e2e_abmilx.cohort.splits import SPLITS, Stratum, assign_folds, check_splits, group_by_site, hold_out_validation
 from e2e_abmilx.cohort.targets import encode_labels, encode_multi_labels
 from e2e_abmilx.cohort.time_bins import time_bins, time_edges
 

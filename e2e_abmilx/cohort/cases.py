@@ -31,9 +31,7 @@ _NOTES = {
     "event": " (1 = happened)",
     "censorship": " (1 = censored)",
 }
-_TIME_PREFIX = (
-    "time of "  # of the cells of further columns of times, before the table's own name of the column
-)
+_TIME_PREFIX = "time of "  # of the cells of further columns of times, before the table's own name of the column
 
 #: Kind of target: one class per case, several labels per case, or time and event.
 TargetKind = Literal["label", "multi_label", "survival"]
@@ -228,9 +226,7 @@ def _refuse_contradiction(first: Entry, other: Entry) -> None:
         )
 
 
-def _add_slides(
-    entries: Sequence[Entry], table: Path, slide_table: Path
-) -> tuple[list[Entry], list[Identity]]:
+def _add_slides(entries: Sequence[Entry], table: Path, slide_table: Path) -> tuple[list[Entry], list[Identity]]:
     """Give each row the slides that another table lists for its case; leave out rows without slides.
 
     Also return the identities that the other table states.

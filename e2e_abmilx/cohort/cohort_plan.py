@@ -93,9 +93,7 @@ class CohortPlan:
         """
         if self.labels is None:
             if stage != "predict":
-                raise CohortError(
-                    "data.labels is not given; without a label table slides can only be predicted"
-                )
+                raise CohortError("data.labels is not given; without a label table slides can only be predicted")
             return [Case(name, (name,)) for name in slides]
         cases = read_cohort(
             Path(self.labels),
@@ -126,9 +124,7 @@ class CohortPlan:
         if self.splits is not None:
             split = read_splits(split, Path(self.splits), fold=self.fold)
         elif self.fold is not None:
-            split = assign_folds(
-                split, fold=self.fold, folds=self.folds, seed=self.split_seed, stratify_by=stratum
-            )
+            split = assign_folds(split, fold=self.fold, folds=self.folds, seed=self.split_seed, stratify_by=stratum)
         elif stage != "fit" and _is_unsplit(split, stage):
             name, done = _EVALUATED[stage]
             logger.info("the table has no splits: all of its %d cases are %s", len(split), done)
@@ -136,12 +132,8 @@ class CohortPlan:
         check_splits(split, needed=())
         names = {case.split for case in split}
         if not self.select_on_test and "train" in names and "val" not in names:
-            logger.info(
-                "no validation split is given: %g of the training cases are held out", self.val_fraction
-            )
-            split = hold_out_validation(
-                split, fraction=self.val_fraction, seed=self.split_seed, stratify_by=stratum
-            )
+            logger.info("no validation split is given: %g of the training cases are held out", self.val_fraction)
+            split = hold_out_validation(split, fraction=self.val_fraction, seed=self.split_seed, stratify_by=stratum)
         return split
 
     def number(self, cases: Sequence[Case]) -> NumberedTargets:

@@ -81,9 +81,7 @@ def parse_row(row: Row, patient_column: str) -> Entry:
                 refuse_damaged_name(text, noun, row.where)
     paths = [PureWindowsPath(text) for text in texts]
     further = {
-        name.removeprefix(PATIENT_PREFIX): text
-        for name, text in cells.items()
-        if name.startswith(PATIENT_PREFIX)
+        name.removeprefix(PATIENT_PREFIX): text for name, text in cells.items() if name.startswith(PATIENT_PREFIX)
     }
     return Entry(
         case=Case(

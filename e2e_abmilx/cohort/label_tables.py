@@ -46,9 +46,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 NAMES = ("slide", "case", "patient", "group")
 
 #: Name of a TCGA slide: patient, sample and slide, and the UUID under which the file is published.
-TCGA_SLIDE = re.compile(
-    r"(?P<slide>(?P<patient>TCGA-\w{2}-\w{4})-\d{2}[A-Z]-\d{2}-[A-Z]{2}\w*)(\.[0-9A-Fa-f-]{36})?"
-)
+TCGA_SLIDE = re.compile(r"(?P<slide>(?P<patient>TCGA-\w{2}-\w{4})-\d{2}[A-Z]-\d{2}-[A-Z]{2}\w*)(\.[0-9A-Fa-f-]{36})?")
 
 #: Patient at the start of a TCGA name, with the tissue source site.
 TCGA_PATIENT = re.compile(r"TCGA-(?P<site>\w{2})-\w{4}(?!\w)")
@@ -198,9 +196,7 @@ def rows_of(lines: Iterable[tuple[int, list[str]]], columns: Mapping[str, int], 
     """Yield the known cells of each row; words for missing values become empty, except in names."""
     for line, cells in lines:
         picked = {name: clean(cells[index]) for name, index in columns.items()}
-        known = {
-            name: "" if name not in NAMES and is_missing(cell) else cell for name, cell in picked.items()
-        }
+        known = {name: "" if name not in NAMES and is_missing(cell) else cell for name, cell in picked.items()}
         yield Row(f"{table}:{line}", known)
 
 

@@ -53,17 +53,11 @@ def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> t
         logger.info("%d names found by file ending, other spelling or TCGA barcode in %s", respelt, where)
     missing = [(case, slide) for case, slide, found in wanted if not found]
     lacking = {case.id for case, _ in missing}
-    matched = [
-        case._replace(slides=tuple(dict.fromkeys(slides[case.id])))
-        for case in cases
-        if case.id not in lacking
-    ]
+    matched = [case._replace(slides=tuple(dict.fromkeys(slides[case.id]))) for case in cases if case.id not in lacking]
     return matched, _describe_mismatches(missing, names, names.existing - owners.keys(), where)
 
 
-def require_slides(
-    cases: Sequence[Case], cached: Iterable[str], where: Path, *, skip_missing: bool
-) -> list[Case]:
+def require_slides(cases: Sequence[Case], cached: Iterable[str], where: Path, *, skip_missing: bool) -> list[Case]:
     """Return the cases that have all of their slides, as :func:`match_slides` finds them.
 
     Args:

@@ -93,8 +93,7 @@ def _name_groups(rows: Sequence[Identity], sources: Sequence[str]) -> dict[str, 
         names["case"].append(row.case)
     order = [_GROUP, _BARCODE, *(source for source in sources if source not in (_GROUP, _BARCODE)), "case"]
     titles = {
-        root: _join_names(next(names[source] for source in order if names[source]))
-        for root, names in found.items()
+        root: _join_names(next(names[source] for source in order if names[source])) for root, names in found.items()
     }
     return {case: titles[root] for case, root in representatives.items()}
 

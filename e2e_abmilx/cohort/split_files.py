@@ -9,15 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e2e_abmilx.cohort.entries import Case
-from e2e_abmilx.cohort.label_tables import (
-    PATIENTS,
-    CohortError,
-    open_table,
-    recognise,
-    rows_of,
-    slide_name,
-    suggest,
-)
+from e2e_abmilx.cohort.label_tables import PATIENTS, CohortError, open_table, recognise, rows_of, slide_name, suggest
 from e2e_abmilx.cohort.spellings import read_split
 from e2e_abmilx.cohort.splits import SPLITS, refuse_leaks
 from e2e_abmilx.io.tables import clean, is_missing, plain_key
@@ -80,12 +72,8 @@ def read_splits(cases: Sequence[Case], path: Path, *, fold: int | None = None) -
                 )
     left_out = [case.id for position, case in enumerate(cases) if position not in found]
     if left_out:
-        logger.warning(
-            "%s: %d cases have no split and are left out: %s", file, len(left_out), ", ".join(left_out)
-        )
-    chosen = [
-        case._replace(split=found[position][1]) for position, case in enumerate(cases) if position in found
-    ]
+        logger.warning("%s: %d cases have no split and are left out: %s", file, len(left_out), ", ".join(left_out))
+    chosen = [case._replace(split=found[position][1]) for position, case in enumerate(cases) if position in found]
     try:
         refuse_leaks(chosen)
     except CohortError as error:
@@ -104,9 +92,7 @@ def write_splits(cases: Sequence[Case], path: Path) -> None:
 
 
 def _index(cases: Sequence[Case]) -> Index:
-    index: dict[str, dict[str, list[int]]] = {
-        kind: defaultdict(list) for kind in ("case", "slide", "patient")
-    }
+    index: dict[str, dict[str, list[int]]] = {kind: defaultdict(list) for kind in ("case", "slide", "patient")}
     for position, case in enumerate(cases):
         index["case"][case.id].append(position)
         index["patient"][case.group or case.id].append(position)
@@ -121,11 +107,7 @@ def _look_up(listed: Sequence[_Listed], index: Index) -> list[list[int]]:
     Raises:
         CohortError: A name is unknown, or two readings of the names give different cases.
     """
-    columns = [
-        column
-        for column in ("patient", "case", "slide", "")
-        if all(column in entry.names for entry in listed)
-    ]
+    columns = [column for column in ("patient", "case", "slide", "") if all(column in entry.names for entry in listed)]
     readings = {
         (column, kind): [_find(entry.names[column], index[kind]) for entry in listed]
         for column in columns
@@ -141,9 +123,7 @@ def _look_up(listed: Sequence[_Listed], index: Index) -> list[list[int]]:
         return chosen
     column = columns[0]
     if column:
-        best = max(
-            (readings[column, kind] for kind in _READINGS[column]), key=lambda found: sum(map(bool, found))
-        )
+        best = max((readings[column, kind] for kind in _READINGS[column]), key=lambda found: sum(map(bool, found)))
         return _refuse_unknown(listed, column, best, index)
     mixed = [list[int]() for _ in listed]
     for found in readings.values():
@@ -201,9 +181,7 @@ def _fold_file(path: Path, fold: int | None) -> Path:
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         existing = sorted(file.name for file in path.glob("*.csv"))
-        raise CohortError(
-            f"{path} has no {' or '.join(file.name for file in files)}, only {existing}; check the fold"
-        )
+        raise CohortError(f"{path} has no {' or '.join(file.name for file in files)}, only {existing}; check the fold")
     return found
 
 

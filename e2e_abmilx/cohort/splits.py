@@ -105,10 +105,7 @@ def hold_out_validation(
         )
     train = [case for case in cases if case.split == "train"]
     held_out = _assign_groups(train, [1 - fraction, fraction], seed, stratify_by)
-    return [
-        case._replace(split="val") if case.split == "train" and held_out[_group(case)] else case
-        for case in cases
-    ]
+    return [case._replace(split="val") if case.split == "train" and held_out[_group(case)] else case for case in cases]
 
 
 def group_by_site(cases: Sequence[Case]) -> list[Case]:
@@ -170,9 +167,7 @@ def refuse_leaks(cases: Sequence[Case]) -> None:
             )
 
 
-def _assign_groups(
-    cases: Sequence[Case], weights: Sequence[float], seed: int, stratify_by: Stratum
-) -> dict[str, int]:
+def _assign_groups(cases: Sequence[Case], weights: Sequence[float], seed: int, stratify_by: Stratum) -> dict[str, int]:
     """Return the part that each group is assigned to; sizes of the parts are proportional to their weights."""
     strata = [_strata(case, stratify_by) for case in cases]
     totals = Counter(name for names in strata for name in names)

@@ -39,9 +39,7 @@ def read_survival(row: Row, others: Mapping[str, tuple[str, str]]) -> tuple[floa
         return math.nan, 0
     if not text or event is None:
         empty, other = ("event", "time") if text else ("time", "event")
-        raise CohortError(
-            f"{row.where}: the {empty} is empty and the {other} is not; fill in both or neither"
-        )
+        raise CohortError(f"{row.where}: the {empty} is empty and the {other} is not; fill in both or neither")
     months = _read_months(text, unit, row.where)
     for column, (other_text, other_unit) in others.items():
         _refuse_other_time(months, text, column, other_text, other_unit, row.where)
@@ -79,9 +77,7 @@ def _read_months(text: str, unit: str, where: str) -> float:
         cure = "write a decimal point" if re.fullmatch(r"\d+,\d+", text) else "correct it"
         raise CohortError(f"{where}: time {text!r} is not a number of {unit}; {cure}") from None
     if months < 0 or not math.isfinite(months):
-        raise CohortError(
-            f"{where}: time {text!r} is negative or not finite; {unit} must be finite and at least 0"
-        )
+        raise CohortError(f"{where}: time {text!r} is negative or not finite; {unit} must be finite and at least 0")
     if months > _LONGEST_MONTHS:
         raise CohortError(
             f"{where}: time {text!r} is {months / 12:.0f} years if it counts {unit}; correct it, or if the column"

@@ -95,9 +95,7 @@ def encode_times(cases: Sequence[Case], num_bins: int, bins: BinSource) -> Numbe
     """
     unknown = [case.id for case in cases if math.isnan(case.time)]
     if unknown:
-        raise CohortError(
-            f"{len(unknown)} cases have no survival time, first {unknown[0]}; complete the label table"
-        )
+        raise CohortError(f"{len(unknown)} cases have no survival time, first {unknown[0]}; complete the label table")
     if bins == "cohort":
         logger.warning(
             "bins: cohort derives the time bins from events of the test cases too; use it only to reproduce results of"

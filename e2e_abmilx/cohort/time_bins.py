@@ -30,9 +30,7 @@ def time_edges(cases: Sequence[Case], num_bins: int, *, bins: BinSource = "train
     """
     if num_bins < 1:
         raise CohortError(f"time_bins is {num_bins}; there must be at least 1")
-    times = np.array(
-        [case.time for case in cases if case.event and (bins == "cohort" or case.split == "train")]
-    )
+    times = np.array([case.time for case in cases if case.event and (bins == "cohort" or case.split == "train")])
     # pandas, as in the authors' code: numpy rounds differently, which moves events on an edge to another bin
     quantiles = pd.Series(times, dtype=float).quantile(np.linspace(0, 1, num_bins + 1)[1:-1])
     edges = quantiles.to_numpy()

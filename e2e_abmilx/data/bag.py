@@ -132,9 +132,7 @@ def collate(bags: Sequence[Bag]) -> Bag:
     """
     for bag in bags:
         if bag.cases and not bag.mask.any():
-            raise BagError(
-                f"the bag of case {bag.cases[0]} holds no patch; leave the case out, or cache it again"
-            )
+            raise BagError(f"the bag of case {bag.cases[0]} holds no patch; leave the case out, or cache it again")
     jpegs = [bag.patches for bag in bags if isinstance(bag.patches, Jpegs)]
     pixels = [bag.patches for bag in bags if isinstance(bag.patches, Tensor)]
     mask = _stack([bag.mask for bag in bags])
@@ -152,9 +150,7 @@ def collate(bags: Sequence[Bag]) -> Bag:
     )
 
 
-def make_bag(
-    case: Case, target: Target, patches: Tensor | Jpegs, scale: Tensor, coords: Tensor, *, last: bool
-) -> Bag:
+def make_bag(case: Case, target: Target, patches: Tensor | Jpegs, scale: Tensor, coords: Tensor, *, last: bool) -> Bag:
     """Make a single bag, without the dimension B and without padding.
 
     Args:

@@ -151,9 +151,7 @@ def check_stores(cases: Sequence[Case], cache: Path) -> None:
             store = PatchStore(cache / f"{slide}.zarr")
             first = first or store
             if not store.num_patches(0):
-                raise BagError(
-                    f"{store.path} holds no patch: case {case.id} would be an empty bag; cache it again"
-                )
+                raise BagError(f"{store.path} holds no patch: case {case.id} would be an empty bag; cache it again")
             if (store.scales, store.patch_size) != (first.scales, first.patch_size):
                 raise BagError(
                     f"{store.path} has {store.patch_size} px patches at {store.scales} µm/px, {first.path.name} has"

@@ -130,9 +130,7 @@ class BagDataModule(LightningDataModule):
     def test_dataloader(self) -> BagLoader:
         """Return all patches of the test split."""
         if not self.cases["test"]:
-            raise CohortError(
-                f"the test split of {self.plan.labels} has no case; give some rows the split 'test'"
-            )
+            raise CohortError(f"the test split of {self.plan.labels} has no case; give some rows the split 'test'")
         return self._evaluate("test")
 
     def predict_dataloader(self) -> BagLoader:
@@ -149,18 +147,14 @@ class BagDataModule(LightningDataModule):
             return {}
         loop = self.trainer.fit_loop
         batches: Any = loop.epoch_loop.batch_progress.current  # its type lacks half of its fields
-        last_begun = (
-            loop.epoch_progress.current.ready - 1
-        )  # after the last epoch, the trainer's number is one higher
+        last_begun = loop.epoch_progress.current.ready - 1  # after the last epoch, the trainer's number is one higher
         return Progress(last_begun, batches.processed * self.batch_size)._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume training from a state."""
         self._progress = Progress(**state_dict) if state_dict else None
         # Lightning expects loaders to keep their own state
-        warnings.filterwarnings(
-            "ignore", message="You're resuming from a checkpoint that ended before the epoch"
-        )
+        warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
 
     def transfer_batch_to_device(self, batch: Bag, device: torch.device, dataloader_idx: int) -> Bag:
         """Move a batch to the device, which decodes JPEG streams and computes during the copy."""

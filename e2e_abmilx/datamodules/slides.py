@@ -61,9 +61,7 @@ class SlideDataModule(BagDataModule):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it counts patches and must be at least 1")
         if not 0 <= coarse_fraction < 1:
-            raise ValueError(
-                f"coarse_fraction is {coarse_fraction}; it is a fraction of the bag and must be in [0, 1)"
-            )
+            raise ValueError(f"coarse_fraction is {coarse_fraction}; it is a fraction of the bag and must be in [0, 1)")
         self.cache, self.slides = Path(cache), slides
         self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
         self.patches_per_bag, self.coarse_fraction, self.padding = patches_per_bag, coarse_fraction, padding
@@ -86,9 +84,7 @@ class SlideDataModule(BagDataModule):
         """Return the cache and the slides that have a store in it."""
         stored = sorted(path.name.removesuffix(".zarr") for path in self.cache.glob("*.zarr"))
         if not stored:
-            raise CohortError(
-                f"{self.cache} holds no patch store; run `e2e-abmilx cache` first, or give data.slides"
-            )
+            raise CohortError(f"{self.cache} holds no patch store; run `e2e-abmilx cache` first, or give data.slides")
         return self.cache, stored
 
     def check(self, cases: Sequence[Case]) -> None:

@@ -47,9 +47,7 @@ def count_chunks(patches: int, chunk_size: int) -> int:
     return max(1, math.ceil(patches / chunk_size))
 
 
-def encode_chunks(
-    encoder: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], *, checkpoint: bool = False
-) -> Tensor:
+def encode_chunks(encoder: Callable[[Tensor], Tensor], chunks: Sequence[Tensor], *, checkpoint: bool = False) -> Tensor:
     """Encode chunks of patches, each of shape ``(m, 3, S, S)``; otherwise as :func:`encode_in_chunks`."""
     if not (checkpoint and torch.is_grad_enabled()):
         return torch.cat([encoder(chunk) for chunk in chunks])

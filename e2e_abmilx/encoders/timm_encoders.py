@@ -41,12 +41,7 @@ class TimmEncoder(nn.Module):
     _timm_options: ClassVar[dict[str, Any]] = {"num_classes": 0}
 
     def __init__(
-        self,
-        name: str,
-        *,
-        pretrained: bool = True,
-        weights: Path | None = None,
-        frozen_norms: bool = False,
+        self, name: str, *, pretrained: bool = True, weights: Path | None = None, frozen_norms: bool = False
     ) -> None:
         super().__init__()
         self.frozen_norms = frozen_norms

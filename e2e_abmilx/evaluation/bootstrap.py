@@ -47,9 +47,7 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def bootstrap(
-    estimator: Estimator, cases: Sequence[str], *, n_resamples: int = 1000, seed: int = 0
-) -> Estimate:
+def bootstrap(estimator: Estimator, cases: Sequence[str], *, n_resamples: int = 1000, seed: int = 0) -> Estimate:
     """Resample cases with replacement; all rows of a case stay together.
 
     Args:
@@ -115,9 +113,7 @@ def _check_rows(cases: Sequence[str], *estimators: Estimator) -> None:
             )
 
 
-def _summarise(
-    measure: Callable[[Weight], float], weights: Iterator[Weight]
-) -> tuple[Estimate, NDArray[np.float64]]:
+def _summarise(measure: Callable[[Weight], float], weights: Iterator[Weight]) -> tuple[Estimate, NDArray[np.float64]]:
     """Return the estimate, and the values of the resamples where the measure is defined."""
     point, *drawn = (measure(weight) for weight in weights)
     values = np.array(drawn)[~np.isnan(drawn)]

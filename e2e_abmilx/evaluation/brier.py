@@ -55,13 +55,7 @@ class Censoring:
 
 
 def case_brier_scores(
-    survival: ArrayLike,
-    edges: ArrayLike,
-    time: ArrayLike,
-    event: ArrayLike,
-    *,
-    censoring: Censoring,
-    horizon: float,
+    survival: ArrayLike, edges: ArrayLike, time: ArrayLike, event: ArrayLike, *, censoring: Censoring, horizon: float
 ) -> NDArray[np.float64]:
     r"""Return the integrated Brier score of each case, so that a bootstrap can weight cases.
 
@@ -105,14 +99,8 @@ def case_brier_scores(
 
 def _check_bins(survival: NDArray[np.float64], edges: NDArray[np.float64], horizon: float) -> None:
     if survival.shape[1:] != edges.shape:
-        raise InputError(
-            f"survival of shape {survival.shape} for {len(edges)} edges; give one column per bin"
-        )
+        raise InputError(f"survival of shape {survival.shape} for {len(edges)} edges; give one column per bin")
     if not (np.diff(edges) > 0).all():
-        raise InputError(
-            f"the edges {edges.tolist()} do not increase; give the ends of the bins in order of time"
-        )
+        raise InputError(f"the edges {edges.tolist()} do not increase; give the ends of the bins in order of time")
     if not 0 < horizon < np.inf:
-        raise InputError(
-            f"a horizon of {horizon} months; it must be above 0 and finite, such as the last edge"
-        )
+        raise InputError(f"a horizon of {horizon} months; it must be above 0 and finite, such as the last edge")

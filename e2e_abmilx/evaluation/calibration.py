@@ -49,6 +49,4 @@ def reliability_curve(probability: ArrayLike, label: ArrayLike, *, bins: int = 1
     _, bin_of_row, rows = np.unique(
         np.searchsorted(inner, confidence, side="right"), return_inverse=True, return_counts=True
     )
-    return ReliabilityCurve(
-        np.bincount(bin_of_row, confidence) / rows, np.bincount(bin_of_row, came_true) / rows, rows
-    )
+    return ReliabilityCurve(np.bincount(bin_of_row, confidence) / rows, np.bincount(bin_of_row, came_true) / rows, rows)

@@ -26,9 +26,7 @@ def aligned(**columns: ArrayLike) -> list[NDArray[Any]]:
     for name, array in arrays.items():
         missing = int(np.isnan(array).reshape(len(array), -1).any(axis=1).sum())
         if missing:
-            raise InputError(
-                f"{missing} of {len(array)} rows of '{name}' are NaN; leave those rows out of all columns"
-            )
+            raise InputError(f"{missing} of {len(array)} rows of '{name}' are NaN; leave those rows out of all columns")
     return list(arrays.values())
 
 

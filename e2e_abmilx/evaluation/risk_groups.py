@@ -60,9 +60,7 @@ def stratify_by_risk(risk: ArrayLike, time: ArrayLike, event: ArrayLike, thresho
     p_value = np.nan
     if events.any() and high.any() and not high.all():
         p_value = float(logrank_test(times[~high], times[high], events[~high], events[high]).p_value)
-    return RiskGroups(
-        kaplan_meier(times[~high], events[~high]), kaplan_meier(times[high], events[high]), p_value
-    )
+    return RiskGroups(kaplan_meier(times[~high], events[~high]), kaplan_meier(times[high], events[high]), p_value)
 
 
 def kaplan_meier(time: NDArray[np.float64], event: NDArray[np.int64]) -> SurvivalCurve:

@@ -204,9 +204,7 @@ class AttentionPlus(nn.Module):
         self.norm = nn.LayerNorm(head_features)
         self.query_key = nn.Linear(head_features, 2 * head_features, bias=False)
         # A vector of one element, because sharded training (FSDP) refuses scalars.
-        self.alpha = nn.Parameter(
-            torch.randn(1) if alpha_init == "normal" else torch.tensor([float(alpha_init)])
-        )
+        self.alpha = nn.Parameter(torch.randn(1) if alpha_init == "normal" else torch.tensor([float(alpha_init)]))
 
     def forward(self, heads: Tensor, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the refined scores G(A^j), shape ``(B, H, N)``.

@@ -120,9 +120,7 @@ class BagHead(nn.Module, ABC):
         """
         shape = tuple(features.shape)
         if len(shape) == 2:
-            raise ValueError(
-                f"features must have shape (B, N, D), not {shape}: pass one bag as features.unsqueeze(0)"
-            )
+            raise ValueError(f"features must have shape (B, N, D), not {shape}: pass one bag as features.unsqueeze(0)")
         if len(shape) != 3 or shape[2] != self.in_features:
             raise ValueError(
                 f"features must have shape (B, N, {self.in_features}), not {shape}: "

@@ -48,15 +48,11 @@ class PoolingHead(BagHead):
         with torch.no_grad():
             attention = head.attend(features).attention
         bags = zip(features, attention, strict=True)
-        return torch.stack(
-            [leave_one_out(head, bag, weights, lambda logits: logits) for bag, weights in bags]
-        )
+        return torch.stack([leave_one_out(head, bag, weights, lambda logits: logits) for bag, weights in bags])
 
 
 @torch.no_grad()
-def leave_one_out(
-    head: BagHead, features: Tensor, attention: Tensor, score: Callable[[Tensor], Tensor]
-) -> Tensor:
+def leave_one_out(head: BagHead, features: Tensor, attention: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
     r"""Return how much a bag's score falls when each patch is left out of the mean that the head classifies.
 
     With v, f and z of :class:`PoolingHead` and a score s of the logits, patch n contributes

@@ -43,10 +43,7 @@ class DSMIL(BagHead):
         self.embed = nn.Sequential(nn.Linear(in_features, hidden_features), nn.ReLU(), nn.Dropout(dropout))
         self.instance_classifier = nn.Linear(hidden_features, num_outputs)
         self.query = nn.Sequential(
-            nn.Linear(hidden_features, query_features),
-            nn.ReLU(),
-            nn.Linear(query_features, query_features),
-            nn.Tanh(),
+            nn.Linear(hidden_features, query_features), nn.ReLU(), nn.Linear(query_features, query_features), nn.Tanh()
         )
         self.value = nn.Sequential(nn.Linear(hidden_features, hidden_features), nn.ReLU())
         self.classifier = nn.Linear(num_outputs * hidden_features, num_outputs)

@@ -5,14 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from e2e_abmilx.heads.base import (
-    AuxiliaryOutput,
-    BagHead,
-    HeadOutput,
-    attention_pool,
-    pool_whole,
-    softmax_over_patches,
-)
+from e2e_abmilx.heads.base import AuxiliaryOutput, BagHead, HeadOutput, attention_pool, pool_whole, softmax_over_patches
 
 
 class DTFD(BagHead):
@@ -75,9 +68,7 @@ class DTFD(BagHead):
         over = softmax_over_patches(self.second_tier(distilled), None)
         embedding = attention_pool(over, distilled)
         attention = (over.transpose(1, 2) * within).sum(dim=1, keepdim=True)
-        return AuxiliaryOutput(
-            self.classifier(embedding), attention, embedding, self.pseudo_classifier(distilled)
-        )
+        return AuxiliaryOutput(self.classifier(embedding), attention, embedding, self.pseudo_classifier(distilled))
 
     def training_loss(
         self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None

@@ -27,9 +27,7 @@ def head_weights(state_dict: Mapping[str, object]) -> dict[str, Tensor]:
         ValueError: The weights are those of a variant that ABMILX does not support, or of another head.
     """
     reference = {
-        key.removeprefix("mil."): value
-        for key, value in _tensors(state_dict).items()
-        if not key.startswith("encoder.")
+        key.removeprefix("mil."): value for key, value in _tensors(state_dict).items() if not key.startswith("encoder.")
     }
     _refuse_variants(reference)
     starts_with_norm = reference["feature.0.weight"].ndim == 1
@@ -72,9 +70,7 @@ def _refuse_variants(reference: Mapping[str, Tensor]) -> None:
     required = {"feature.0.weight", "attention.fc1.weight", "attention.fc2.weight", "classifier.weight"}
     missing = required - reference.keys()
     if missing:
-        raise ValueError(
-            f"not the weights of a DAttentionX: {sorted(missing)} missing; pass its state_dict()"
-        )
+        raise ValueError(f"not the weights of a DAttentionX: {sorted(missing)} missing; pass its state_dict()")
     if reference["attention.fc2.weight"].shape[0] != 1:
         raise ValueError(
             f"these weights score all {reference['attention.fc2.weight'].shape[0]} heads with one MLP "

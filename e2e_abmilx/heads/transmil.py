@@ -75,9 +75,7 @@ class TransMIL(SequenceHead):
         attention[..., 1 : copies + 1] += attention[..., num_patches + 1 :]
         attention = attention[..., 1 : num_patches + 1]
         embedding = self.norm(tokens[:, 0])
-        return HeadOutput(
-            self.classifier(embedding), attention / attention.sum(dim=-1, keepdim=True), embedding
-        )
+        return HeadOutput(self.classifier(embedding), attention / attention.sum(dim=-1, keepdim=True), embedding)
 
 
 class NystromLayer(nn.Module):
@@ -92,9 +90,7 @@ class NystromLayer(nn.Module):
         self.num_heads, self.num_landmarks = num_heads, num_landmarks
         self.norm = nn.LayerNorm(features)
         self.query_key_value = nn.Linear(features, 3 * features, bias=False)
-        self.neighbours = nn.Conv2d(
-            num_heads, num_heads, (33, 1), padding=(16, 0), groups=num_heads, bias=False
-        )
+        self.neighbours = nn.Conv2d(num_heads, num_heads, (33, 1), padding=(16, 0), groups=num_heads, bias=False)
         self.project = nn.Sequential(nn.Linear(features, features), nn.Dropout(dropout))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:

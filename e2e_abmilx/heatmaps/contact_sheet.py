@@ -61,9 +61,7 @@ def _blank_sheet(attention: SlideAttention, rows: int, title: str) -> Figure:
     return figure
 
 
-def _rows(
-    attention: SlideAttention, name: str, values: NDArray[np.floating]
-) -> list[tuple[str, int, list[int]]]:
+def _rows(attention: SlideAttention, name: str, values: NDArray[np.floating]) -> list[tuple[str, int, list[int]]]:
     """Return heading, scale and patches of each row; no patch is at both ends."""
     rows = []
     for scale in attention.present_scales:

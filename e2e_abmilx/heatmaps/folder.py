@@ -13,9 +13,7 @@ from e2e_abmilx.heatmaps.overlay import draw_overlay
 _DPI = 200
 
 
-def write_heatmap(
-    attention: SlideAttention, folder: Path, *, kind: Kind = "attention", title: str = ""
-) -> None:
+def write_heatmap(attention: SlideAttention, folder: Path, *, kind: Kind = "attention", title: str = "") -> None:
     """Write ``overlay.png``, ``patches.geojson``, ``<kind>.ome.zarr`` and ``contact_sheet.png``.
 
     The folder gets its name, and replaces an earlier one, only when all files are complete.

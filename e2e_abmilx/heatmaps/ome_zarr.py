@@ -59,9 +59,7 @@ def _shapes(height: int, width: int) -> list[tuple[int, int]]:
     return shapes
 
 
-def _metadata(
-    attention: SlideAttention, colouring: Colouring, shapes: list[tuple[int, int]]
-) -> dict[str, Any]:
+def _metadata(attention: SlideAttention, colouring: Colouring, shapes: list[tuple[int, int]]) -> dict[str, Any]:
     store = attention.store
     scales = [f"{store.scales[scale]:g} µm/px" for scale in attention.present_scales]
     labels = [f"{name}, {scale}" for scale in scales for name in colouring.names]
@@ -99,7 +97,4 @@ def _level(attention: SlideAttention, path: str, shape: tuple[int, int]) -> dict
     scale = [height / shape[0] * attention.slide_mpp, width / shape[1] * attention.slide_mpp]
     translation = [(step - attention.slide_mpp) / 2 for step in scale]
     steps = {"scale": [1.0, *scale], "translation": [0.0, *translation]}
-    return {
-        "path": path,
-        "coordinateTransformations": [{"type": name, name: values} for name, values in steps.items()],
-    }
+    return {"path": path, "coordinateTransformations": [{"type": name, name: values} for name, values in steps.items()]}

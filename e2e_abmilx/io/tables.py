@@ -156,9 +156,7 @@ def _decode(table: Path, encoding: str) -> str:
     return example.strip()[:60]
 
 
-def _read_lines(
-    file: Iterable[str], table: Path, refuse: type[InputError]
-) -> Iterator[tuple[int, list[str]]]:
+def _read_lines(file: Iterable[str], table: Path, refuse: type[InputError]) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number and cells of each line that is not blank, the header first."""
     skipped, separator, head = _preamble(file, table, refuse)
     reader = csv.reader(itertools.chain(head, file), delimiter=separator, strict=True)

@@ -34,9 +34,7 @@ def masked_bce(logits: Tensor, label: Tensor, *, positive_weight: Tensor | None 
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     known = (label >= 0).to(logits.dtype)
-    return F.binary_cross_entropy_with_logits(
-        logits, label.to(logits.dtype), weight=known, pos_weight=positive_weight
-    )
+    return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), weight=known, pos_weight=positive_weight)
 
 
 class MaskedBCE(nn.Module):

@@ -20,12 +20,4 @@ from e2e_abmilx.reports.comparison import Comparison, compare_on_shared_cases
 from e2e_abmilx.reports.report import Report, make_report
 from e2e_abmilx.reports.summary import Summary, summarise
 
-__all__ = [
-    "Comparison",
-    "Report",
-    "Summary",
-    "compare_on_shared_cases",
-    "make_report",
-    "report",
-    "summarise",
-]
+__all__ = ["Comparison", "Report", "Summary", "compare_on_shared_cases", "make_report", "report", "summarise"]

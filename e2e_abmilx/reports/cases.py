@@ -7,13 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from e2e_abmilx.reports.measures import (
-    classes_of,
-    has_multi_labels,
-    labels_of,
-    multi_labels_of,
-    probabilities_of,
-)
+from e2e_abmilx.reports.measures import classes_of, has_multi_labels, labels_of, multi_labels_of, probabilities_of
 from e2e_abmilx.reports.tables import run_names
 from e2e_abmilx.runs.read import Run, in_words
 

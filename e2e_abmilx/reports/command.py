@@ -13,10 +13,7 @@ from e2e_abmilx.runs.read import Run, find_runs, read_run
 
 
 def report(
-    runs: Path | list[Path],
-    against: Path | list[Path] | None = None,
-    out: Path | None = None,
-    html: bool = False,
+    runs: Path | list[Path], against: Path | list[Path] | None = None, out: Path | None = None, html: bool = False
 ) -> str:
     """Report the measures of each run, their mean ± std, and those of all test cases, with 95 % intervals.
 

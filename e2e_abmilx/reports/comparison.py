@@ -43,9 +43,7 @@ class Comparison(NamedTuple):
     compared: dict[str, ComparedMeasure]
 
 
-def compare_on_shared_cases(
-    runs: Sequence[Run], against: Sequence[Run], measures: Mapping[str, Measure]
-) -> Comparison:
+def compare_on_shared_cases(runs: Sequence[Run], against: Sequence[Run], measures: Mapping[str, Measure]) -> Comparison:
     """Compare two sets of runs by the paired bootstrap.
 
     Args:

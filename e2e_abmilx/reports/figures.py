@@ -22,13 +22,7 @@ from e2e_abmilx.evaluation.plots import (
 )
 from e2e_abmilx.evaluation.risk_groups import stratify_by_risk
 from e2e_abmilx.evaluation.thresholds import Threshold
-from e2e_abmilx.reports.measures import (
-    classes_of,
-    has_multi_labels,
-    labels_of,
-    multi_labels_of,
-    probabilities_of,
-)
+from e2e_abmilx.reports.measures import classes_of, has_multi_labels, labels_of, multi_labels_of, probabilities_of
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary, pool
 from e2e_abmilx.reports.tables import run_names
@@ -178,9 +172,7 @@ def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
 
 def _draw_folds(report: Report) -> Iterator[Drawing]:
     key, measure = next(iter(report.measures.items()))
-    estimates = {
-        name: [values[key] for values in summary.per_run] for name, summary in named_summaries(report).items()
-    }
+    estimates = {name: [values[key] for values in summary.per_run] for name, summary in named_summaries(report).items()}
     most = max(map(len, estimates.values()))
     if most < 2 or any(np.isnan([one.low for one in each]).any() for each in estimates.values()):
         return

@@ -81,9 +81,7 @@ def multi_labels_of(predictions: pd.DataFrame) -> NDArray[np.float64]:
     return predictions[columns_named("label_", predictions)].to_numpy(dtype=np.float64)
 
 
-def _of_predicted(
-    estimator: Callable[[ArrayLike, ArrayLike], Estimator],
-) -> Callable[[pd.DataFrame], Estimator]:
+def _of_predicted(estimator: Callable[[ArrayLike, ArrayLike], Estimator]) -> Callable[[pd.DataFrame], Estimator]:
     """Return a function that creates an estimator from the most probable class and the label of each case."""
     return lambda table: estimator(probabilities_of(table).argmax(axis=1), labels_of(table))
 
@@ -127,9 +125,7 @@ class _Label(NamedTuple):
 def _labels(predictions: pd.DataFrame) -> list[_Label]:
     return [
         _Label(probability, probability >= 0.5, label == 1, ~np.isnan(label))
-        for probability, label in zip(
-            probabilities_of(predictions).T, multi_labels_of(predictions).T, strict=True
-        )
+        for probability, label in zip(probabilities_of(predictions).T, multi_labels_of(predictions).T, strict=True)
     ]
 
 
@@ -170,14 +166,10 @@ MULTI_LABEL = {
         _micro_accuracy,
     ),
     "balanced_accuracy": Measure(
-        "balanced acc.",
-        "this fraction for each class, mean over the classes",
-        _mean_over_classes(_Label.accuracy),
+        "balanced acc.", "this fraction for each class, mean over the classes", _mean_over_classes(_Label.accuracy)
     ),
     "f1": Measure(
-        "F1",
-        "mean of the classes' F1 scores at a probability of 0.5, over known labels",
-        _mean_over_classes(_Label.f1),
+        "F1", "mean of the classes' F1 scores at a probability of 0.5, over known labels", _mean_over_classes(_Label.f1)
     ),
 }
 
@@ -188,29 +180,19 @@ CLASSIFICATION = {
         lambda table: Auroc(probabilities_of(table), labels_of(table)),
     ),
     "accuracy": Measure(
-        "accuracy",
-        "fraction of cases whose most probable class is the true one (micro)",
-        _of_predicted(Accuracy),
+        "accuracy", "fraction of cases whose most probable class is the true one (micro)", _of_predicted(Accuracy)
     ),
     "balanced_accuracy": Measure(
-        "balanced acc.",
-        "balanced accuracy: mean of the classes' recalls",
-        _of_predicted(BalancedAccuracy),
+        "balanced acc.", "balanced accuracy: mean of the classes' recalls", _of_predicted(BalancedAccuracy)
     ),
     "f1": Measure("F1", "mean of the classes' F1 scores", _of_predicted(MacroF1)),
-    "kappa": Measure(
-        "κ",
-        "Cohen's κ, agreement beyond chance",
-        _of_predicted(CohenKappa),
-    ),
+    "kappa": Measure("κ", "Cohen's κ, agreement beyond chance", _of_predicted(CohenKappa)),
     "qwk": Measure(
         "QWK",
         "quadratic weighted κ: Cohen's κ with errors weighted by their squared distance, for ordered classes",
         _of_predicted(QuadraticWeightedKappa),
     ),
-    "ece": Measure(
-        "ECE", "expected calibration error of the most probable class, 15 bins; lower is better", _ece
-    ),
+    "ece": Measure("ECE", "expected calibration error of the most probable class, 15 bins; lower is better", _ece),
 }
 
 AT_THRESHOLD = {

@@ -68,11 +68,7 @@ def write_page(report: Report, path: Path) -> None:
 def _subtitle(summary: Summary) -> str:
     model = summary.runs[0].settings.get("model") or {}
     parts = [model, *((model.get("init_args") or {}).get(name) for name in ("encoder", "head"))]
-    names = [
-        part["class_path"].rpartition(".")[2]
-        for part in parts
-        if isinstance(part, dict) and "class_path" in part
-    ]
+    names = [part["class_path"].rpartition(".")[2] for part in parts if isinstance(part, dict) and "class_path" in part]
     cases = {case for run in summary.runs for case in run.predictions.index}
     counts = [
         f"{number} {noun}{'s' * (number != 1)}"
@@ -104,9 +100,7 @@ def _measure_tables(report: Report) -> Iterator[Table]:
             ]
             for name, (first, second, change) in report.comparison.compared.items()
         ]  # fmt: skip
-        yield Table(
-            comparison_title(report.comparison), ["measure", "first", "second", "difference", "p"], rows
-        )
+        yield Table(comparison_title(report.comparison), ["measure", "first", "second", "difference", "p"], rows)
 
 
 def _summary_table(name: str, summary: Summary, measures: Mapping[str, Measure]) -> Table:
@@ -196,9 +190,7 @@ def _meaning_of_correctness(predictions: pd.DataFrame) -> str:
     return "probability of the true class"
 
 
-def _case_table(
-    caption: str, cases: pd.DataFrame, links: Sequence[Mapping[str, str]], *, whole: bool = False
-) -> Table:
+def _case_table(caption: str, cases: pd.DataFrame, links: Sequence[Mapping[str, str]], *, whole: bool = False) -> Table:
     """Return a table of cases; a whole one also has the columns after the first, unless they are constant."""
     columns = [name for name in _FIRST_COLUMNS if name in cases]
     if whole:

@@ -17,8 +17,7 @@ def fact_tables(runs: Sequence[Run]) -> list[Table]:
     names, records = run_names(runs), [read_record(run.folder) for run in runs]
     training = [dict(_training(run, record)) for run, record in zip(runs, records, strict=True)]
     versions = [
-        {name: version for name, version in record["versions"].items() if version is not None}
-        for record in records
+        {name: version for name, version in record["versions"].items() if version is not None} for record in records
     ]
     return [
         _tabulate("Training", names, training),

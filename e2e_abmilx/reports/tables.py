@@ -56,18 +56,14 @@ def write_csv(report: Report, path: Path) -> None:
 def write_json(report: Report, path: Path) -> None:
     """Write the whole report; undefined numbers are null."""
     content = {
-        "measures": {
-            name: {"title": one.title, "definition": one.definition} for name, one in report.measures.items()
-        },
+        "measures": {name: {"title": one.title, "definition": one.definition} for name, one in report.measures.items()},
         "runs": _summary_content(report.summary),
         "against": _summary_content(report.against) if report.against else None,
         "comparison": _plain(report.comparison),
         "notes": report.notes,
     }
     with atomic_write(path) as partial:
-        partial.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
-        )
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
 
 
 def decimals(value: float) -> str:

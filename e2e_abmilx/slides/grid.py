@@ -88,15 +88,11 @@ def coarse_grid(
 
 def _check(footprint: float, overlap: float, min_tissue: float) -> None:
     if not footprint > 0:
-        raise TissueError(
-            f"footprint is {footprint}; it must be more than 0 level-0 pixels: check scale and mpp"
-        )
+        raise TissueError(f"footprint is {footprint}; it must be more than 0 level-0 pixels: check scale and mpp")
     if not 0 <= overlap < 1:
         raise TissueError(f"overlap is {overlap}; it is a fraction of the patch, in [0, 1): 0.5 for half")
     if not 0 <= min_tissue <= 1:
-        raise TissueError(
-            f"min_tissue is {min_tissue}; it is a fraction of the patch, in [0, 1]: 0.5 for half"
-        )
+        raise TissueError(f"min_tissue is {min_tissue}; it is a fraction of the patch, in [0, 1]: 0.5 for half")
 
 
 def _origins(length: int, footprint: float, stride: float, first: float = 0.0) -> NDArray[np.int64]:

@@ -88,9 +88,7 @@ def _refuse_other_channels(level: tifffile.TiffPageSeries) -> None:
         if is_other and name.lower() not in _CHANNELS[expected]:
             raise SlideError(f"its channels are not red, green and blue: channel {number} is named {name!r}")
         if colour and _rgb(colour) not in (_COLOURS[expected], (255, 255, 255), (0, 0, 0)):
-            raise SlideError(
-                f"its channels are not red, green and blue: channel {number} has the colour {colour}"
-            )
+            raise SlideError(f"its channels are not red, green and blue: channel {number} has the colour {colour}")
 
 
 def _rgb(colour: str) -> tuple[int, int, int] | None:

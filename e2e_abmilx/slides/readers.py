@@ -39,9 +39,7 @@ def open_reader(path: Path) -> Reader:
         raise SlideError(f"{path} cannot be opened as a slide ({type(error).__name__}: {error})") from error
     if tiff is None:
         if vendor is None:
-            raise SlideError(
-                f"{path} cannot be opened as a slide: it is neither a TIFF nor in a format of OpenSlide"
-            )
+            raise SlideError(f"{path} cannot be opened as a slide: it is neither a TIFF nor in a format of OpenSlide")
         return _open_by_openslide(path, "it is not a TIFF")
     try:
         return _open_plain(path, tiff)

@@ -71,9 +71,7 @@ class Stated(NamedTuple):
         return mpp if PLAUSIBLE_MPP[0] <= mpp <= PLAUSIBLE_MPP[1] else None
 
 
-def decide_resolution(
-    stated: Stated, path: Path, assume_mpp: float | None, override_mpp: float | None
-) -> Resolution:
+def decide_resolution(stated: Stated, path: Path, assume_mpp: float | None, override_mpp: float | None) -> Resolution:
     """Choose the µm per pixel of the slide at ``path`` as :meth:`Slide.resolution` describes.
 
     Raises:
@@ -101,9 +99,7 @@ def decide_resolution(
     found = "does not state its µm/px"
     if stated.x is not None and stated.y is not None:
         found = f"states {math.sqrt(stated.x * stated.y):.4g} µm/px, which is screen dpi,"
-    raise SlideError(
-        f"{path} {found} and has no objective power; give assume_mpp, for example 0.25 for a 40x scan"
-    )
+    raise SlideError(f"{path} {found} and has no objective power; give assume_mpp, for example 0.25 for a 40x scan")
 
 
 def stated_by_openslide(properties: Mapping[str, str]) -> Stated:
@@ -171,9 +167,7 @@ def _stated_by_ome(xml: object, width: int, height: int) -> Stated:
         root = ElementTree.fromstring(str(xml or ""))
     except ElementTree.ParseError:
         return Stated()
-    powers = {_parse_number(each.get("NominalMagnification")) for each in root.findall(".//{*}Objective")} - {
-        None
-    }
+    powers = {_parse_number(each.get("NominalMagnification")) for each in root.findall(".//{*}Objective")} - {None}
     power = powers.pop() if len(powers) == 1 else None
     sizes = set()
     for pixels in root.findall(".//{*}Image/{*}Pixels"):

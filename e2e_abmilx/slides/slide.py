@@ -133,9 +133,7 @@ class Slide:
         fine = [level for level, own in enumerate(self.level_downsamples) if own <= downsample * (1 + SNAP)]
         return max(fine, key=lambda level: self.level_downsamples[level])
 
-    def read_level(
-        self, level: int, x: int, y: int, width: int, height: int, *, shrink: int = 1
-    ) -> NDArray[np.uint8]:
+    def read_level(self, level: int, x: int, y: int, width: int, height: int, *, shrink: int = 1) -> NDArray[np.uint8]:
         """Read a rectangle of a level; thread-safe.
 
         Pixels beyond the edge, pixels that the file leaves out and transparent pixels are background. A tile that is cut

@@ -6,14 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from e2e_abmilx.io.tables import (
-    SPREADSHEET_SUFFIXES,
-    TABLE_SUFFIXES,
-    clean,
-    is_missing,
-    open_table,
-    plain_key,
-)
+from e2e_abmilx.io.tables import SPREADSHEET_SUFFIXES, TABLE_SUFFIXES, clean, is_missing, open_table, plain_key
 from e2e_abmilx.slides.listing import SUFFIXES, SlideFile, join_series, list_slides
 from e2e_abmilx.slides.slide_error import SlideError
 
@@ -22,9 +15,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["SUFFIXES", "SlideFile", "find_slides"]
 
 _SLIDE_COLUMNS = ("slide", "wsi")
-_SCALE_WORDS = re.compile(
-    r"mpp|micron|µm|μm|um/p|spacing|resolution|magnif|objective|pixel.?size", re.IGNORECASE
-)
+_SCALE_WORDS = re.compile(r"mpp|micron|µm|μm|um/p|spacing|resolution|magnif|objective|pixel.?size", re.IGNORECASE)
 
 
 def find_slides(slides: Path | Sequence[Path]) -> list[SlideFile]:
@@ -133,7 +124,5 @@ def _refuse_same_names(files: Sequence[SlideFile]) -> None:
     seen: dict[str, Path] = {}
     for file in files:
         if file.name in seen:
-            raise SlideError(
-                f"{seen[file.name]} and {file.path} are both named {file.name!r}; rename one of them"
-            )
+            raise SlideError(f"{seen[file.name]} and {file.path} are both named {file.name!r}; rename one of them")
         seen[file.name] = file.path

@@ -52,9 +52,7 @@ def draw_thumbnail(name: object, levels: Sequence[Level], max_side: int) -> NDAr
     lost, picture, error = min(found, key=itemgetter(0))
     if lost == 1 or isinstance(error.__cause__, _NO_SALVAGE):
         raise error
-    text = (
-        "%.2g %% of the thumbnail of %s cannot be read and counts as glass, so no patches come from there: %s"
-    )
+    text = "%.2g %% of the thumbnail of %s cannot be read and counts as glass, so no patches come from there: %s"
     logger.warning(text, 100 * lost, name, error)
     return picture
 

@@ -52,9 +52,7 @@ class TiledLevel:
         self._planes = []
         pages: list[Any] = list(level.pages)
         for each in pages:
-            tables = (
-                {"jpegtables": each.jpegtables, "jpegheader": each.keyframe.jpegheader} if is_jpeg else {}
-            )
+            tables = {"jpegtables": each.jpegtables, "jpegheader": each.keyframe.jpegheader} if is_jpeg else {}
             for number in range(encoding.samples if encoding.planar == "separate" else 1):
                 first = number * self._columns * self._rows
                 self._planes.append(_Plane(each.dataoffsets, each.databytecounts, first, tables))
@@ -81,9 +79,7 @@ class TiledLevel:
     def samples(self) -> list[tuple[int, int]]:
         """Return the corners of the first, the middle and the last tile that the file holds."""
         sizes = self._planes[0].sizes
-        present = [
-            index for index in range(self._columns * self._rows) if index < len(sizes) and sizes[index]
-        ]
+        present = [index for index in range(self._columns * self._rows) if index < len(sizes) and sizes[index]]
         picked = sorted({present[0], present[len(present) // 2], present[-1]}) if present else []
         return [(i % self._columns * self._width, i // self._columns * self._height) for i in picked]
 

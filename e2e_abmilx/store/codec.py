@@ -78,9 +78,7 @@ register_codec("imagecodecs_jpeg", JpegCodec)
 
 def encode_patch(patch: NDArray[np.uint8], quality: int | None, subsampling: Subsampling | None) -> bytes:
     """Encode one patch, uint8 of shape (P, P, 3), as a JPEG stream."""
-    return bytes(
-        imagecodecs.jpeg8_encode(np.ascontiguousarray(patch), level=quality, subsampling=subsampling)
-    )
+    return bytes(imagecodecs.jpeg8_encode(np.ascontiguousarray(patch), level=quality, subsampling=subsampling))
 
 
 def jpeg_shape(jpeg: bytes) -> tuple[int, int, int]:

@@ -14,9 +14,7 @@ from zarr.codecs import Crc32cCodec
 from e2e_abmilx.errors import InputError
 
 FORMAT_VERSION = 1
-HEADER = (
-    "e2e_abmilx"  # the package's own attribute of the group; all others belong to whoever built the store
-)
+HEADER = "e2e_abmilx"  # the package's own attribute of the group; all others belong to whoever built the store
 CRC_BYTES = 4
 CRC_RESIDUE = 0x48674BC7  # crc32c of any message that is followed by its own crc32c
 ABSENT = 2**64 - 1  # offset and length, in a shard's index, of a patch that the shard does not hold
@@ -64,9 +62,7 @@ def plain_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(attributes), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"attributes must be plain JSON values: {error}; use None for an unknown number"
-        ) from error
+        raise ValueError(f"attributes must be plain JSON values: {error}; use None for an unknown number") from error
     return plain
 
 
@@ -79,9 +75,7 @@ def read_metadata(path: Path) -> tuple[dict[str, Any], int]:
         header = metadata["attributes"][HEADER]
         version, checksum = header["format_version"], header["crc32c"]
     except OSError as error:
-        raise StoreError(
-            f"no patch store at {path} ({error.strerror}); run `e2e-abmilx cache` first"
-        ) from error
+        raise StoreError(f"no patch store at {path} ({error.strerror}); run `e2e-abmilx cache` first") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} is not a patch store, or its zarr.json is damaged; rebuild it") from error
     if version != FORMAT_VERSION:
@@ -90,9 +84,7 @@ def read_metadata(path: Path) -> tuple[dict[str, Any], int]:
             "rebuild it or install the release that wrote it"
         )
     if checksum != _metadata_crc(metadata):
-        raise StoreError(
-            f"{path} has a zarr.json that was edited or damaged after it was written; rebuild it"
-        )
+        raise StoreError(f"{path} has a zarr.json that was edited or damaged after it was written; rebuild it")
     return metadata, modified_ns
 
 
@@ -118,9 +110,7 @@ def check_node(path: Path, expected: dict[str, Any]) -> None:
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"{path} has no readable zarr.json: {error}; rebuild this store") from error
     if not same:
-        raise StoreError(
-            f"{path} has a zarr.json that differs from its copy in the group; rebuild this store"
-        )
+        raise StoreError(f"{path} has a zarr.json that differs from its copy in the group; rebuild this store")
 
 
 def with_crc(data: bytes) -> bytes:

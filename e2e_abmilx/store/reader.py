@@ -137,7 +137,5 @@ class PatchStore:
 
     def _scale(self, scale: int) -> ScaleReader:
         if not 0 <= scale < len(self._scales):
-            raise IndexError(
-                f"{self.path} has scales 0 to {len(self._scales) - 1}, not {scale}; see its `scales`"
-            )
+            raise IndexError(f"{self.path} has scales 0 to {len(self._scales) - 1}, not {scale}; see its `scales`")
         return self._scales[scale]

@@ -36,13 +36,10 @@ class ScaleReader:
         if wanted.size == 0:
             return []
         if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
-            raise TypeError(
-                f"patch indices must be a flat list of integers, not {wanted.dtype} of {wanted.shape}"
-            )
+            raise TypeError(f"patch indices must be a flat list of integers, not {wanted.dtype} of {wanted.shape}")
         if wanted.min() < 0 or wanted.max() >= self.num_patches:
             raise IndexError(
-                f"patch indices of {self} run from 0 to {self.num_patches - 1},"
-                f" not {wanted.min()} to {wanted.max()}"
+                f"patch indices of {self} run from 0 to {self.num_patches - 1}, not {wanted.min()} to {wanted.max()}"
             )
         patches: list[int] = wanted.tolist()
         return patches

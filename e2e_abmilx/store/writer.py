@@ -91,9 +91,7 @@ class StoreWriter:
         self._tissue: NDArray[np.bool_] | None = None
         if self.path.exists():
             raise StoreError(f"{self.path} exists already; delete it to write it again")
-        self._partial = self.path.with_name(
-            f"{_partial_prefix(self.path)}{socket.gethostname()}-{os.getpid()}"
-        )
+        self._partial = self.path.with_name(f"{_partial_prefix(self.path)}{socket.gethostname()}-{os.getpid()}")
         with _disk_errors(self.path):
             self._partial.mkdir(parents=True)
             self._scales = [ScaleWriter(self._partial / f"{number}/patches") for number in range(len(mpp))]

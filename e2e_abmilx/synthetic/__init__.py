@@ -12,12 +12,4 @@ from e2e_abmilx.synthetic.cohort import MIN_SLIDES, plan_labels, write_cohort
 from e2e_abmilx.synthetic.slide import draw_slide, write_slide
 from e2e_abmilx.synthetic.truth import MASK_DOWNSAMPLE, Truth
 
-__all__ = [
-    "MASK_DOWNSAMPLE",
-    "MIN_SLIDES",
-    "Truth",
-    "draw_slide",
-    "plan_labels",
-    "write_cohort",
-    "write_slide",
-]
+__all__ = ["MASK_DOWNSAMPLE", "MIN_SLIDES", "Truth", "draw_slide", "plan_labels", "write_cohort", "write_slide"]

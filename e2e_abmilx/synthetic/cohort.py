@@ -106,10 +106,7 @@ def write_cohort(
             Image.fromarray(truth.lesion.astype(np.uint8) * 255).save(unfinished, "png")
 
     # Threads suffice: numpy, scipy and the JPEG encoder release the interpreter lock.
-    with (
-        ThreadPoolExecutor(num_workers) as pool,
-        show_progress("drawing", len(missing), "slides") as progress,
-    ):
+    with ThreadPoolExecutor(num_workers) as pool, show_progress("drawing", len(missing), "slides") as progress:
         for _ in pool.map(draw, missing):
             progress.advance()
     table = folder / "labels.csv"

@@ -87,9 +87,7 @@ def check_slide(side: int, mpp: float, seed: int) -> None:
     """
     if side < _TILE or side % _TILE:
         nearest = max(round(side / _TILE), 1) * _TILE
-        raise InputError(
-            f"side is {side} pixels; it must be a multiple of {_TILE}, the side of a tile: try {nearest}"
-        )
+        raise InputError(f"side is {side} pixels; it must be a multiple of {_TILE}, the side of a tile: try {nearest}")
     if not 0.1 <= mpp <= 2:
         raise InputError(
             f"mpp is {mpp} µm per pixel; it must lie in [0.1, 2], so that a nucleus of 6 µm is 3 to 60 pixels wide: 0.5"

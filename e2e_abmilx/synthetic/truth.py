@@ -43,9 +43,7 @@ def lay_out(rng: np.random.Generator, side: int, lesion_share: float) -> tuple[T
     spots = np.argwhere(tissue)[rng.integers(tissue.sum(), size=rng.integers(1, 4))] / side
     inside = np.where(tissue, _draw_hills(rng, side, spots), -np.inf)
     lesion = _highest(inside, round(lesion_share * tissue.sum()))
-    above_edge = zoom(
-        heights - heights[tissue].min(), MASK_DOWNSAMPLE, order=1, mode="nearest", grid_mode=True
-    )
+    above_edge = zoom(heights - heights[tissue].min(), MASK_DOWNSAMPLE, order=1, mode="nearest", grid_mode=True)
     return Truth(tissue, lesion), np.clip(47 * above_edge + 0.5, 0, 1)
 
 

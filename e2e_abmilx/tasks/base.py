@@ -23,14 +23,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
-from e2e_abmilx.tasks.checks import (
-    SPLITS_OF,
-    check_limits,
-    check_outputs,
-    check_target,
-    check_width,
-    warn_of_gaps,
-)
+from e2e_abmilx.tasks.checks import SPLITS_OF, check_limits, check_outputs, check_target, check_width, warn_of_gaps
 from e2e_abmilx.tasks.evaluating import CaseTask, mean_sparsity
 from e2e_abmilx.tasks.loss_watch import LossWatch
 from e2e_abmilx.tasks.old_names import METRICS, update_hyperparameters
@@ -68,9 +61,7 @@ class BagTask(CaseTask):
         *,
         augment: nn.Module | None = None,
         loss: nn.Module | None = None,
-        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(
-            params, lr=1.0e-4, weight_decay=1.0e-2
-        ),
+        optimizer: OptimizerCallable = lambda params: torch.optim.AdamW(params, lr=1.0e-4, weight_decay=1.0e-2),
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
         train_chunk_size: int = 512,
         gradient_checkpointing: bool = False,
@@ -83,9 +74,7 @@ class BagTask(CaseTask):
         self.head.looks_for_empty_bags = False  # the loaders refuse them
         self.num_outputs = num_outputs
         self.augment = augment or nn.Identity()
-        self.normalize = Normalize(
-            getattr(encoder, "mean", IMAGENET_MEAN), getattr(encoder, "std", IMAGENET_STD)
-        )
+        self.normalize = Normalize(getattr(encoder, "mean", IMAGENET_MEAN), getattr(encoder, "std", IMAGENET_STD))
         self.loss = loss or self.configure_loss()
         self.optimizer, self.schedule, self.decay_norms = optimizer, schedule, decay_norms
         self.train_chunk_size, self.gradient_checkpointing = train_chunk_size, gradient_checkpointing
@@ -162,9 +151,7 @@ class BagTask(CaseTask):
     def training_step(self, bag: Bag, batch_idx: int) -> Tensor:
         """Return the loss of a batch of random bags."""
         output = self(bag)
-        loss = self.head.training_loss(
-            output, lambda logits: self.bag_loss(logits.float(), bag), self.bag_classes(bag)
-        )
+        loss = self.head.training_loss(output, lambda logits: self.bag_loss(logits.float(), bag), self.bag_classes(bag))
         place = f"epoch {self.current_epoch}, batch {batch_idx}, of cases {', '.join(bag.cases)}"
         self._losses.note(loss, place)
         self.log("train/loss_step", loss, prog_bar=True, batch_size=len(bag.cases))
@@ -204,16 +191,12 @@ class BagTask(CaseTask):
         try:
             optimizer = self.optimizer(self._parameter_groups())
         except (ValueError, TypeError) as error:
-            raise InputError(
-                f"the optimizer refuses its settings: {error}; correct model.optimizer"
-            ) from error
+            raise InputError(f"the optimizer refuses its settings: {error}; correct model.optimizer") from error
         if self.schedule is None:
             return optimizer
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
-            raise InputError(
-                "a schedule needs the length of the run; set trainer.max_epochs or trainer.max_steps"
-            )
+            raise InputError("a schedule needs the length of the run; set trainer.max_epochs or trainer.max_steps")
         schedule = {"scheduler": self.schedule(optimizer, int(steps)), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

@@ -74,9 +74,7 @@ class ClassificationTask(BagTask):
             return None
         return fit_youden_threshold(score, label, split="val")
 
-    def measure_at_threshold(
-        self, score: NDArray[Any], label: NDArray[Any], threshold: Threshold
-    ) -> dict[str, float]:
+    def measure_at_threshold(self, score: NDArray[Any], label: NDArray[Any], threshold: Threshold) -> dict[str, float]:
         """Return sensitivity and specificity."""
         each_once = np.ones(len(score), np.int64)
         return {

@@ -115,9 +115,7 @@ class CaseTask(LightningModule):
         """Return the threshold of the last score, fitted on validation cases, shape ``(n,)``; None for no threshold."""
         return None
 
-    def measure_at_threshold(
-        self, score: NDArray[Any], label: NDArray[Any], threshold: Threshold
-    ) -> dict[str, float]:
+    def measure_at_threshold(self, score: NDArray[Any], label: NDArray[Any], threshold: Threshold) -> dict[str, float]:
         """Return measures of the test cases at the threshold, by name."""
         return {}
 
@@ -188,9 +186,7 @@ class CaseTask(LightningModule):
         if self.has_threshold:
             cases = self.val_cases if stage == "val" else self.test_cases
             cases.update(self.bag_scores(logits)[:, -1], case.label)
-        self.log_dict(
-            dict(metrics.items()), batch_size=1
-        )  # as metrics, which Lightning computes once per epoch
+        self.log_dict(dict(metrics.items()), batch_size=1)  # as metrics, which Lightning computes once per epoch
         means = mean_sparsity(attention_sparsity(output.attention, case.mask))
         named = {f"{stage}/{name}": mean for name, mean in means.items()}
         self.log_dict(named, batch_size=one_case, sync_dist=True)

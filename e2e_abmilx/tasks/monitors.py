@@ -41,9 +41,7 @@ class Monitors:
             new = f"{split}/{METRICS[metric]}" if metric in METRICS else name
             near = difflib.get_close_matches(new, self.modes, n=1)
             meant = f" (is it {near[0]}?)" if near else ""
-            raise InputError(
-                f"there is no metric {name!r}{meant}; monitor one of {', '.join(sorted(self.modes))}"
-            )
+            raise InputError(f"there is no metric {name!r}{meant}; monitor one of {', '.join(sorted(self.modes))}")
         known = self.modes.get(name)
         if known is not None and stated not in (None, known):
             better = "higher" if known == "max" else "lower"

@@ -40,8 +40,6 @@ def find_trained(command: str, run: Path) -> str:
     """
     best = run / "best.ckpt"
     if not best.is_file():
-        raise InputError(
-            f"{command} needs a trained model, and {best} does not exist; name a checkpoint (--ckpt_path)"
-        )
+        raise InputError(f"{command} needs a trained model, and {best} does not exist; name a checkpoint (--ckpt_path)")
     logger.info("no --ckpt_path is given: the model is %s", best)
     return str(best)

@@ -171,9 +171,7 @@ def run(args: list[str] | None, *, epilog: str) -> Path | None:
 
 def _filter_messages() -> None:
     """Hide messages that users cannot act on: tips, and warnings about how Lightning and its libraries work together."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "💡" not in record.getMessage()
-    )
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     for message in (
         ".*isinstance.treespec, LeafSpec.* is deprecated",
         ".*is not supported by the model summary",

@@ -27,9 +27,7 @@ def refuse_old_options(words: Sequence[str]) -> None:
         f"{old} is now {new}" for name, value in _settings(words) for old, new in _renamed(name, value)
     )
     if found:
-        raise InputError(
-            f"options have new names: {', '.join(found)}; rename them in the config or the command"
-        )
+        raise InputError(f"options have new names: {', '.join(found)}; rename them in the config or the command")
 
 
 def _renamed(name: str, value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a value of a config

@@ -16,9 +16,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(((a.astype(float) - b.astype(float)) ** 2).mean(), 1e-9)))
 
 
-def assert_coords_are_right(
-    slide_file: Path, store: PatchStore, decibels: float = 30, most: int = 25
-) -> None:
+def assert_coords_are_right(slide_file: Path, store: PatchStore, decibels: float = 30, most: int = 25) -> None:
     """Assert that patches, at most some drawn at random per scale, lie inside the slide and show what is there."""
     rng = np.random.default_rng(0)
     with Slide(slide_file) as slide:

@@ -30,12 +30,8 @@ def test_scales_between_levels_are_right(tmp_path: Path, mpp: tuple[float, ...])
     assert_coords_are_right(slide_file, PatchStore(tmp_path / "out/one.zarr"), decibels=28)
 
 
-@pytest.mark.parametrize(
-    ("name", "mpp"), [("CMU-1-Small-Region.svs", (0.5, 1.0)), ("gastrectomy.svs", (3.0, 6.0))]
-)
-def test_patches_of_real_slides_are_right(
-    shared: Path, tmp_path: Path, name: str, mpp: tuple[float, ...]
-) -> None:
+@pytest.mark.parametrize(("name", "mpp"), [("CMU-1-Small-Region.svs", (0.5, 1.0)), ("gastrectomy.svs", (3.0, 6.0))])
+def test_patches_of_real_slides_are_right(shared: Path, tmp_path: Path, name: str, mpp: tuple[float, ...]) -> None:
     (row,) = cache_slides([shared / "data/slides" / name], tmp_path, mpp=mpp)
     assert (row.status, row.unreadable) == ("done", 0)
     assert_coords_are_right(shared / "data/slides" / name, PatchStore(tmp_path / f"{row.slide}.zarr"))
@@ -57,9 +53,7 @@ def test_unreadable_patches_are_left_out_and_counted(cohort: Path, tmp_path: Pat
     assert not np.any((store.coords() < 256).all(axis=1))
 
 
-def test_a_damaged_tile_of_a_slide_without_pyramid_costs_only_its_patches(
-    shared: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_tile_of_a_slide_without_pyramid_costs_only_its_patches(shared: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.svs"
     shutil.copy(shared / "data/slides/CMU-1-Small-Region.svs", damaged)
     with tifffile.TiffFile(damaged, mode="r+b") as file:

@@ -63,9 +63,7 @@ def test_bad_slides_fail_and_the_others_are_cached(
     (folder / "empty.tiff").touch()
     whole = (cohort / "slides/slide-001.tiff").read_bytes()
     (folder / "cut.tiff").write_bytes(whole[: len(whole) // 3])
-    tifffile.imwrite(
-        folder / "no_mpp.tiff", np.full((512, 512, 3), 200, np.uint8), tile=(256, 256), photometric="rgb"
-    )
+    tifffile.imwrite(folder / "no_mpp.tiff", np.full((512, 512, 3), 200, np.uint8), tile=(256, 256), photometric="rgb")
     glass = np.full((512, 512, 3), 240, np.uint8)
     tifffile.imwrite(
         folder / "glass.tiff", glass, tile=(256, 256), photometric="rgb",
@@ -112,9 +110,7 @@ def test_another_slide_of_the_same_name_is_refused(cohort: Path, tmp_path: Path)
         ({"assume_mpp": -1.0}, "assume_mpp is -1.0"),
     ],
 )
-def test_settings_out_of_range_are_refused(
-    cohort: Path, tmp_path: Path, how: dict[str, object], message: str
-) -> None:
+def test_settings_out_of_range_are_refused(cohort: Path, tmp_path: Path, how: dict[str, object], message: str) -> None:
     with pytest.raises(TilingError, match=message):
         cache_slides(cohort / "slides", tmp_path, **how)  # type: ignore[arg-type]
 
@@ -154,14 +150,10 @@ def test_a_level_is_one_resolution_for_all_slides(
     stores = [PatchStore(tmp_path / f"out/slide-00{number}.zarr") for number in range(2)]
     assert [store.scales for store in stores] == [(1.0, 2.0)] * 2
     assert [store.attributes["footprints"][0] for store in stores] == [64, 128]
-    cache_slides(
-        tmp_path / "slides.csv", tmp_path / "out", mpp=(1.0, 2.0), patch_size=32
-    )  # the same settings
+    cache_slides(tmp_path / "slides.csv", tmp_path / "out", mpp=(1.0, 2.0), patch_size=32)  # the same settings
 
 
-def test_verify_names_slide_and_patch(
-    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_names_slide_and_patch(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache_slides(sorted((cohort / "slides").glob("*.tiff"))[:2], tmp_path, patch_size=64, workers=1)
     assert verify(tmp_path) == []
     shard = next((tmp_path / "slide-001.zarr/0/patches").glob("c.*"))
@@ -187,9 +179,7 @@ def test_two_processes_share_a_folder(cohort: Path, stores: Path, tmp_path: Path
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     assert_same_stores(stores, tmp_path)
     assert {row["status"] for row in manifest_rows(tmp_path).values()} == {"done"}
-    assert not list(
-        (tmp_path / ".claims").iterdir()
-    )  # the folder stays, as other processes may be about to use it
+    assert not list((tmp_path / ".claims").iterdir())  # the folder stays, as other processes may be about to use it
 
 
 @pytest.mark.slow

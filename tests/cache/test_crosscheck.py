@@ -47,9 +47,7 @@ def _shifted_tiles(patch: pytest.MonkeyPatch) -> None:
 def _tiles_moved_by_some_pixels(patch: pytest.MonkeyPatch) -> None:
     """Move the pixels of each tile, as if overlapping tiles were laid side by side."""
     right = tiles.TiledLevel._tile
-    patch.setattr(
-        tiles.TiledLevel, "_tile", lambda self, index: np.roll(right(self, index), (5, 9), axis=(0, 1))
-    )
+    patch.setattr(tiles.TiledLevel, "_tile", lambda self, index: np.roll(right(self, index), (5, 9), axis=(0, 1)))
 
 
 def _other_jpeg_tables(patch: pytest.MonkeyPatch) -> None:
@@ -90,9 +88,7 @@ def test_planted_faults_are_detected(
     assert f"by {row.largest_difference} at most" in row.reason
     assert (row.read_by, row.checked_by, row.checked) == ("tifffile", "OpenSlide", 16)
     assert read_manifest(tmp_path)[row.slide] == row
-    assert not [
-        path.name for path in tmp_path.rglob("*") if row.slide in path.name
-    ]  # neither store nor picture
+    assert not [path.name for path in tmp_path.rglob("*") if row.slide in path.name]  # neither store nor picture
 
 
 def test_without_the_check_the_faults_are_not_detected(
@@ -117,9 +113,7 @@ def test_missing_jpeg_tables_are_refused(shared: Path, tmp_path: Path) -> None:
     assert "cannot be read" in row.reason
 
 
-def test_a_fault_of_one_slide_stops_no_other(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_of_one_slide_stops_no_other(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = tiles.TiledLevel._tile
 
     def wrong(self: tiles.TiledLevel, index: int) -> np.ndarray:
@@ -134,12 +128,7 @@ def test_a_fault_of_one_slide_stops_no_other(
 
 def _assert_agreement(rows: list[CachedSlide], patches: int) -> None:
     for row in rows:
-        assert (row.status, row.read_by, row.checked_by, row.checked) == (
-            "done",
-            "tifffile",
-            "OpenSlide",
-            patches,
-        )
+        assert (row.status, row.read_by, row.checked_by, row.checked) == ("done", "tifffile", "OpenSlide", patches)
         assert row.mean_difference is not None
         assert row.mean_difference < 2
 
@@ -167,16 +156,12 @@ def test_files_that_openslide_reads_otherwise_are_not_compared(tmp_path: Path) -
     pixels = draw_slide(seed=1, lesion_share=0.4, side=512)[0]
     tags = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "tile": (128, 128)}
     planes = np.moveaxis(pixels, -1, 0)
-    tifffile.imwrite(
-        tmp_path / "channels.ome.tif", planes, photometric="minisblack", metadata={"axes": "CYX"}, **tags
-    )
+    tifffile.imwrite(tmp_path / "channels.ome.tif", planes, photometric="minisblack", metadata={"axes": "CYX"}, **tags)
     with tifffile.TiffWriter(tmp_path / "second.tif") as tiff:
         tiff.write(pixels[:512, :512] // 2, photometric="rgb", metadata=None, subfiletype=1, **tags)
         tiff.write(np.pad(pixels, ((0, 16), (0, 0), (0, 0))), photometric="rgb", metadata=None, **tags)
     rows = cache_slides(tmp_path, tmp_path / "out", mpp=(0.5,), patch_size=64, workers=1)
-    assert [(row.status, row.checked_by) for row in rows] == [
-        ("done", "nobody: no other reader reads this slide")
-    ] * 2
+    assert [(row.status, row.checked_by) for row in rows] == [("done", "nobody: no other reader reads this slide")] * 2
 
 
 @pytest.mark.slow
@@ -184,14 +169,7 @@ def test_files_that_openslide_reads_otherwise_are_not_compared(tmp_path: Path) -
 def test_no_false_alarm_on_all_of_ucsb(shared: Path, tmp_path: Path, quality: int) -> None:
     slides = shared / "data/ucsb_breast/slides"
     rows = cache_slides(
-        slides,
-        tmp_path,
-        mpp=(0.2, 0.37),
-        patch_size=64,
-        assume_mpp=0.2,
-        quality=quality,
-        check_patches=30,
-        workers=2,
+        slides, tmp_path, mpp=(0.2, 0.37), patch_size=64, assume_mpp=0.2, quality=quality, check_patches=30, workers=2
     )
     assert len(rows) == 58
     _assert_agreement(rows, 60)
@@ -233,9 +211,7 @@ def test_imported_coordinates_are_checked_too(
 ) -> None:
     caplog.set_level(logging.ERROR)
     with h5py.File(tmp_path / "slide-000_patches.h5", "w") as file:
-        coords = file.create_dataset(
-            "coords", data=np.array([[x, y] for y in (64, 192) for x in (64, 128, 256)])
-        )
+        coords = file.create_dataset("coords", data=np.array([[x, y] for y in (64, 192) for x in (64, 128, 256)]))
         coords.attrs.update({"patch_size": 64, "patch_size_level0": 64})
     (row,) = import_coords(tmp_path, cohort / "slides", tmp_path / "right", check_patches=4, workers=1)
     assert (row.status, row.checked_by, row.checked) == ("done", "OpenSlide", 4)

@@ -45,9 +45,7 @@ def test_a_finished_store_is_described_in_its_row(tmp_path: Path) -> None:
     assert (row.slide, row.status, row.reason) == ("slide", "done", "")
     assert (row.read_by, row.checked_by, row.checked) == ("tifffile", "OpenSlide", 2)
     assert (row.mpp, row.mpp_source, row.patches, row.unreadable) == (0.25, "assumed", "3", 1)
-    assert row.bytes == sum(
-        path.stat().st_size for path in tmp_path.rglob("slide.zarr/**/*") if path.is_file()
-    )
+    assert row.bytes == sum(path.stat().st_size for path in tmp_path.rglob("slide.zarr/**/*") if path.is_file())
     assert read_manifest(tmp_path) == {"slide": row}
 
 
@@ -60,10 +58,7 @@ def test_a_store_that_exists_keeps_its_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [
-        (InputError("no tissue"), "no tissue"),
-        (ZeroDivisionError("by zero"), "slide.svs: ZeroDivisionError: by zero"),
-    ],
+    [(InputError("no tissue"), "no tissue"), (ZeroDivisionError("by zero"), "slide.svs: ZeroDivisionError: by zero")],
 )
 def test_an_error_becomes_the_reason(tmp_path: Path, error: Exception, reason: str) -> None:
     row = make_store(_job(tmp_path, error=error))

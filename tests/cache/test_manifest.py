@@ -18,9 +18,7 @@ for number in range(20):
 def test_rows_are_read_as_written(tmp_path: Path) -> None:
     rows = [
         CachedSlide("b", "failed", 'no "µm/px", nowhere\nat all'),
-        CachedSlide(
-            "a", "done", mpp=0.25, mpp_source="assumed", patches="7;2", unreadable=1, bytes=5, seconds=0.5
-        ),
+        CachedSlide("a", "done", mpp=0.25, mpp_source="assumed", patches="7;2", unreadable=1, bytes=5, seconds=0.5),
     ]
     update_manifest(tmp_path, rows)
     assert read_manifest(tmp_path) == {"a": rows[1], "b": rows[0]}
@@ -38,6 +36,4 @@ def test_new_rows_replace_old_ones_of_the_same_slide(tmp_path: Path) -> None:
 def test_processes_that_write_together_lose_no_row(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "xyz"]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
-    assert sorted(read_manifest(tmp_path)) == [
-        f"{name}-{number:02d}" for name in "xyz" for number in range(20)
-    ]
+    assert sorted(read_manifest(tmp_path)) == [f"{name}-{number:02d}" for name in "xyz" for number in range(20)]

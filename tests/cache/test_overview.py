@@ -24,9 +24,7 @@ def test_patches_and_tissue_are_drawn_at_their_positions(stores: Path) -> None:
 
 
 def test_every_cached_slide_has_an_overview(stores: Path) -> None:
-    assert {path.stem for path in (stores / "overviews").glob("*.png")} == {
-        path.stem for path in stores.glob("*.zarr")
-    }
+    assert {path.stem for path in (stores / "overviews").glob("*.png")} == {path.stem for path in stores.glob("*.zarr")}
     with Image.open(stores / "overview.png") as sheet:
         assert sheet.width == 5 * 256  # 24 slides on 5 columns
     assert not list((stores / ".claims").iterdir())

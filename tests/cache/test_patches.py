@@ -150,9 +150,7 @@ def test_rounded_coordinates_do_not_blur(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.0, 3.7])
-def test_the_size_of_regions_hardly_matters(
-    pyramid: Path, scale: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_size_of_regions_hardly_matters(pyramid: Path, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
     with Slide(pyramid) as slide:
         plan = slide.plan(scale, 32, 0.5)
         coords = _grid(slide, plan, overlap=0.25)

@@ -69,9 +69,7 @@ print(time.monotonic())
 """
 
 
-def _start(
-    folder: Path, slides: Path, out: Path, *, workers: int = 1, code: str = CACHING
-) -> subprocess.Popen[str]:
+def _start(folder: Path, slides: Path, out: Path, *, workers: int = 1, code: str = CACHING) -> subprocess.Popen[str]:
     """Start a process that has imported everything and begins as soon as the file ``start`` exists."""
     script = folder / "caching.py"
     script.write_text(code)
@@ -107,9 +105,7 @@ def _job(slides: Path, out: Path, name: str, patch_size: int = 64) -> SlideJob:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_slide_that_another_process_makes_is_waited_for_last(
-    three: Path, tmp_path: Path, workers: int
-) -> None:
+def test_a_slide_that_another_process_makes_is_waited_for_last(three: Path, tmp_path: Path, workers: int) -> None:
     out = tmp_path / "out"
     out.mkdir()
     first = _job(three, out, "slide-000")
@@ -166,9 +162,7 @@ def test_a_store_made_meanwhile_with_other_settings_is_refused(three: Path, tmp_
     assert "patch_size was 32 and is now 64" in said
 
 
-def test_the_sheet_leaves_out_unfinished_slides_and_redraws_broken_overviews(
-    cohort: Path, tmp_path: Path
-) -> None:
+def test_the_sheet_leaves_out_unfinished_slides_and_redraws_broken_overviews(cohort: Path, tmp_path: Path) -> None:
     slides = sorted((cohort / "slides").glob("*.tiff"))
     cache_slides(slides[:2], tmp_path, patch_size=64, workers=1)
     picture = tmp_path / OVERVIEWS / "slide-001.png"
@@ -184,9 +178,7 @@ def test_the_sheet_leaves_out_unfinished_slides_and_redraws_broken_overviews(
 
 
 @pytest.mark.parametrize("letters", [245, 251])
-def test_a_slide_whose_name_is_too_long_does_not_stop_the_others(
-    three: Path, tmp_path: Path, letters: int
-) -> None:
+def test_a_slide_whose_name_is_too_long_does_not_stop_the_others(three: Path, tmp_path: Path, letters: int) -> None:
     (three / "slide-002.tiff").rename(three / f"{'m' * (letters - 1)}.tif")
     rows = cache_slides(three, tmp_path / "out", patch_size=64, workers=2)
     assert [row.status for row in rows] == ["failed", "done", "done"]

@@ -21,9 +21,7 @@ def test_other_words_are_refused(scale: str) -> None:
         parse_scales([scale])
 
 
-def test_levels_are_those_of_the_first_slide_that_has_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_levels_are_those_of_the_first_slide_that_has_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     (tmp_path / "text.svs").write_text("not a slide")
     write_slide(tmp_path / "one.tiff", seed=0, lesion_share=0.2, side=512)

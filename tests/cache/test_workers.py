@@ -54,9 +54,7 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, cohort: Path)
 
 
 @pytest.mark.slow
-def test_a_dask_cluster_that_loses_a_worker_caches_all_slides(
-    tmp_path: Path, cohort: Path, stores: Path
-) -> None:
+def test_a_dask_cluster_that_loses_a_worker_caches_all_slides(tmp_path: Path, cohort: Path, stores: Path) -> None:
     pytest.importorskip("distributed", reason="the dask extra is not installed")
     from distributed import Client
 

@@ -22,9 +22,7 @@ def _table(folder: Path, text: str, name: str = "labels.csv") -> Path:
 def test_rows_become_cases(tmp_path: Path) -> None:
     table = _table(tmp_path, "case,slide,label,split\n007,a.svs,1,train\n8,c.v2,0,test\n007,b.svs,1,train\n")
     first, second = read_cohort(table)
-    assert first == Case(
-        "007", ("a", "b"), "1", first.time, 0, "train", "007"
-    )  # ids are text and keep their zeros
+    assert first == Case("007", ("a", "b"), "1", first.time, 0, "train", "007")  # ids are text and keep their zeros
     assert second.slides == ("c.v2",)  # only known endings are removed
 
 

@@ -122,11 +122,7 @@ def test_all_cases_of_a_table_without_splits_are_evaluated(stage: str, split: st
 
 
 def test_sites_stay_in_one_split() -> None:
-    cases = [
-        Case(f"TCGA-{site}-000{k}", (f"{site}{k}",), "x")
-        for site in ("AA", "BB", "CC", "DD")
-        for k in range(5)
-    ]
+    cases = [Case(f"TCGA-{site}-000{k}", (f"{site}{k}",), "x") for site in ("AA", "BB", "CC", "DD") for k in range(5)]
     settled = _plan(0, fold=0, folds=3, by_site=True).split(cases, "fit")
     splits = {case.id[5:7]: case.split for case in settled}
     assert [splits[case.id[5:7]] for case in settled] == [case.split for case in settled]

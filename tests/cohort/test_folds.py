@@ -85,16 +85,11 @@ def test_numbers_that_may_be_folds_or_splits_are_refused(tmp_path: Path, text: s
 
 def test_folds_need_a_choice(tmp_path: Path) -> None:
     cases = read_cohort(_file(tmp_path, _folds("{}")))
-    with pytest.raises(
-        CohortError, match=r"fold numbers \(0, 1, 2, 3, 4\); say which fold .* \(data.fold: 0\)"
-    ):
+    with pytest.raises(CohortError, match=r"fold numbers \(0, 1, 2, 3, 4\); say which fold .* \(data.fold: 0\)"):
         check_splits(cases, needed=())
     ignored = read_cohort(tmp_path / "labels.csv", columns={"fold": None})
     assert {case.split for case in ignored} == {""}
-    assert (
-        len({case.id for case in assign_folds(ignored, fold=7, folds=10, seed=0) if case.split == "test"})
-        == 2
-    )
+    assert len({case.id for case in assign_folds(ignored, fold=7, folds=10, seed=0) if case.split == "test"}) == 2
 
 
 @pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "valid", "Test set"), ("train", "train", "holdout"),

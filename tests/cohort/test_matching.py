@@ -108,9 +108,7 @@ def test_real_tables_match_files_as_the_portal_names_them(shared: Path) -> None:
     assert match_slides(by_slide, files, Path("cache")) == (cases, [])
     by_patient = [case._replace(slides=(case.id,)) for case in cases]
     matched, complaints = match_slides(by_patient, files, Path("cache"))
-    assert [(case.id, sorted(case.slides)) for case in matched] == [
-        (case.id, sorted(case.slides)) for case in cases
-    ]
+    assert [(case.id, sorted(case.slides)) for case in matched] == [(case.id, sorted(case.slides)) for case in cases]
     assert not complaints
 
 

@@ -170,9 +170,7 @@ def spell_names_otherwise(random_: random.Random, table: Table, rows: list[Row])
     for cells in random_.sample(table, max(1, len(table) // 4)):
         text = cells[name]
         cells[name] = (
-            f"{text}.0"
-            if text.isdigit()
-            else random_.choice([text.lower(), text.upper(), f"{text[:3]} {text[3:]}"])
+            f"{text}.0" if text.isdigit() else random_.choice([text.lower(), text.upper(), f"{text[:3]} {text[3:]}"])
         )
 
 
@@ -225,9 +223,7 @@ def _write(random_: random.Random, table: Table, path: Path) -> None:
     writer.writerows([[cells[name] for name in columns] for cells in table])
     first = random_.choice(["", "", f"sep={separator}\n"])
     last = random_.choice(["", "\n\n", separator * (len(columns) - 1) + "\n"])
-    path.write_bytes(
-        (first + text.getvalue() + last).encode(random_.choice(["utf-8", "utf-8-sig", "utf-16"]))
-    )
+    path.write_bytes((first + text.getvalue() + last).encode(random_.choice(["utf-8", "utf-8-sig", "utf-16"])))
 
 
 def _write_splits(random_: random.Random, table: Table, rows: list[Row], path: Path) -> None:
@@ -240,9 +236,7 @@ def _write_splits(random_: random.Random, table: Table, rows: list[Row], path: P
     if random_.random() < 0.5:
         lines = [f"{name},split", *(f"{one},{split}" for one, split in zip(names, splits, strict=True))]
     else:
-        lists = {
-            split: [n for n, s in zip(names, splits, strict=True) if s == split] for split in SPLIT_WORDS
-        }
+        lists = {split: [n for n, s in zip(names, splits, strict=True) if s == split] for split in SPLIT_WORDS}
         longest = max(map(len, lists.values()))
         padded = [lists[split] + [""] * (longest - len(lists[split])) for split in SPLIT_WORDS]
         header = random_.choice(["train,val,test", "train,valid,test", "Training,Validation,Testing"])
@@ -258,10 +252,7 @@ def _mutate_and_split(seed: int, real: list[Row], folder: Path) -> str:
     """
     random_ = random.Random(seed)
     rows = _draw(random_, real, patients=random_.choice([8, 20, 40]))
-    table = [
-        {"slide": r.slide, "case": r.case, "patient": r.patient, "label": r.label, "split": r.split}
-        for r in rows
-    ]
+    table = [{"slide": r.slide, "case": r.case, "patient": r.patient, "label": r.label, "split": r.split} for r in rows]
     if all(row.patient.startswith("TCGA") for row in rows) and random_.random() < 0.6:
         for cells in table:
             del cells["patient"]  # barcodes identify the patients

@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e_abmilx.cohort import (
-    Case,
-    CohortError,
-    assign_folds,
-    check_splits,
-    group_by_site,
-    hold_out_validation,
-)
+from e2e_abmilx.cohort import Case, CohortError, assign_folds, check_splits, group_by_site, hold_out_validation
 from e2e_abmilx.cohort.cases import read_cohort
 from e2e_abmilx.cohort.patients import Identity, group_patients
 
@@ -55,9 +48,7 @@ def _in_two_splits(cases: list[Case]) -> int:
 def test_a_patient_column_groups_cases(tmp_path: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         cases = read_cohort(_blocks(tmp_path, header))
-    expected = (
-        12 if header.startswith("id,") else 36
-    )  # next to a patient column, a column `id` numbers the rows
+    expected = 12 if header.startswith("id,") else 36  # next to a patient column, a column `id` numbers the rows
     assert len(cases) == expected
     assert len({case.group for case in cases}) == 12
     if expected == 36:
@@ -93,9 +84,7 @@ def test_barcodes_group_cases_with_other_ids(
 
 
 @pytest.mark.parametrize("one", ["TCGA-3C-AALI", "C3L-00001", "GTEX-1117F"])
-@pytest.mark.parametrize(
-    "other", ["TCGA-3C-AALJ", "TCGA-3D-AALI", "C3N-00001", "GTEX-1117G", "xTCGA-3C-AALI2"]
-)
+@pytest.mark.parametrize("other", ["TCGA-3C-AALJ", "TCGA-3D-AALI", "C3N-00001", "GTEX-1117G", "xTCGA-3C-AALI2"])
 def test_other_barcodes_are_other_patients(one: str, other: str) -> None:
     rows = [Identity("1", (f"{one}-1",), "", {}), Identity("2", (f"{other}-1",), "", {})]
     assert len(set(group_patients(rows, "t").groups.values())) == 2
@@ -103,8 +92,7 @@ def test_other_barcodes_are_other_patients(one: str, other: str) -> None:
 
 def test_barcodes_patients_and_groups_are_joined(tmp_path: Path) -> None:
     table = _table(
-        tmp_path,
-        "case,patient,slide,group\n1,A,TCGA-AA-0001-01,g\n2,A,x,g\n3,B,TCGA-AA-0001-11,h\n4,C,y,i\n5,D,z,i\n",
+        tmp_path, "case,patient,slide,group\n1,A,TCGA-AA-0001-01,g\n2,A,x,g\n3,B,TCGA-AA-0001-11,h\n4,C,y,i\n5,D,z,i\n"
     )
     cases = read_cohort(table)
     assert [case.group for case in cases] == ["g + h", "g + h", "g + h", "i", "i"]
@@ -116,8 +104,7 @@ def test_barcodes_patients_and_groups_are_joined(tmp_path: Path) -> None:
 def test_two_patient_columns_that_contradict_are_refused(tmp_path: Path) -> None:
     text = "case,patient,subject_id,slide\n1,A,x,a\n2,A,y,b\n3,B,y,c\n4,C,z,d\n"
     with pytest.raises(
-        CohortError,
-        match=r"'patient' and 'subject_id' may both identify patients.* columns: \{patient: NAME\}",
+        CohortError, match=r"'patient' and 'subject_id' may both identify patients.* columns: \{patient: NAME\}"
     ):
         read_cohort(_table(tmp_path, text))
     cases = read_cohort(_table(tmp_path, text), columns={"patient": "subject_id"})
@@ -180,9 +167,7 @@ def test_sites_that_share_a_patient_are_one() -> None:
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=20),
     st.randoms(use_true_random=False),
 )
-def test_groups_are_connected_components_in_any_order(
-    rows: list[tuple[int, int, int]], shuffler: object
-) -> None:
+def test_groups_are_connected_components_in_any_order(rows: list[tuple[int, int, int]], shuffler: object) -> None:
     """The reference joins sets of cases until nothing changes."""
     identities = [Identity(f"c{c}", (f"TCGA-AA-000{b}",), f"g{g}", {}) for c, g, b in rows]
     groups = group_patients(identities, "t").groups

@@ -33,9 +33,7 @@ def test_spellings_of_splits(text: str, split: str) -> None:
         ("straße", "STRASSE"), ("a  b", "a b"), ("non-tumor", "Non tumor"),
     ],
 )  # fmt: skip
-def test_labels_that_differ_only_in_spelling_are_refused_with_their_rows(
-    tmp_path: Path, one: str, other: str
-) -> None:
+def test_labels_that_differ_only_in_spelling_are_refused_with_their_rows(tmp_path: Path, one: str, other: str) -> None:
     text = f'slide,label\na,"{one}"\nb,x\nc,"{other}."\n'
     assert len(_read(tmp_path, text)[1]) == 3
     with pytest.raises(CohortError, match="with nearly the same spelling") as refusal:
@@ -61,22 +59,13 @@ def test_spaces_around_a_label_are_ignored(tmp_path: Path) -> None:
 def test_ids_are_compared_more_strictly_than_labels() -> None:
     assert plain_id("P1 ") == plain_id("p 1")
     assert plain_id("7") == plain_id("7.0")
-    for one, other in (
-        ("007", "7"),
-        ("S-1", "S1"),
-        ("a_b", "ab"),
-        ("1.5", "1"),
-        ("a.0b", "ab"),
-        ("v1.10", "v1.1"),
-    ):
+    for one, other in (("007", "7"), ("S-1", "S1"), ("a_b", "ab"), ("1.5", "1"), ("a.0b", "ab"), ("v1.10", "v1.1")):
         assert plain_id(one) != plain_id(other)
 
 
 def test_long_lists_of_rows_are_shortened() -> None:
     texts = [("A", f"t.csv:{line}") for line in range(2, 30)] + [("a", "t.csv:30")]
-    with pytest.raises(
-        CohortError, match=r"'A' \(t.csv:2, :3, :4, :5, :6 and 23 more\) and 'a' \(t.csv:30\)"
-    ):
+    with pytest.raises(CohortError, match=r"'A' \(t.csv:2, :3, :4, :5, :6 and 23 more\) and 'a' \(t.csv:30\)"):
         refuse_near_spellings(texts, "label")
 
 

@@ -36,12 +36,7 @@ def test_clam_files_list_slides_or_cases(tmp_path: Path) -> None:
     found = read_splits(cases, tmp_path, fold=0)
     assert _parts(found) == {"007": "train", "8": "val", "9": "test"}
     _file(tmp_path, ",train,val\n0,007,8\n1,9,10\n", "splits_1.csv")
-    assert _parts(read_splits(cases, tmp_path, fold=1)) == {
-        "007": "train",
-        "8": "val",
-        "9": "train",
-        "10": "val",
-    }
+    assert _parts(read_splits(cases, tmp_path, fold=1)) == {"007": "train", "8": "val", "9": "train", "10": "val"}
 
 
 @pytest.mark.parametrize(
@@ -82,9 +77,7 @@ def test_names_are_looked_up_by_their_column(tmp_path: Path, column: str, number
 @pytest.mark.parametrize("text", ["train,test\n1,2\n", "id,split\n1,train\n2,test\n"])
 def test_names_that_may_be_cases_or_slides_are_refused(tmp_path: Path, text: str) -> None:
     cases = [Case("1", ("2",)), Case("2", ("1",))]
-    with pytest.raises(
-        CohortError, match=r"'1' may be one case, or a slide or patient of another; list the names"
-    ):
+    with pytest.raises(CohortError, match=r"'1' may be one case, or a slide or patient of another; list the names"):
         read_splits(cases, _file(tmp_path, text))
     cases = [Case("1", ("2",)), Case("2", ("3",))]  # no slide is called 1, so the names are cases
     assert _parts(read_splits(cases, _file(tmp_path, text))) == {"1": "train", "2": "test"}
@@ -103,15 +96,11 @@ def test_a_patient_stands_for_all_cases(tmp_path: Path) -> None:
     cases = read_cohort(table)
     for text in ("patient,split\nA,train\nB,test\n", "train,test\nA,B\n", "case,split\nA,train\nB,test\n"):
         assert _parts(read_splits(cases, _file(tmp_path, text))) == {"1": "train", "2": "train", "3": "test"}
-    with pytest.raises(
-        CohortError, match=r"splits_0.csv: group A is in two splits: case 1 in train, case 2 in test"
-    ):
+    with pytest.raises(CohortError, match=r"splits_0.csv: group A is in two splits: case 1 in train, case 2 in test"):
         read_splits(cases, _file(tmp_path, "slide,split\na,train\nb,test\n"))
 
 
-@pytest.mark.parametrize(
-    ("own", "listed"), [("7", "7.0"), ("7.0", "7"), ("007", "007"), ("7", "7"), ("7.0", "7.0")]
-)
+@pytest.mark.parametrize(("own", "listed"), [("7", "7.0"), ("7.0", "7"), ("007", "007"), ("7", "7"), ("7.0", "7.0")])
 def test_numbers_as_pandas_writes_them(tmp_path: Path, own: str, listed: str) -> None:
     """pandas turns integers into floats in columns of unequal length."""
     cases = [Case(own, (f"{own}",)), Case("8", ("8",))]
@@ -140,9 +129,7 @@ def test_a_case_and_a_slide_must_agree(tmp_path: Path) -> None:
     assert _parts(read_splits(other, good)) == {"s": "train", "t": "test"}
 
 
-def test_cases_without_a_split_are_left_out_and_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_cases_without_a_split_are_left_out_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = _file(tmp_path, "slide,split\ns0,train\n")
     assert _parts(read_splits(_single(["x", "x"]), file)) == {"00": "train"}
     assert "1 cases have no split and are left out: 01" in caplog.text

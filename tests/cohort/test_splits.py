@@ -15,10 +15,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from("xyz")), min_size=
 
 
 def _grouped(rows: list[tuple[int, str]], split: str = "") -> list[Case]:
-    return [
-        Case(f"{k:02}", (f"s{k}",), label, split=split, group=f"g{group}")
-        for k, (group, label) in enumerate(rows)
-    ]
+    return [Case(f"{k:02}", (f"s{k}",), label, split=split, group=f"g{group}") for k, (group, label) in enumerate(rows)]
 
 
 def _single(labels: list[str], split: str = "") -> list[Case]:
@@ -34,9 +31,7 @@ def _parts(cases: list[Case]) -> dict[str, str]:
 
 
 @given(ROWS, st.integers(3, 5), st.integers(0, 3))
-def test_folds_keep_groups_whole_and_test_every_case_once(
-    rows: list[tuple[int, str]], folds: int, seed: int
-) -> None:
+def test_folds_keep_groups_whole_and_test_every_case_once(rows: list[tuple[int, str]], folds: int, seed: int) -> None:
     cases = _grouped(rows)
     if len({case.group for case in cases}) < folds:
         with pytest.raises(CohortError, match="groups of cases cannot make"):
@@ -56,9 +51,7 @@ def test_folds_keep_groups_whole_and_test_every_case_once(
 
 
 @given(st.lists(st.sampled_from("xyz"), min_size=5, max_size=90), st.integers(3, 5), st.integers(0, 3))
-def test_folds_of_single_cases_have_equal_fractions_of_each_class(
-    labels: list[str], folds: int, seed: int
-) -> None:
+def test_folds_of_single_cases_have_equal_fractions_of_each_class(labels: list[str], folds: int, seed: int) -> None:
     cases = _single(labels)
     counts = [_counts(assign_folds(cases, fold=k, folds=folds, seed=seed), "test") for k in range(folds)]
     for label in set(labels):
@@ -109,10 +102,7 @@ def test_folds_may_be_stratified_by_event() -> None:
         assert sum(case.event for case in split if case.split == "test") == 1
 
 
-@given(
-    st.lists(st.tuples(*[st.sampled_from([0, 0, 0, 1, 1, -1])] * 4), min_size=40, max_size=90),
-    st.integers(0, 3),
-)
+@given(st.lists(st.tuples(*[st.sampled_from([0, 0, 0, 1, 1, -1])] * 4), min_size=40, max_size=90), st.integers(0, 3))
 def test_folds_may_be_stratified_by_several_labels(rows: list[tuple[int, ...]], seed: int) -> None:
     """Each class is a stratum, since most combinations of four classes are rare."""
     cases = [Case(f"{number:02}", (f"s{number}",), labels=labels) for number, labels in enumerate(rows)]
@@ -143,9 +133,7 @@ def test_sites_stay_whole(shared: Path) -> None:
     check_splits(split, needed=SPLITS)
     # one site has 117 of the 394 cases
     assert all(100 < count < 165 for count in Counter(case.split for case in split).values())
-    with pytest.raises(
-        CohortError, match=r"case 'x' is not named by a TCGA barcode.*columns: \{group: NAME\}"
-    ):
+    with pytest.raises(CohortError, match=r"case 'x' is not named by a TCGA barcode.*columns: \{group: NAME\}"):
         group_by_site([Case("x", ("x",))])
 
 
@@ -203,11 +191,7 @@ def test_splits_must_be_known_and_not_empty() -> None:
     with pytest.raises(CohortError, match="the val split has no case"):
         check_splits(cases, needed=("train", "val"))
     check_splits(cases, needed=("test",))
-    for wrong, message in (
-        ("vall", r"'vall' \(is it 'val'\?\)"),
-        ("dev", "'dev' is not"),
-        ("", "'' is not"),
-    ):
+    for wrong, message in (("vall", r"'vall' \(is it 'val'\?\)"), ("dev", "'dev' is not"), ("", "'' is not")):
         with pytest.raises(CohortError, match=f"case a: split {message}"):
             check_splits([Case("a", ("a",), split=wrong)], needed=())
 
@@ -216,9 +200,7 @@ def test_a_leak_is_found(tmp_path: Path) -> None:
     twice = [Case("a", ("a",), split="train"), Case("a", ("b",), split="test")]
     with pytest.raises(CohortError, match="group a is in two splits: case a in train, case a in test"):
         check_splits(twice, needed=())
-    table = _file(
-        tmp_path, "slide,split\nTCGA-3C-AALI-01Z-00-DX1,train\nTCGA-3C-AALI-01Z-00-DX2,test\n", "labels.csv"
-    )
+    table = _file(tmp_path, "slide,split\nTCGA-3C-AALI-01Z-00-DX1,train\nTCGA-3C-AALI-01Z-00-DX2,test\n", "labels.csv")
     with pytest.raises(CohortError, match="group TCGA-3C-AALI is in two splits"):
         check_splits(read_cohort(table), needed=())
     table.write_text("slide,group,split\na,x,train\nb,x,val\n")

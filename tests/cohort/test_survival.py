@@ -13,9 +13,7 @@ def _read(folder: Path, text: str, **how: object) -> list[Case]:
     return read_cohort(folder / "labels.csv", **how)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "column", ["OS.time", "os_time", "OS time", "os_survival_days", "OS_DAYS", "survival_days"]
-)
+@pytest.mark.parametrize("column", ["OS.time", "os_time", "OS time", "os_survival_days", "OS_DAYS", "survival_days"])
 def test_days_at_the_source_become_months_and_are_logged(
     tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -31,9 +29,7 @@ def test_a_column_of_days_that_seems_to_hold_months_is_refused(
     tmp_path: Path, times: tuple[float, float], reason: str
 ) -> None:
     text = f"slide,OS,OS.time\na,1,{times[0]}\nb,0,{times[1]}\n"
-    with pytest.raises(
-        CohortError, match=rf"'OS.time' counts days .* {reason}, .*\{{days: OS.time\}} or \{{time: OS"
-    ):
+    with pytest.raises(CohortError, match=rf"'OS.time' counts days .* {reason}, .*\{{days: OS.time\}} or \{{time: OS"):
         _read(tmp_path, text)
     assert [case.time for case in _read(tmp_path, text, columns={"time": "OS.time"})] == list(times)
     days = _read(tmp_path, text, columns={"days": "OS.time"})
@@ -41,9 +37,7 @@ def test_a_column_of_days_that_seems_to_hold_months_is_refused(
 
 
 def test_implausibly_many_months_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        CohortError, match=r":3: time '900' is 75 years if it counts months; .*columns: \{days: NAME\}"
-    ):
+    with pytest.raises(CohortError, match=r":3: time '900' is 75 years if it counts months; .*columns: \{days: NAME\}"):
         _read(tmp_path, "slide,time,event\na,358,1\nb,900,0\n")
 
 
@@ -105,9 +99,7 @@ def test_times_are_not_read_if_labels_are_the_target(
         _read(tmp_path, text, target="survival")
 
 
-def test_by_default_valid_times_are_read_and_labels_suffice(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_by_default_valid_times_are_read_and_labels_suffice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cases = _read(tmp_path, NO_SURVIVAL["times of day"])
     assert [case.label for case in cases] == ["1", "0"]
     assert "times and events are not read, only labels: " in caplog.text

@@ -23,18 +23,14 @@ def test_missing_and_misspelt_labels_are_named() -> None:
 def test_unknown_labels_of_multi_label_cohorts_are_named() -> None:
     known = [Case(name, (name,), labels=labels) for name, labels in {"a": (1, -1), "b": (-1, 0)}.items()]
     assert encode_multi_labels(known, ["ER", "PR"]) == [(1, -1), (-1, 0)]
-    with pytest.raises(
-        CohortError, match="1 of 3 cases have no known label, first c; complete the columns ER, PR"
-    ):
+    with pytest.raises(CohortError, match="1 of 3 cases have no known label, first c; complete the columns ER, PR"):
         encode_multi_labels([*known, Case("c", ("c",), labels=(-1, -1))], ["ER", "PR"])
     with pytest.raises(CohortError, match="class 'PR' is unknown in all 1 cases"):
         encode_multi_labels(known[:1], ["ER", "PR"])
 
 
 def test_times_are_numbered_by_bin(caplog: pytest.LogCaptureFixture) -> None:
-    cases = [
-        Case(str(k), (str(k),), time=float(k), event=1, split="train" if k < 8 else "test") for k in range(12)
-    ]
+    cases = [Case(str(k), (str(k),), time=float(k), event=1, split="train" if k < 8 else "test") for k in range(12)]
     found = encode_times(cases, 2, "train")
     assert found.edges == (3.5,)
     assert found.classes == ("0", "1")

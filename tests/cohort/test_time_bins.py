@@ -42,9 +42,7 @@ def test_cohort_bins_equal_the_authors_labels(shared: Path, fold: int) -> None:
     st.lists(st.floats(0, 300), min_size=1, max_size=60),
     st.integers(1, 5),
 )
-def test_cohort_bins_equal_the_authors_recipe(
-    events: list[float], censored: list[float], num_bins: int
-) -> None:
+def test_cohort_bins_equal_the_authors_recipe(events: list[float], censored: list[float], num_bins: int) -> None:
     cases = _cases(events) + _cases(censored, event=0, split="test")
     edges = _edges_or_refusal(cases, num_bins, bins="cohort")
     assume(not isinstance(edges, str))

@@ -11,9 +11,7 @@ def _bag(patches: int, label: int | tuple[int, ...] = 0, *, last: bool = True) -
     numbers = torch.arange(patches)
     coords = torch.stack([numbers, numbers], 1)
     target = Target(label, 12.5, 1)
-    return make_bag(
-        Case(f"c{patches}", ("a",)), target, coords.float(), torch.zeros_like(numbers), coords, last=last
-    )
+    return make_bag(Case(f"c{patches}", ("a",)), target, coords.float(), torch.zeros_like(numbers), coords, last=last)
 
 
 def test_padding_is_masked_and_empty() -> None:

@@ -30,9 +30,7 @@ def test_joined_buffers_are_one_buffer() -> None:
 
 
 @pytest.mark.parametrize("failure", [ImportError("absent"), OSError("built for another torch"), None])
-def test_a_missing_or_old_torchcodec_is_named(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception | None
-) -> None:
+def test_a_missing_or_old_torchcodec_is_named(monkeypatch: pytest.MonkeyPatch, failure: Exception | None) -> None:
     def load(name: str) -> types.ModuleType:
         if failure:
             raise failure

@@ -113,21 +113,14 @@ def test_workers_that_fit_into_memory_are_all_used() -> None:
 
 def test_largest_bytes_of_slides(cohort: Path, stores: Path) -> None:
     data = SlideDataModule(
-        stores,
-        cohort / "labels.csv",
-        columns={"label": "lesion"},
-        patches_per_bag=8,
-        eval_chunk_size=7,
-        num_workers=0,
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, eval_chunk_size=7, num_workers=0
     )
     data.setup("fit")
     patch = 64 * 64 * 3
     assert data.random_bags("train").largest_bytes == 8 * patch  # type: ignore[attr-defined]
     bags, _ = data.whole_bags("val")
     assert (
-        Padded(bags).largest_bytes
-        == 7 * patch
-        == max(bag.patches.numel() for bag in map(bags.__getitem__, range(5)))
+        Padded(bags).largest_bytes == 7 * patch == max(bag.patches.numel() for bag in map(bags.__getitem__, range(5)))
     )
     empty = WholeSlides([], [], stores, chunk_size=7)
     assert empty.largest_bytes == 0
@@ -140,17 +133,13 @@ def test_largest_bytes_of_features(tmp_path: Path) -> None:
     rows = ["case,slide,label,split", "p,a,0,train", "p,b,0,train", "q,c,1,val", "r,d,1,test"]
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     for most, expected in ((None, 14), (7, 7)):
-        data = FeatureDataModule(
-            tmp_path / "features", tmp_path / "labels.csv", num_workers=0, max_patches=most
-        )
+        data = FeatureDataModule(tmp_path / "features", tmp_path / "labels.csv", num_workers=0, max_patches=most)
         data.setup("fit")
         assert data.random_bags("train").largest_bytes == expected * 6 * 4  # type: ignore[attr-defined]
         assert data.whole_bags("all")[0].largest_bytes == 9 * 6 * 4  # type: ignore[attr-defined]
 
 
-def test_large_batches_have_fewer_workers(
-    cohort: Path, stores: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_large_batches_have_fewer_workers(cohort: Path, stores: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = SlideDataModule(
         stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=10**6, num_workers=8
     )

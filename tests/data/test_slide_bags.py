@@ -48,10 +48,7 @@ def test_a_draw_has_the_requested_scales_without_replacement(
     coarse = int(s * coarse_fraction)
     assert (bag.scale == 1).sum() == min(coarse, counts[1])
     assert (bag.scale == 0).sum() == min(s - coarse, counts[0])
-    seen = {
-        (int(p[0, 0, 2]), *c.tolist(), int(k))
-        for p, c, k in zip(bag.patches, bag.coords, bag.scale, strict=True)
-    }
+    seen = {(int(p[0, 0, 2]), *c.tolist(), int(k)) for p, c, k in zip(bag.patches, bag.coords, bag.scale, strict=True)}
     assert len(seen) >= len(bag.mask) - 1  # without replacement (JPEG may shift the slide's colour by one)
     again = bags[Draw(epoch, index)]
     assert torch.equal(bag.patches, again.patches)
@@ -61,9 +58,7 @@ def test_a_draw_depends_on_seed_epoch_and_case_only(cache: Path) -> None:
     bags = _bags(cache, 8, 0.25)
     assert not torch.equal(bags[Draw(0, 0)].coords, bags[Draw(1, 0)].coords)
     assert not torch.equal(bags[Draw(0, 0)].coords, _bags(cache, 8, 0.25, seed=1)[Draw(0, 0)].coords)
-    reordered = RandomBags(
-        bags.cases[::-1], bags.targets[::-1], cache, patches_per_bag=8, coarse_fraction=0.25, seed=0
-    )
+    reordered = RandomBags(bags.cases[::-1], bags.targets[::-1], cache, patches_per_bag=8, coarse_fraction=0.25, seed=0)
     assert torch.equal(bags[Draw(3, 0)].coords, reordered[Draw(3, 2)].coords)
 
 
@@ -97,9 +92,7 @@ def test_padding_is_masked_and_channels_come_first(cache: Path) -> None:
 @pytest.mark.parametrize("chunk_size", [1, 4, 7, 100])
 def test_whole_slides_cover_every_fine_patch_once(cache: Path, chunk_size: int) -> None:
     cases = [Case("two", ("a", "b"), "1"), Case("three", ("c",), "0")]
-    parts = [
-        collate([part]) for part in WholeSlides(cases, [Target(1), Target(0)], cache, chunk_size=chunk_size)
-    ]
+    parts = [collate([part]) for part in WholeSlides(cases, [Target(1), Target(0)], cache, chunk_size=chunk_size)]
     assert max(part.mask.shape[1] for part in parts) <= chunk_size
     assert [part.cases[0] for part in parts if part.last] == ["two", "three"]
     seen = torch.cat([part.coords[0, :, 0] for part in parts if part.cases == ("two",)]) // 16

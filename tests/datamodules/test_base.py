@@ -15,13 +15,7 @@ def _ready(data: SlideDataModule, stage: str = "fit") -> SlideDataModule:
 
 
 def _data(cohort: Path, stores: Path, **how: object) -> SlideDataModule:
-    settings = {
-        "columns": {"label": "lesion"},
-        "patches_per_bag": 8,
-        "batch_size": 2,
-        "num_workers": 0,
-        **how,
-    }
+    settings = {"columns": {"label": "lesion"}, "patches_per_bag": 8, "batch_size": 2, "num_workers": 0, **how}
     return SlideDataModule(stores, cohort / "labels.csv", **settings)  # type: ignore[arg-type]
 
 
@@ -97,9 +91,7 @@ def test_a_fold_column_is_used(cohort: Path, stores: Path, tmp_path: Path) -> No
     assert len(_ready(SlideDataModule(stores, tmp_path / "labels.csv", **how), "predict").cases["all"]) == 24  # type: ignore[arg-type]
 
 
-def test_all_cases_of_a_table_without_splits_are_evaluated(
-    cohort: Path, stores: Path, tmp_path: Path
-) -> None:
+def test_all_cases_of_a_table_without_splits_are_evaluated(cohort: Path, stores: Path, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     pd.read_csv(cohort / "labels.csv").drop(columns="split").to_csv(table, index=False)
     data = SlideDataModule(stores, table, columns={"label": "lesion"}, num_workers=0)
@@ -108,9 +100,7 @@ def test_all_cases_of_a_table_without_splits_are_evaluated(
         assert len({name for bag in getattr(data, f"{loader}_dataloader")() for name in bag.cases}) == 24
     with pytest.raises(CohortError, match=r"split '' is not one of train, val, test"):
         _ready(data, "fit")
-    made = _ready(
-        SlideDataModule(stores, table, columns={"label": "lesion"}, num_workers=0, fold=0, folds=3), "test"
-    )
+    made = _ready(SlideDataModule(stores, table, columns={"label": "lesion"}, num_workers=0, fold=0, folds=3), "test")
     assert 4 <= len(made.cases["test"]) <= 12
 
 
@@ -119,23 +109,16 @@ def test_the_tables_splits_are_used_in_evaluation(cohort: Path, stores: Path) ->
     assert fitted.cases == tested.cases
 
 
-def test_one_patient_in_two_splits_is_refused_at_every_stage(
-    cohort: Path, stores: Path, tmp_path: Path
-) -> None:
+def test_one_patient_in_two_splits_is_refused_at_every_stage(cohort: Path, stores: Path, tmp_path: Path) -> None:
     table = pd.read_csv(cohort / "labels.csv")
     table["patient"] = table.index // 2
     table.to_csv(tmp_path / "labels.csv", index=False)
     for stage in ("fit", "validate", "test", "predict"):
         with pytest.raises(CohortError, match="is in two splits: case"):
-            _ready(
-                SlideDataModule(stores, tmp_path / "labels.csv", columns={"label": "lesion"}, num_workers=0),
-                stage,
-            )
+            _ready(SlideDataModule(stores, tmp_path / "labels.csv", columns={"label": "lesion"}, num_workers=0), stage)
 
 
-def test_survival_columns_of_a_classification_table_are_not_read(
-    cohort: Path, stores: Path, tmp_path: Path
-) -> None:
+def test_survival_columns_of_a_classification_table_are_not_read(cohort: Path, stores: Path, tmp_path: Path) -> None:
     table = pd.read_csv(cohort / "labels.csv")
     table["time"], table["event"] = "10:31", "scanned"
     table.to_csv(tmp_path / "labels.csv", index=False)
@@ -155,9 +138,7 @@ def test_classes_that_yaml_misread_are_refused(cohort: Path, stores: Path) -> No
 def test_validation_is_held_out_from_training(cohort: Path, stores: Path, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text((cohort / "labels.csv").read_text().replace(",val,", ",train,"))
-    data = _ready(
-        SlideDataModule(stores, table, columns={"label": "lesion"}, val_fraction=0.25, num_workers=0)
-    )
+    data = _ready(SlideDataModule(stores, table, columns={"label": "lesion"}, val_fraction=0.25, num_workers=0))
     names = {split: {case.id for case in data.cases[split]} for split in ("train", "val", "test")}
     assert len(names["val"]) == pytest.approx(0.25 * len(names["train"] | names["val"]), abs=1)
     assert not names["train"] & names["val"]
@@ -168,9 +149,7 @@ def test_validation_is_held_out_from_training(cohort: Path, stores: Path, tmp_pa
     assert {case.id for case in again.cases["val"]} == names["val"]
 
 
-def test_selection_on_test_is_possible_and_warns(
-    cohort: Path, stores: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_selection_on_test_is_possible_and_warns(cohort: Path, stores: Path, caplog: pytest.LogCaptureFixture) -> None:
     honest = _ready(_data(cohort, stores))
     data = _ready(_data(cohort, stores, select_on_test=True))
     unseen = {case.id for split in ("val", "test") for case in honest.cases[split]}
@@ -204,9 +183,7 @@ def test_multi_label_cohorts(cohort: Path, stores: Path, tmp_path: Path) -> None
     for bag in data.test_dataloader():
         assert bag.label.tolist() == rows.loc[list(bag.cases)].to_numpy().tolist()
     folds = [
-        _ready(
-            SlideDataModule(stores, table, num_workers=0, fold=fold, folds=3, columns={"split": None}, **how)
-        )  # type: ignore[arg-type]
+        _ready(SlideDataModule(stores, table, num_workers=0, fold=fold, folds=3, columns={"split": None}, **how))  # type: ignore[arg-type]
         for fold in range(3)
     ]
     severe = [sum(case.labels[0] == 1 for case in one.cases["test"]) for one in folds]

@@ -66,9 +66,7 @@ def test_workers_do_not_change_bags(tmp_path: Path) -> None:
     _write_features(tmp_path / "features", ["a", "b", "c", "d"])
     batches = []
     for workers in (0, 2):
-        data = _feature_data(
-            tmp_path, ["p,a,0,train", "p,b,0,train", "q,c,1,train", "r,d,1,val"], max_patches=3
-        )
+        data = _feature_data(tmp_path, ["p,a,0,train", "p,b,0,train", "q,c,1,train", "r,d,1,val"], max_patches=3)
         data.num_workers = workers
         data.setup("fit")
         loader = data.train_dataloader()
@@ -140,11 +138,7 @@ def test_slides_without_patches_count_as_missing(
     data.setup("fit")
     assert [case.id for case in data.cases["train"]] == ["p"]
     assert [case.id for case in data.cases["val"]] == ["r"]
-    messages = [
-        record.message
-        for record in caplog.records
-        if "holds no patch: its case is left out" in record.message
-    ]
+    messages = [record.message for record in caplog.records if "holds no patch: its case is left out" in record.message]
     assert [message.split("/")[-1][:4] for message in messages] == ["b.pt", "z.pt"]
     assert sum(len(list(loader)) for loader in (data.train_dataloader(), data.val_dataloader())) == 2
     all_slides = FeatureDataModule(tmp_path / "features", num_workers=0, skip_missing=True)

@@ -17,13 +17,7 @@ def _ready(data: SlideDataModule, stage: str = "fit") -> SlideDataModule:
 
 
 def _data(cohort: Path, stores: Path, **how: object) -> SlideDataModule:
-    settings = {
-        "columns": {"label": "lesion"},
-        "patches_per_bag": 8,
-        "batch_size": 2,
-        "num_workers": 0,
-        **how,
-    }
+    settings = {"columns": {"label": "lesion"}, "patches_per_bag": 8, "batch_size": 2, "num_workers": 0, **how}
     return SlideDataModule(stores, cohort / "labels.csv", **settings)  # type: ignore[arg-type]
 
 
@@ -52,9 +46,7 @@ def test_workers_do_not_change_bags(cohort: Path, stores: Path) -> None:
 
 def test_without_labels_every_store_can_be_predicted(stores: Path) -> None:
     data = _ready(SlideDataModule(stores, num_workers=0), "predict")
-    assert {name for bag in data.predict_dataloader() for name in bag.cases} == {
-        f"slide-{k:03d}" for k in range(24)
-    }
+    assert {name for bag in data.predict_dataloader() for name in bag.cases} == {f"slide-{k:03d}" for k in range(24)}
 
 
 def test_bad_input_is_refused(cohort: Path, stores: Path, tmp_path: Path) -> None:

@@ -10,18 +10,14 @@ from e2e_abmilx.heads import ABMILX
 from e2e_abmilx.tasks import ClassificationTask
 
 
-def _run(
-    name: str, chunk_size: int, *, checkpoint: bool
-) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+def _run(name: str, chunk_size: int, *, checkpoint: bool) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Features, parameter gradients and buffers of one training step."""
     torch.manual_seed(0)
     encoder = ResNetEncoder(name, pretrained=False).train()
     patches = torch.rand(10, 3, 32, 32)
     features = encode_in_chunks(encoder, patches, chunk_size, checkpoint=checkpoint)
     (features * torch.linspace(0, 1, features.numel()).view_as(features)).sum().backward()
-    gradients = {
-        name: parameter.grad for name, parameter in encoder.named_parameters() if parameter.grad is not None
-    }
+    gradients = {name: parameter.grad for name, parameter in encoder.named_parameters() if parameter.grad is not None}
     return features, gradients, dict(encoder.named_buffers())
 
 
@@ -106,17 +102,13 @@ def test_chunks_with_gradient_checkpointing_equal_one_pass(
     assert len(gradients) > 50
     for key, gradient in gradients.items():
         largest = max(float(expected_gradients[key].abs().max()), 1.0)
-        torch.testing.assert_close(
-            gradient, expected_gradients[key], rtol=0, atol=tolerance * largest, msg=key
-        )
+        torch.testing.assert_close(gradient, expected_gradients[key], rtol=0, atol=tolerance * largest, msg=key)
     assert buffers.keys() == expected_buffers.keys()
     for key, buffer in buffers.items():
         torch.testing.assert_close(buffer, expected_buffers[key], rtol=tolerance, atol=tolerance, msg=key)
 
 
-@pytest.mark.parametrize(
-    ("patches", "chunk_size", "sizes"), [(65, 64, [33, 32]), (14, 4, [4, 4, 3, 3]), (3, 8, [3])]
-)
+@pytest.mark.parametrize(("patches", "chunk_size", "sizes"), [(65, 64, [33, 32]), (14, 4, [4, 4, 3, 3]), (3, 8, [3])])
 def test_chunks_have_equal_sizes(patches: int, chunk_size: int, sizes: list[int]) -> None:
     seen: list[int] = []
 
@@ -143,9 +135,7 @@ def test_chunks_do_not_change_features_in_evaluation() -> None:
     encoder = ResNetEncoder(pretrained=False).eval()
     patches = torch.rand(7, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(
-            encode_in_chunks(encoder, patches, 3), encoder(patches), rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(encode_in_chunks(encoder, patches, 3), encoder(patches), rtol=1e-5, atol=1e-5)
 
 
 def test_any_function_can_be_the_encoder() -> None:

@@ -20,9 +20,7 @@ def _batch(seed: int, lengths: list[int]) -> Bag:
 def test_training_does_not_change_a_frozen_encoder() -> None:
     inner = ResNetEncoder(pretrained=False)
     task = ClassificationTask(
-        FrozenEncoder(inner),
-        lambda width, outputs: ABMILX(width, outputs, hidden_features=32, num_heads=4),
-        2,
+        FrozenEncoder(inner), lambda width, outputs: ABMILX(width, outputs, hidden_features=32, num_heads=4), 2
     ).train()
     before = {key: value.clone() for key, value in inner.state_dict().items()}
     bag = _batch(1, [5, 9])

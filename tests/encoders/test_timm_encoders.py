@@ -26,14 +26,8 @@ def test_sizes_equal_those_of_the_paper(name: str, parameters: int, features: in
 
 def test_unreachable_hub_error_names_three_cures(tmp_path: Path) -> None:
     code = "from e2e_abmilx import ResNetEncoder; ResNetEncoder('resnet18.tv_in1k', pretrained=True)"
-    offline = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_CACHE": str(tmp_path),
-    }  # read when the hub is imported
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=offline, capture_output=True, text=True, check=False
-    )
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}  # read when the hub is imported
+    result = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True, check=False)
     assert result.returncode != 0
     assert re.search(r"InputError: .*pretrained: false.*weights: FILE.*hub's cache", result.stderr)
 
@@ -63,11 +57,7 @@ def test_reference_weights_with_bgr_channels_give_the_authors_features(name: str
     torch.manual_seed(0)
     authors = ResNetEncoder(name, pretrained=False).eval()
     state: dict[str, object] = {f"{prefix}{key}": value for key, value in authors.model.state_dict().items()}
-    head = (
-        {"mil.proj.weight": torch.zeros(1), "module.mil.proj.weight": torch.zeros(1)}
-        if "encoder" in prefix
-        else {}
-    )
+    head = {"mil.proj.weight": torch.zeros(1), "module.mil.proj.weight": torch.zeros(1)} if "encoder" in prefix else {}
     rgb = torch.randint(0, 256, (2, 3, 32, 32))
     authors_input = Normalize(authors.mean, authors.std)(rgb.flip(1))  # BGR pixels, RGB means
     for checkpoint in ({**state, **head}, {"model": {**state, **head}, "epoch": 3}):

@@ -55,9 +55,7 @@ def test_c_index_on_the_authors_resamples(shared: Path) -> None:
         ("CK", lambda probability, label: CohenKappa(probability.argmax(1), label)),
     ],
 )
-def test_classification_on_the_authors_resamples(
-    shared: Path, name: str, make: Callable[..., Estimator]
-) -> None:
+def test_classification_on_the_authors_resamples(shared: Path, name: str, make: Callable[..., Estimator]) -> None:
     reference = torch.load(shared / "reference/survival_reference.pt", weights_only=True)["cls_metrics"]
     estimator = make(reference["logits"].softmax(1), reference["labels"])
     assert estimator(np.ones(200, dtype=np.int64)) == pytest.approx(reference["point"][name], abs=1e-6)
@@ -148,9 +146,7 @@ def test_paired_difference() -> None:
     label = generator.integers(0, 2, 300)
     noise = generator.normal(size=300)
     good, poor, other = (Auroc(signal * label + noise, label) for signal in (1.5, 0.5, 0.45))
-    clear, unclear = (
-        paired_bootstrap(first, second, _cases(300)) for first, second in [(good, poor), (poor, other)]
-    )
+    clear, unclear = (paired_bootstrap(first, second, _cases(300)) for first, second in [(good, poor), (poor, other)])
     once = np.ones(300, dtype=np.int64)
     assert clear.estimate.point == pytest.approx(good(once) - poor(once))
     assert clear.estimate.low > 0
@@ -175,9 +171,7 @@ def test_p_values_of_equally_good_models_are_uniform() -> None:
     for _ in range(200):
         first, second = generator.normal(size=(2, 60))
         once = np.ones(60)
-        found = paired_bootstrap(
-            RowMean(first, among=once), RowMean(second, among=once), _cases(60), n_resamples=200
-        )
+        found = paired_bootstrap(RowMean(first, among=once), RowMean(second, among=once), _cases(60), n_resamples=200)
         small += found.p_value < 0.1
     assert 8 <= small <= 36
 

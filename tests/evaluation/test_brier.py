@@ -24,15 +24,11 @@ def _not_censored(training: Cases, t: float, *, including: bool) -> float:
     return probability
 
 
-def _integrated(
-    survival: ArrayLike, edges: ArrayLike, time: ArrayLike, event: ArrayLike, **settings: Any
-) -> float:
+def _integrated(survival: ArrayLike, edges: ArrayLike, time: ArrayLike, event: ArrayLike, **settings: Any) -> float:
     return float(case_brier_scores(survival, edges, time, event, **settings).mean())
 
 
-def _slow_score(
-    survival: list[float], edges: list[int], case: tuple[int, int], training: Cases, horizon: int
-) -> float:
+def _slow_score(survival: list[float], edges: list[int], case: tuple[int, int], training: Cases, horizon: int) -> float:
     """Return Graf's formula summed month by month; all times in these tests are whole months."""
     (own, event), total = case, 0.0
     for t in range(horizon):
@@ -55,28 +51,13 @@ def test_against_grafs_formula(training: Cases, held_out: Cases, horizon: int, d
     found = case_brier_scores(
         survival, edges, time, event, censoring=Censoring(*zip(*training, strict=True)), horizon=horizon
     )
-    wanted = [
-        _slow_score(row, edges, case, training, horizon) for row, case in zip(survival, held_out, strict=True)
-    ]
+    wanted = [_slow_score(row, edges, case, training, horizon) for row, case in zip(survival, held_out, strict=True)]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
 
 
 def test_against_scikit_survival() -> None:
     """``integrated_brier_score`` of scikit-survival 0.28 on two million times between 0.415 and 30 months."""
-    training_time = [
-        21.226,
-        30.756,
-        17.056,
-        11.104,
-        6.196,
-        36.793,
-        0.293,
-        44.178,
-        3.753,
-        3.002,
-        16.234,
-        9.364,
-    ]
+    training_time = [21.226, 30.756, 17.056, 11.104, 6.196, 36.793, 0.293, 44.178, 3.753, 3.002, 16.234, 9.364]
     training_event = [1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 1, 1]
     time = [31.737, 14.255, 0.415, 35.423, 12.517, 0.665, 8.798, 30.428]
     event = [0, 1, 0, 1, 0, 1, 1, 1]
@@ -122,9 +103,7 @@ def test_a_perfect_model_and_a_constant_one() -> None:
 
 
 def test_all_training_cases_censored_by_the_horizon() -> None:
-    with pytest.raises(
-        InputError, match=r"no training case is followed beyond 7.* horizon below 6\.0 months"
-    ):
+    with pytest.raises(InputError, match=r"no training case is followed beyond 7.* horizon below 6\.0 months"):
         _integrated([[0.5]], [3], [4], [1], censoring=Censoring([4.0, 6.0], [1, 0]), horizon=7)
 
 

@@ -15,9 +15,7 @@ def test_columns_become_arrays_in_the_given_order() -> None:
 
 def test_rows_with_any_nan_are_counted() -> None:
     table = [[1.0, math.nan], [math.nan, math.nan], [1.0, 2.0]]
-    with pytest.raises(
-        InputError, match="2 of 3 rows of 'table' are NaN; leave those rows out of all columns"
-    ):
+    with pytest.raises(InputError, match="2 of 3 rows of 'table' are NaN; leave those rows out of all columns"):
         aligned(label=[0, 1, 0], table=table)
 
 

@@ -11,9 +11,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.concordance import Concordance
 
 rows = st.lists(
-    st.tuples(st.integers(0, 5), st.integers(1, 8), st.integers(0, 1), st.integers(0, 3)),
-    min_size=1,
-    max_size=40,
+    st.tuples(st.integers(0, 5), st.integers(1, 8), st.integers(0, 1), st.integers(0, 3)), min_size=1, max_size=40
 )
 
 

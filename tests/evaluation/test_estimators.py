@@ -96,10 +96,7 @@ def test_classes_without_rows_do_not_count_in_a_mean() -> None:
     assert BalancedAccuracy(probability.argmax(1), label)(once) == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
     assert Auroc(probability, label)(once) == pytest.approx((0.75 + 0.625 + 1) / 3)
     assert Auroc(torch.eye(CLASSES)[label], label)(once) == 1  # a perfect model
-    for metric, estimator in (
-        (ClassAUC(), Auroc(probability, label)),
-        (BalancedAccuracyMetric(CLASSES), None),
-    ):
+    for metric, estimator in ((ClassAUC(), Auroc(probability, label)), (BalancedAccuracyMetric(CLASSES), None)):
         metric.update(probability, label)
         expected = estimator(once) if estimator else BalancedAccuracy(probability.argmax(1), label)(once)
         assert float(metric.compute()) == pytest.approx(expected)
@@ -116,9 +113,7 @@ def test_undefined_is_nan() -> None:
     once = np.ones(2, dtype=np.int64)
     assert math.isnan(Auroc([0.1, 0.4], [1, 1])(once))
     assert math.isnan(Auroc([[0.1, 0.5, 0.4], [0.5, 0.1, 0.4]], [1, 1])(once))
-    assert math.isnan(
-        Auroc([[0.1, 0.5, 0.4], [0.5, 0.1, 0.4]], [0, 1])(2 * np.array([1, 0]))
-    )  # class 1 was not drawn
+    assert math.isnan(Auroc([[0.1, 0.5, 0.4], [0.5, 0.1, 0.4]], [0, 1])(2 * np.array([1, 0])))  # class 1 was not drawn
     assert math.isnan(CohenKappa([2, 2], [2, 2])(once))
     assert math.isnan(Accuracy([0, 1], [0, 1])(0 * once))
 

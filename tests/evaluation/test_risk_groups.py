@@ -40,9 +40,7 @@ def test_log_rank_p_of_a_known_trial() -> None:
 
 def test_groups_are_divided_at_the_training_median() -> None:
     training, risk = np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 5.0, 6.0, 7.0])
-    groups = stratify_by_risk(
-        risk, [9.0, 3.0, 2.0, 1.0], [1, 1, 1, 1], fit_median_threshold(training, split="train")
-    )
+    groups = stratify_by_risk(risk, [9.0, 3.0, 2.0, 1.0], [1, 1, 1, 1], fit_median_threshold(training, split="train"))
     assert groups.low.at_risk[0] == 1
     assert groups.high.at_risk[0] == 3
 

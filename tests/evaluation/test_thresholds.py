@@ -21,9 +21,7 @@ def test_youden_threshold_is_the_best_of_all(cases: list[tuple[int, int]]) -> No
 
     def youden(value: float) -> float:
         positive = score >= value
-        return (positive & (label == 1)).sum() / label.sum() - (positive & (label == 0)).sum() / (
-            1 - label
-        ).sum()
+        return (positive & (label == 1)).sum() / label.sum() - (positive & (label == 0)).sum() / (1 - label).sum()
 
     threshold = fit_youden_threshold(score / 8, label, split="val")
     best = max(map(youden, range(10)))

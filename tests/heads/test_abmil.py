@@ -22,9 +22,7 @@ def test_equals_the_equations_by_hand(make: type[ABMIL]) -> None:
 
     def linear(name: str, x: list[float]) -> list[float]:
         rows, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        return [
-            sum(a * b for a, b in zip(row, x, strict=True)) + c for row, c in zip(rows, bias, strict=True)
-        ]
+        return [sum(a * b for a, b in zip(row, x, strict=True)) + c for row, c in zip(rows, bias, strict=True)]
 
     hidden = [[max(x, 0.0) for x in linear("embed.0", patch)] for patch in features[0].tolist()]
     scores = []

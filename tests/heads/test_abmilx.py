@@ -37,8 +37,7 @@ def layer_norm(x: Vector, weight: Vector, bias: Vector | None) -> Vector:
     mean = math.fsum(x) / len(x)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in x) / len(x) + 1e-5)
     return [
-        w * (v - mean) / deviation + (bias[i] if bias else 0.0)
-        for i, (v, w) in enumerate(zip(x, weight, strict=True))
+        w * (v - mean) / deviation + (bias[i] if bias else 0.0) for i, (v, w) in enumerate(zip(x, weight, strict=True))
     ]
 
 
@@ -61,9 +60,7 @@ def abmilx_by_hand(head: ABMILX, bag: Matrix) -> tuple[Vector, Matrix, Vector]:
         h = [row[j * d : (j + 1) * d] for row in hidden]
         a = [apply_linear("score.2", [gelu(x) for x in apply_linear("score.0", row)])[0] for row in h]
         if "attention_plus.alpha" in weights:
-            query_key = [
-                apply_linear("attention_plus.query_key", apply_norm("attention_plus.norm", row)) for row in h
-            ]
+            query_key = [apply_linear("attention_plus.query_key", apply_norm("attention_plus.norm", row)) for row in h]
             q, k = [row[:d] for row in query_key], [row[d:] for row in query_key]
             u = [softmax([dot(q_i, k_n) / math.sqrt(d) for k_n in k]) for q_i in q]
             alpha = weights["attention_plus.alpha"][0]

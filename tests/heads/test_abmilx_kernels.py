@@ -17,9 +17,7 @@ every_case = [
 ]
 
 
-def train_and_infer(
-    device: str, head_features: int, dtype: torch.dtype, *, masked: bool, autocast: bool
-) -> None:
+def train_and_infer(device: str, head_features: int, dtype: torch.dtype, *, masked: bool, autocast: bool) -> None:
     """Run forward and backward, then forward without gradient; fails if only the N×N kernel is applicable."""
     head = ABMILX(16, 2, hidden_features=2 * head_features, num_heads=2).to(
         device, torch.float32 if autocast else dtype

@@ -7,13 +7,7 @@ import torch
 from torch import Tensor
 
 from e2e_abmilx.heads import BagHead, HeadOutput, SequenceHead
-from e2e_abmilx.heads.base import (
-    AuxiliaryOutput,
-    attention_pool,
-    check_heads,
-    pool_whole,
-    softmax_over_patches,
-)
+from e2e_abmilx.heads.base import AuxiliaryOutput, attention_pool, check_heads, pool_whole, softmax_over_patches
 
 MASK = torch.tensor([[True, True, True], [True, False, True]])
 

@@ -61,9 +61,7 @@ def number_of_heads(head: PoolingHead) -> int:
     return head.attend(torch.zeros(1, 1, D).double()).attention.shape[1]
 
 
-def slow_reference(
-    head: PoolingHead, bag: Tensor, attention: Tensor, score: Callable[[Tensor], Tensor]
-) -> Tensor:
+def slow_reference(head: PoolingHead, bag: Tensor, attention: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
     """Return contributions to a bag ``(N, D)``: leave out each patch and rescale the other weights to sum to 1."""
     values = head.values(bag[None])[0].expand(-1, len(attention), -1)
 
@@ -75,9 +73,7 @@ def slow_reference(
         return score(head.classify(pooled[None]))[0]
 
     everything = list(range(len(bag)))
-    rows = [
-        score_of(everything) - score_of([n for n in everything if n != left_out]) for left_out in everything
-    ]
+    rows = [score_of(everything) - score_of([n for n in everything if n != left_out]) for left_out in everything]
     return torch.stack(rows)
 
 
@@ -111,9 +107,7 @@ def test_contributions_equal_the_slow_reference(name: str) -> None:
 @pytest.mark.parametrize("name", POOLING)
 @pytest.mark.parametrize("score", [survival_risk, partial(log_odds, output=1)], ids=["risk", "log-odds"])
 @torch.no_grad()
-def test_contributions_to_a_score_equal_the_slow_reference(
-    name: str, score: Callable[[Tensor], Tensor]
-) -> None:
+def test_contributions_to_a_score_equal_the_slow_reference(name: str, score: Callable[[Tensor], Tensor]) -> None:
     head, bag = head_of(name), torch.randn(7, D).double()
     (attention,) = head.attend(bag[None]).attention
     found = leave_one_out(head, bag, attention, score)
@@ -184,9 +178,7 @@ def test_a_single_patch_is_compared_with_zeros(name: str) -> None:
 
 def test_zeros_remain_of_an_attention_head_with_all_its_attention_on_one_patch() -> None:
     head, bag = head_of("ABMILX"), torch.randn(3, D).double()
-    attention = torch.tensor(
-        [[1.0, 0, 0], [0.2, 0.3, 0.5], [1.0, 0, 0], [0.1, 0.1, 0.8]], dtype=torch.float64
-    )
+    attention = torch.tensor([[1.0, 0, 0], [0.2, 0.3, 0.5], [1.0, 0, 0], [0.1, 0.1, 0.8]], dtype=torch.float64)
     values = head.values(bag[None])[0]
     pooled = (attention.T[..., None] * values).sum(dim=0)
     without = torch.stack(

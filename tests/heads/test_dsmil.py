@@ -22,9 +22,7 @@ def test_equals_the_equations(head: DSMIL) -> None:
     hidden = [(head.embed[0].weight @ patch + head.embed[0].bias).relu() for patch in features]
     scores = [head.instance_classifier.weight @ h + head.instance_classifier.bias for h in hidden]
     first, second = head.query[0], head.query[2]
-    queries = [
-        torch.tanh(second.weight @ (first.weight @ h + first.bias).relu() + second.bias) for h in hidden
-    ]
+    queries = [torch.tanh(second.weight @ (first.weight @ h + first.bias).relu() + second.bias) for h in hidden]
     values = [(head.value[0].weight @ h + head.value[0].bias).relu() for h in hidden]
     critical = [max(range(11), key=lambda n, k=k: float(scores[n][k])) for k in range(K)]
     assert len(set(critical)) > 1, "draw another bag: the outputs should have different critical patches"

@@ -14,18 +14,13 @@ D, K = 24, 3
 CASES = [  # the graph with a mask contains the one without
     pytest.param(partial(ABMILX, hidden_features=32, num_heads=4), False, id="ABMILX"),
     pytest.param(partial(ABMILX, hidden_features=32, num_heads=4), True, id="ABMILX masked"),
-    pytest.param(
-        partial(ABMILX, hidden_features=15, num_heads=5, ffn=True), True, id="ABMILX with odd heads"
-    ),
+    pytest.param(partial(ABMILX, hidden_features=15, num_heads=5, ffn=True), True, id="ABMILX with odd heads"),
     pytest.param(ABMIL, True, id="ABMIL"),
     pytest.param(GatedABMIL, True, id="GatedABMIL"),
     pytest.param(MeanPool, True, id="MeanPool"),
     pytest.param(MaxPool, True, id="MaxPool"),
 ]
-ONNX_CASES = [
-    *CASES[:3],
-    *(pytest.param(*case.values, id=case.id, marks=pytest.mark.slow) for case in CASES[3:]),
-]
+ONNX_CASES = [*CASES[:3], *(pytest.param(*case.values, id=case.id, marks=pytest.mark.slow) for case in CASES[3:])]
 
 
 def inputs_of(num_bags: int, num_patches: int, *, masked: bool) -> tuple[Tensor, ...]:
@@ -89,9 +84,7 @@ def test_onnx_graph_accepts_bags_of_any_size(head: BagHead, masked: bool, tmp_pa
         pytest.importorskip(package, reason=f"exporting to ONNX needs `pip install {package}`")
     onnxruntime = pytest.importorskip("onnxruntime", reason="running ONNX needs `pip install onnxruntime`")
     example = inputs_of(2, 5, masked=masked)
-    program = torch.onnx.export(
-        head, example, dynamo=True, dynamic_shapes=dynamic_axes(example), verbose=False
-    )
+    program = torch.onnx.export(head, example, dynamo=True, dynamic_shapes=dynamic_axes(example), verbose=False)
     assert program is not None
     program.save(tmp_path / "head.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "head.onnx")

@@ -86,9 +86,7 @@ class HeadTests:
         """Their attention would be 0/0."""
         mask = torch.ones(3, 5, dtype=torch.bool)
         mask[1] = False
-        with pytest.raises(
-            ValueError, match="1 of 3 bags hold no real patch, first bag 1: leave empty bags out"
-        ):
+        with pytest.raises(ValueError, match="1 of 3 bags hold no real patch, first bag 1: leave empty bags out"):
             head(torch.randn(3, 5, D), mask)
         for empty in (None, torch.ones(2, 0, dtype=torch.bool)):
             with pytest.raises(ValueError, match="2 of 2 bags hold no real patch, first bag 0"):
@@ -189,9 +187,7 @@ class HeadTests:
         head.train()(features, mask)
         assert torch.equal(features, before[0])
         assert torch.equal(mask, before[1])
-        head(
-            torch.randn(1, 9, D, requires_grad=True)
-        ).sum().backward()  # an in-place change of a leaf would raise
+        head(torch.randn(1, 9, D, requires_grad=True)).sum().backward()  # an in-place change of a leaf would raise
 
     def test_single_bag_without_batch_dimension_is_refused(self, head: BagHead) -> None:
         with pytest.raises(ValueError, match=re.escape("(37, 24): pass one bag as features.unsqueeze(0)")):
@@ -347,8 +343,7 @@ def test_num_heads_that_do_not_divide_the_features_are_refused(make: type[BagHea
 
 
 @pytest.mark.parametrize(
-    ("make", "millions"),
-    [(GatedABMIL, 0.66), (CLAM, 0.79), (TransMIL, 2.67), (DSMIL, 0.87), (RRTMIL, 2.70)],
+    ("make", "millions"), [(GatedABMIL, 0.66), (CLAM, 0.79), (TransMIL, 2.67), (DSMIL, 0.87), (RRTMIL, 2.70)]
 )
 def test_sizes_equal_those_in_the_abmilx_paper(make: type[BagHead], millions: float) -> None:
     """Table 1 of arXiv:2506.02408: 1024 features per patch, two classes."""

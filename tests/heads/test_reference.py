@@ -9,13 +9,7 @@ from torch import Tensor
 
 from e2e_abmilx.heads import ABMILX
 
-CASES = [
-    "A_r18_brca_subtyping",
-    "B_r18_brca_survival",
-    "C_r18_panda",
-    "D_r50_panda",
-    "E_readme_two_stage",
-]
+CASES = ["A_r18_brca_subtyping", "B_r18_brca_survival", "C_r18_panda", "D_r50_panda", "E_readme_two_stage"]
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +25,17 @@ def weights(reference: dict[str, Any]) -> dict[str, Tensor]:
     return copied
 
 
-@pytest.mark.parametrize(
-    ("dtype", "suffix", "tolerance"), [(torch.float32, "", 1e-5), (torch.float64, "64", 1e-10)]
-)
+@pytest.mark.parametrize(("dtype", "suffix", "tolerance"), [(torch.float32, "", 1e-5), (torch.float64, "64", 1e-10)])
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_authors(
     reference: dict[str, Any], name: str, dtype: torch.dtype, suffix: str, tolerance: float
 ) -> None:
     case = reference[name]
-    head = (
-        ABMILX.from_reference(case["state_dict"], activation=case["kwargs"].get("act", "gelu"))
-        .to(dtype)
-        .eval()
-    )
+    head = ABMILX.from_reference(case["state_dict"], activation=case["kwargs"].get("act", "gelu")).to(dtype).eval()
     features = case["x"].to(dtype, copy=True).requires_grad_()
     output = head.attend(features)
     output.logits.sum().backward()
-    actual = {
-        "logits": output.logits,
-        "attn": output.attention,
-        "bag_feat": output.embedding,
-        "grad_x": features.grad,
-    }
+    actual = {"logits": output.logits, "attn": output.attention, "bag_feat": output.embedding, "grad_x": features.grad}
     for key, value in actual.items():
         torch.testing.assert_close(value, case[key + suffix], atol=tolerance, rtol=0, msg=key)
     assert sum(parameter.numel() for parameter in head.parameters()) == case["n_params"]
@@ -61,11 +44,7 @@ def test_equals_the_authors(
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_norms_equal_the_authors(reference: dict[str, Any], name: str) -> None:
     case = reference[name]
-    head = (
-        ABMILX.from_reference(case["state_dict"], activation=case["kwargs"].get("act", "gelu"))
-        .double()
-        .eval()
-    )
+    head = ABMILX.from_reference(case["state_dict"], activation=case["kwargs"].get("act", "gelu")).double().eval()
     head(case["x"].double()).sum().backward()
     ours = sorted(parameter.grad.norm().item() for parameter in head.parameters())
     assert ours == pytest.approx(sorted(case["grad_param_norms64"].values()), abs=1e-10)
@@ -92,9 +71,7 @@ def test_weights_without_refinement_and_with_a_wider_score_mlp(weights: dict[str
 
 
 def test_feed_forward_block_of_a_head_without_norm_has_its_own_norm(weights: dict[str, Tensor]) -> None:
-    unnormed = {
-        key: value for key, value in weights.items() if key not in ("feature.0.weight", "norm1.weight")
-    }
+    unnormed = {key: value for key, value in weights.items() if key not in ("feature.0.weight", "norm1.weight")}
     unnormed["feature.0.weight"] = unnormed.pop("feature.1.weight")
     sizes = {"mlp.fc1": (128, 32), "mlp.fc2": (32, 128)}
     unnormed |= {f"{name}.weight": torch.randn(shape) for name, shape in sizes.items()}

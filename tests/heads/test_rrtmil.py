@@ -65,9 +65,7 @@ def crossing_reference(layer: CrossRegionAttention, regions: list[Tensor]) -> li
 
 def small_head() -> RRTMIL:
     torch.manual_seed(0)
-    head = RRTMIL(
-        5, 3, hidden_features=C, num_heads=H, attention_features=4, regions_per_side=2, kernel_size=3
-    )
+    head = RRTMIL(5, 3, hidden_features=C, num_heads=H, attention_features=4, regions_per_side=2, kernel_size=3)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

@@ -33,9 +33,7 @@ def test_padding_is_not_counted() -> None:
     head = ABMILX(6, 2, hidden_features=16, num_heads=2).eval()
     bag = torch.randn(1, 9, 6)
     mask = torch.arange(30)[None] < 9
-    padded = attention_sparsity(
-        head.attend(torch.cat([bag, torch.zeros(1, 21, 6)], dim=1), mask).attention, mask
-    )
+    padded = attention_sparsity(head.attend(torch.cat([bag, torch.zeros(1, 21, 6)], dim=1), mask).attention, mask)
     alone = attention_sparsity(head.attend(bag).attention)
     for in_batch, single in zip(padded, alone, strict=True):
         torch.testing.assert_close(in_batch, single)

@@ -31,9 +31,7 @@ def nystrom_reference(query: Tensor, key: Tensor, value: Tensor, num_landmarks: 
         product = between @ inverse
         inner = 15 * identity - product @ (7 * identity - product)
         inverse = 0.25 * inverse @ (13 * identity - product @ inner)
-    return (
-        softmax_attention(query, key_marks, identity) @ inverse @ softmax_attention(query_marks, key, value)
-    )
+    return softmax_attention(query, key_marks, identity) @ inverse @ softmax_attention(query_marks, key, value)
 
 
 def position_reference(layer: PyramidPosition, square: Tensor) -> Tensor:
@@ -56,18 +54,14 @@ def position_reference(layer: PyramidPosition, square: Tensor) -> Tensor:
 
 def layer_reference(weights: dict[str, Tensor], tokens: Tensor, num_heads: int, num_landmarks: int) -> Tensor:
     """Return one layer's output for tokens of shape ``(N, C)``, head by head."""
-    normed = torch.nn.functional.layer_norm(
-        tokens, tokens.shape[-1:], weights["norm.weight"], weights["norm.bias"]
-    )
+    normed = torch.nn.functional.layer_norm(tokens, tokens.shape[-1:], weights["norm.weight"], weights["norm.bias"])
     query, key, value = (normed @ weights["query_key_value.weight"].T).chunk(3, dim=-1)
     width = tokens.shape[-1] // num_heads
     heads = []
     for head in range(num_heads):
         q, k, v = (matrix[:, head * width : (head + 1) * width] for matrix in (query, key, value))
         mixed = (
-            softmax_attention(q, k, v)
-            if len(tokens) <= num_landmarks
-            else nystrom_reference(q, k, v, num_landmarks)
+            softmax_attention(q, k, v) if len(tokens) <= num_landmarks else nystrom_reference(q, k, v, num_landmarks)
         )
         neighbours = torch.zeros_like(v)
         for token in range(len(v)):

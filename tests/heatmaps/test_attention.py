@@ -43,9 +43,7 @@ def test_a_store_without_positions_is_refused(stores: Path, tmp_path: Path) -> N
 
 def test_missing_contributions_are_refused(attention: SlideAttention, tmp_path: Path) -> None:
     for draw in (draw_overlay, draw_contact_sheet):
-        with pytest.raises(
-            HeatmapError, match=r"pass contribution=Contribution\(score, values\) with values from"
-        ):
+        with pytest.raises(HeatmapError, match=r"pass contribution=Contribution\(score, values\) with values from"):
             draw(attention, kind="contribution")
     with pytest.raises(HeatmapError, match="leave_one_out"):
         write_ome_zarr(attention, tmp_path / "contribution.ome.zarr", kind="contribution")

@@ -19,9 +19,7 @@ def test_contact_sheet_shows_both_ends_with_their_coordinates(attention: SlideAt
     assert [heading.split()[0] for heading in headings] == ["highest", "lowest"] * 2
 
 
-def test_contact_sheet_of_contributions_shows_the_highest_and_the_lowest(
-    contributing: SlideAttention,
-) -> None:
+def test_contact_sheet_of_contributions_shows_the_highest_and_the_lowest(contributing: SlideAttention) -> None:
     figure = draw_contact_sheet(contributing, kind="contribution")
     headings = [title for axes in figure.axes if (title := axes.get_title(loc="left"))]
     assert headings[:2] == [
@@ -32,9 +30,7 @@ def test_contact_sheet_of_contributions_shows_the_highest_and_the_lowest(
     for caption, extreme in ((shown[0], np.argmax), (shown[12], np.argmin)):
         patch = int(extreme(np.where(contributing.scale == 0, values, 0)))
         x, y = contributing.coords[patch]
-        assert caption.startswith(
-            f"({x}, {y})\n{values[patch]:+.3g}, rank {(values > values[patch]).sum() + 1}"
-        )
+        assert caption.startswith(f"({x}, {y})\n{values[patch]:+.3g}, rank {(values > values[patch]).sum() + 1}")
 
 
 def test_a_coarse_patch_is_read_from_its_own_scale(attention: SlideAttention) -> None:

@@ -35,8 +35,6 @@ def test_geojson_has_contributions_next_to_attention(contributing: SlideAttentio
     features = json.loads((tmp_path / "patches.geojson").read_text(encoding="utf-8"))["features"]
     measured = [feature["properties"]["measurements"] for feature in features]
     name = "contribution to the log-odds of tumour (with the patch minus without it)"
-    np.testing.assert_allclose(
-        [one.pop(name) for one in measured], contributing.known_contribution().values, rtol=1e-7
-    )
+    np.testing.assert_allclose([one.pop(name) for one in measured], contributing.known_contribution().values, rtol=1e-7)
     assert [one["attention, rank (1 = highest)"] for one in measured] == contributing.rank().tolist()
     assert len(measured[0]) == 5

@@ -13,9 +13,7 @@ def test_ome_zarr_of_contributions_keeps_their_sign(contributing: SlideAttention
     channels = root.attrs["omero"]["channels"]
     assert [channel["label"] for channel in channels] == ["contribution, 0.5 µm/px", "contribution, 1 µm/px"]
     window = channels[0]["window"]
-    assert (
-        window["start"] == -window["end"] <= window["min"] == contributing.known_contribution().values.min()
-    )
+    assert window["start"] == -window["end"] <= window["min"] == contributing.known_contribution().values.min()
     assert "contribution to the log-odds of tumour" in root.attrs["multiscales"][0]["name"]
     fine = root["0"][0]
     here = contributing.scale == 0
@@ -31,9 +29,7 @@ def test_every_level_covers_the_slide(attention: SlideAttention, tmp_path: Path)
     assert [axis["name"] for axis in image["axes"]] == ["c", "y", "x"]
     labels = [channel["label"] for channel in root.attrs["omero"]["channels"]]
     assert labels == [
-        f"{plane}, {mpp} µm/px"
-        for mpp in ("0.5", "1")
-        for plane in ("mean of 3 heads", "head 1", "head 2", "head 3")
+        f"{plane}, {mpp} µm/px" for mpp in ("0.5", "1") for plane in ("mean of 3 heads", "head 1", "head 2", "head 3")
     ]
     width, height = attention.slide_size
     mpp = attention.slide_mpp
@@ -60,6 +56,4 @@ def test_the_ome_zarr_package_reads_the_image(attention: SlideAttention, tmp_pat
     thumbnail = attention.store.thumbnail()
     assert thumbnail is not None
     assert node.data[0].shape == (8, *thumbnail.shape[:2])
-    assert float(node.data[0][0].max()) == pytest.approx(
-        attention.mean()[attention.scale == 0].max(), rel=1e-5
-    )
+    assert float(node.data[0][0].max()) == pytest.approx(attention.mean()[attention.scale == 0].max(), rel=1e-5)

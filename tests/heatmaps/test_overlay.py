@@ -117,9 +117,7 @@ def test_overlay_has_one_labelled_panel_per_head(attention: SlideAttention) -> N
         assert titles.count(panel) == 2  # once per scale
     labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
     assert labels == ["attention (weights sum to 1 over the bag)\nrelative to uniform weights"] * 2
-    counts = [
-        f"{(attention.scale == scale).sum()} patches at {mpp} µm/px" for scale, mpp in enumerate(("0.5", "1"))
-    ]
+    counts = [f"{(attention.scale == scale).sum()} patches at {mpp} µm/px" for scale, mpp in enumerate(("0.5", "1"))]
     assert set(counts) <= set(titles)
 
 
@@ -154,13 +152,8 @@ def test_names_with_dollar_signs_are_drawn_literally(
     contribution = Contribution(f"log-odds of {name}", np.linspace(-1, 1, len(attention.coords)))
     named = replace(attention, store=PatchStore(tmp_path / f"{name}.zarr"), contribution=contribution)
     for title in ("", f"{name}: {name} = 0.9"):
-        for figure in (
-            draw_overlay(named, kind=kind, title=title),
-            draw_contact_sheet(named, kind=kind, title=title),
-        ):
+        for figure in (draw_overlay(named, kind=kind, title=title), draw_contact_sheet(named, kind=kind, title=title)):
             figure.savefig(tmp_path / "figure.png", dpi=30)
-            texts = [
-                text for text in figure.findobj(Text) if isinstance(text, Text) and name in text.get_text()
-            ]
+            texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and name in text.get_text()]
             assert len(texts) >= (1 if kind == "attention" else 2)
             assert not any(text.get_parse_math() for text in texts)

@@ -133,9 +133,7 @@ def _take_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [re.sub(r"\d+ patches", "N patches", re.sub(r"\d:\d\d:\d\d", "T", line)) for line in lines]
 
 
-def test_each_command_counts_its_slides(
-    cohort: Path, tmp_path: Path, every_step: pytest.LogCaptureFixture
-) -> None:
+def test_each_command_counts_its_slides(cohort: Path, tmp_path: Path, every_step: pytest.LogCaptureFixture) -> None:
     slides = sorted((cohort / "slides").glob("*.tiff"))[:3]
     cache_slides(slides[:1], tmp_path / "out", patch_size=64, workers=1, dry_run=True)
     assert _take_lines(every_step) == ["planning: 1 of 1 slides, N patches/s, T elapsed"]
@@ -232,9 +230,7 @@ def test_a_pipe_gets_lines_of_the_log_and_none_of_short_work() -> None:
     assert _in_a_pipe(_LONG + _WORK) == ""  # the log is not set up
 
 
-def test_commands_show_bars_in_a_terminal_and_only_their_result_in_a_pipe(
-    cohort: Path, tmp_path: Path
-) -> None:
+def test_commands_show_bars_in_a_terminal_and_only_their_result_in_a_pipe(cohort: Path, tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / "slides").mkdir(exist_ok=True)
         (tmp_path / f"slides/{number}.tiff").symlink_to(cohort / f"slides/slide-00{number}.tiff")

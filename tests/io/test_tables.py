@@ -126,9 +126,7 @@ def test_words_for_missing_values(cell: str) -> None:
     assert is_missing(cell)
 
 
-@pytest.mark.parametrize(
-    "cell", ["0", "0.0", "no", "False", "negative", "+", "1-", "N", "nano", "[1]", "NAT2", "A.N"]
-)
+@pytest.mark.parametrize("cell", ["0", "0.0", "no", "False", "negative", "+", "1-", "N", "nano", "[1]", "NAT2", "A.N"])
 def test_other_words_are_values(cell: str) -> None:
     assert not is_missing(cell)
 

@@ -5,19 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from e2e_abmilx.losses import (
-    MaskedBCE,
-    WeightedCrossEntropy,
-    masked_bce,
-)
+from e2e_abmilx.losses import MaskedBCE, WeightedCrossEntropy, masked_bce
 
 
 def test_weighted_cross_entropy_equals_torch() -> None:
     logits, label = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
     ours = WeightedCrossEntropy([1.0, 2.0, 0.5], label_smoothing=0.1)(logits, label)
-    theirs = torch.nn.functional.cross_entropy(
-        logits, label, weight=torch.tensor([1.0, 2.0, 0.5]), label_smoothing=0.1
-    )
+    theirs = torch.nn.functional.cross_entropy(logits, label, weight=torch.tensor([1.0, 2.0, 0.5]), label_smoothing=0.1)
     torch.testing.assert_close(ours, theirs)
 
 
@@ -34,9 +28,7 @@ def _slow_bce(logits: Tensor, label: list[list[int]], weight: list[float]) -> Te
     return (logits * 0).sum() + sum(costs) / logits.numel()
 
 
-labelled = st.lists(
-    st.tuples(*[st.tuples(st.floats(-5, 5), st.sampled_from([0, 1, -1]))] * 3), min_size=1, max_size=6
-)
+labelled = st.lists(st.tuples(*[st.tuples(st.floats(-5, 5), st.sampled_from([0, 1, -1]))] * 3), min_size=1, max_size=6)
 
 
 @given(labelled, st.sampled_from([None, [1.0, 3.0, 0.25]]))
@@ -46,10 +38,7 @@ def test_masked_bce_equals_its_definition(
     values = [[value for value, _ in row] for row in rows]
     label = [[one for _, one in row] for row in rows]
     ours, slow = (torch.tensor(values, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    loss, wanted = (
-        MaskedBCE(weight).double()(ours, torch.tensor(label)),
-        _slow_bce(slow, label, weight or [1.0] * 3),
-    )
+    loss, wanted = (MaskedBCE(weight).double()(ours, torch.tensor(label)), _slow_bce(slow, label, weight or [1.0] * 3))
     torch.testing.assert_close(loss, wanted, rtol=0, atol=1e-12)
     loss.backward()
     wanted.backward()

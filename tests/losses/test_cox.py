@@ -102,9 +102,7 @@ def test_cox_without_comparable_pairs_is_zero(ties: Ties, time: list[float], eve
 
 
 @given(bags, st.sampled_from(TIES), st.floats(-100, 100))
-def test_cox_depends_on_differences_of_risk_only(
-    rows: list[tuple[float, int, int]], ties: Ties, shift: float
-) -> None:
+def test_cox_depends_on_differences_of_risk_only(rows: list[tuple[float, int, int]], ties: Ties, shift: float) -> None:
     risk, time, event = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True))
     risk.requires_grad_()
     loss = cox_loss(risk, time, event, ties=ties)
@@ -171,9 +169,7 @@ def test_no_case_is_compared_with_its_own_past(memory: int, ties: Ties) -> None:
 
 
 def _one_of_two(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     risk, time, event = _cohort(24)
     loss, losses, gradients = CoxLoss(memory=10), [], []
     for batch in torch.arange(24).split(4):
@@ -189,9 +185,7 @@ def _one_of_two(rank: int, folder: str) -> None:
 
 def test_two_processes_equal_one_with_larger_batches(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_one_of_two, args=(str(tmp_path),), nprocs=2)
-    (first, own, memory), (second, others, other_memory) = (
-        torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)
-    )
+    (first, own, memory), (second, others, other_memory) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     torch.testing.assert_close(first, second)
     torch.testing.assert_close(memory, other_memory)
     risk, time, event = _cohort(24)

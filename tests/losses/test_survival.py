@@ -6,11 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from e2e_abmilx.losses import (
-    SurvivalNLL,
-    survival_nll,
-    survival_risk,
-)
+from e2e_abmilx.losses import SurvivalNLL, survival_nll, survival_risk
 
 
 def _slow_nll(logits: list[list[float]], bins: list[int], events: list[int], alpha: float) -> float:

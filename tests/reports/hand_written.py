@@ -32,9 +32,7 @@ def write_run(
     return read_run(folder)
 
 
-def classified(
-    cases: Sequence[str], classes: Sequence[str], *, seed: int, skill: float = 1.0
-) -> pd.DataFrame:
+def classified(cases: Sequence[str], classes: Sequence[str], *, seed: int, skill: float = 1.0) -> pd.DataFrame:
     """Return random predictions, better with higher skill; every class occurs, and labels depend only on the case."""
     truth = np.array([sum(map(ord, case)) % len(classes) for case in cases])
     logits = np.random.default_rng(seed).normal(size=(len(cases), len(classes)))

@@ -21,9 +21,7 @@ def test_brier_scores_of_runs_that_predict_survival(tmp_path: Path) -> None:
         train = survived([f"train-{place}" for place in range(80 + number)], seed=9)
         cohort = pd.concat([test.assign(split="test"), train.assign(split="train")])
         splits = cohort[["case", "split", "time", "event"]]
-        runs.append(
-            (write_run(tmp_path / str(number), test.assign(**columns), splits=splits), survival, train)
-        )
+        runs.append((write_run(tmp_path / str(number), test.assign(**columns), splits=splits), survival, train))
     found = make_report([run for run, *_ in runs])
     scores = []
     for (run, survival, train), bins in zip(runs, edges, strict=True):

@@ -43,9 +43,7 @@ def test_cases_are_joined_by_name(tmp_path: Path) -> None:
 def test_a_set_does_not_differ_from_itself(tmp_path: Path) -> None:
     table = survived(CASES, seed=0)
     (one,), (two,) = _runs(tmp_path / "a", table), _runs(tmp_path / "b", table.iloc[::-1])
-    difference = (
-        compare_on_shared_cases([one], [two], measures_of(one.predictions)).compared["c_index"].difference
-    )
+    difference = compare_on_shared_cases([one], [two], measures_of(one.predictions)).compared["c_index"].difference
     assert difference.estimate[:5] == (0, 0, 0, 0, 0)
     assert difference.p_value == 1
 

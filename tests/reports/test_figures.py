@@ -30,10 +30,7 @@ def test_without_a_threshold_there_are_no_risk_groups(tmp_path: Path) -> None:
 
 
 def test_classes_and_seeds_have_separate_figures(tmp_path: Path) -> None:
-    seeds = [
-        write_run(tmp_path / f"seed-{seed}", classified(CASES, ["a", "b", "c"], seed=seed))
-        for seed in range(2)
-    ]
+    seeds = [write_run(tmp_path / f"seed-{seed}", classified(CASES, ["a", "b", "c"], seed=seed)) for seed in range(2)]
     titles = _titles(seeds)
     for title in ("ROC", "Precision and recall", "Confusion"):
         assert [one for one in titles if one.startswith(title)] == [f"{title}: seed-0", f"{title}: seed-1"]

@@ -86,9 +86,7 @@ def test_several_labels_equal_torchmetrics_class_by_class() -> None:
     assert (label < 0).any()
     known = [(probability[label[:, k] >= 0, k], label[label[:, k] >= 0, k]) for k in range(3)]
     aucs = [float(binary_auroc(*one)) for one in known]
-    assert _values(
-        table.astype({name: float for name in table if name.startswith("label_")})
-    ) == pytest.approx(
+    assert _values(table.astype({name: float for name in table if name.startswith("label_")})) == pytest.approx(
         {
             "auc": np.mean(aucs),
             "accuracy": float(multilabel_accuracy(probability, label, 3, average="micro", ignore_index=-1)),
@@ -109,9 +107,7 @@ def test_weighting_several_labels_equals_repeating_rows() -> None:
 
 
 @pytest.mark.parametrize("absent", [np.nan, 0.0, 1.0])
-def test_a_label_without_both_values_is_left_out_of_the_mean(
-    absent: float,
-) -> None:
+def test_a_label_without_both_values_is_left_out_of_the_mean(absent: float) -> None:
     """As in ``metrics.csv``."""
     table = multi_labelled(CASES, ["ER", "PR"], seed=0).astype({"label_ER": float, "label_PR": float})
     table = table.assign(label_PR=absent)
@@ -127,9 +123,4 @@ def test_a_label_without_both_values_is_left_out_of_the_mean(
     nothing = _values(table.assign(label_ER=1.0))
     assert all(np.isnan(nothing[name]) for name in ("auc", "balanced_accuracy", "f1"))
     assert 0 < values["accuracy"] < 1
-    assert set(_values(table[["label_ER", "probability_ER"]])) == {
-        "auc",
-        "accuracy",
-        "balanced_accuracy",
-        "f1",
-    }
+    assert set(_values(table[["label_ER", "probability_ER"]])) == {"auc", "accuracy", "balanced_accuracy", "f1"}

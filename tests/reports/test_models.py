@@ -44,9 +44,7 @@ def test_intervals_resample_a_case_with_all_its_predictions(tmp_path: Path) -> N
     found = tabulate_models({"only": runs}).models.iloc[0]
     tables = [table.iloc[fold::3] for table in seeds for fold in range(3)]
     generator = np.random.default_rng(0)
-    drawn = [
-        _slow_mean(np.bincount(generator.integers(60, size=60), minlength=60), tables) for _ in range(1000)
-    ]
+    drawn = [_slow_mean(np.bincount(generator.integers(60, size=60), minlength=60), tables) for _ in range(1000)]
     assert found["mean"] == pytest.approx(_slow_mean(np.ones(60, int), tables))
     assert (found["low"], found["high"]) == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
     each = [Auroc(table["probability_1"], table["label"].astype(int))(np.ones(20, int)) for table in tables]
@@ -57,11 +55,7 @@ def test_intervals_resample_a_case_with_all_its_predictions(tmp_path: Path) -> N
 def test_models_are_compared_with_the_first(tmp_path: Path) -> None:
     good, bad = (classified(CASES, ["0", "1"], seed=3, skill=skill) for skill in (4, 0))
     table = tabulate_models(
-        {
-            "good": _folds(tmp_path / "a", good),
-            "bad": _folds(tmp_path / "b", bad),
-            "same": _folds(tmp_path / "c", good),
-        }
+        {"good": _folds(tmp_path / "a", good), "bad": _folds(tmp_path / "b", bad), "same": _folds(tmp_path / "c", good)}
     )
     worse, same = table.models.iloc[1], table.models.iloc[2]
     assert worse["difference_high"] < 0

@@ -13,9 +13,7 @@ def test_cases_and_slides_are_read_from_the_files_of_the_settings(tmp_path: Path
     labels, cache = tmp_path / "labels.csv", tmp_path / "cache"
     cache.mkdir()
     update_manifest(cache, [CachedSlide("slide-0", "done", patches="12;4")])
-    table = pd.DataFrame(
-        {"case": [*CASES, CASES[0]], "slide": [f"slide-{i}" for i in range(5)], "grade": "0"}
-    )
+    table = pd.DataFrame({"case": [*CASES, CASES[0]], "slide": [f"slide-{i}" for i in range(5)], "grade": "0"})
     table.to_csv(labels, index=False)
     data = {"labels": str(labels), "cache": str(cache), "columns": {"label": "grade"}}
     run = write_run(tmp_path / "run", classified(CASES, ["0", "1"], seed=0), data=data)
@@ -34,9 +32,7 @@ def test_files_that_are_gone_are_left_out(tmp_path: Path) -> None:
 
 def test_a_synthetic_cohort_has_one_folder_and_runs_share_their_origin(tmp_path: Path) -> None:
     runs = [
-        write_run(
-            tmp_path / str(fold), classified(CASES, ["0", "1"], seed=0), data={"folder": "demo", "fold": fold}
-        )
+        write_run(tmp_path / str(fold), classified(CASES, ["0", "1"], seed=0), data={"folder": "demo", "fold": fold})
         for fold in range(2)
     ]
     (origin,) = origins_of(runs)

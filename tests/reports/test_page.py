@@ -104,10 +104,7 @@ def test_a_comparison_has_its_own_table(tmp_path: Path) -> None:
 
 
 def test_runs_that_are_not_pooled_are_noted_and_named(tmp_path: Path) -> None:
-    seeds = [
-        write_run(tmp_path / f"seed-{seed}", classified(CASES, ["a", "b", "c"], seed=seed))
-        for seed in range(2)
-    ]
+    seeds = [write_run(tmp_path / f"seed-{seed}", classified(CASES, ["a", "b", "c"], seed=seed)) for seed in range(2)]
     page = make_page(tmp_path, seeds)
     assert "seed-0" in page.texts_in("td")
     assert any("not pooled" in note for note in page.texts_in("li"))

@@ -26,9 +26,7 @@ def test_a_missing_or_incomplete_record_has_empty_sections(tmp_path: Path) -> No
 
 
 def test_a_run_that_has_not_ended_has_no_duration(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text(
-        re.sub("ended: [^,]+, seconds: 7507.4", "ended: null, seconds: 40.0", RECORD)
-    )
+    (tmp_path / "run.yaml").write_text(re.sub("ended: [^,]+, seconds: 7507.4", "ended: null, seconds: 40.0", RECORD))
     record = read_record(tmp_path)
     assert np.isnan(fit_seconds(record))
     assert (record["hardware"]["cores"], record["hardware"]["gpus"]) == (16, ["H100", "H100"])

@@ -42,9 +42,7 @@ def test_several_labels_per_case(tmp_path: Path, capsys: pytest.CaptureFixture[s
     content = make_report([one], [two])
     assert list(content.measures)[:4] == ["auc", "accuracy", "balanced_accuracy", "f1"]
     assert content.comparison is not None
-    assert (
-        content.comparison.compared["auc_HER2"].difference.estimate.low > 0
-    )  # the better model is recognised
+    assert content.comparison.compared["auc_HER2"].difference.estimate.low > 0  # the better model is recognised
     assert f"{content.summary.per_run[0]['auc_PR'].point:.3f}" in text
     page = (one.folder / "report.html").read_text()
     for title in ("ROC: first", "Precision and recall: second", "Reliability: first"):
@@ -55,9 +53,7 @@ def test_several_labels_per_case(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_several_labels_are_not_mixed_or_compared_across_tables(tmp_path: Path) -> None:
     table = multi_labelled(CASES, ["0", "1"], seed=0)
     one = write_run(tmp_path / "a", table)
-    with pytest.raises(
-        InputError, match=r"predicts the classes 0 1, several per case and .* 0 1; report runs of one"
-    ):
+    with pytest.raises(InputError, match=r"predicts the classes 0 1, several per case and .* 0 1; report runs of one"):
         make_report([one, write_run(tmp_path / "b", classified(CASES, ["0", "1"], seed=0))])
     flipped = table.assign(label_1=1 - table["label_1"])
     with pytest.raises(InputError, match=r"shared cases differ in their label, first case-0"):

@@ -59,8 +59,7 @@ def test_pooled_measures_do_not_depend_on_the_folds(
 def test_seeds_of_one_fold_are_not_pooled(tmp_path: Path) -> None:
     data = {"fold": 1}
     runs = [
-        write_run(tmp_path / f"seed-{seed}", classified(CASES, ["0", "1"], seed=seed), data=data)
-        for seed in range(3)
+        write_run(tmp_path / f"seed-{seed}", classified(CASES, ["0", "1"], seed=seed), data=data) for seed in range(3)
     ]
     summary = summarise(runs, measures_of(runs[0].predictions))
     assert summary.pooled is None

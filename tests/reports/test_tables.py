@@ -28,15 +28,7 @@ def _cross_validation(folder: Path, *, seed: int, threshold: float | None = None
 def test_text_csv_and_json_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = _cross_validation(tmp_path / "a", seed=1, threshold=0.4)
     against = _cross_validation(tmp_path / "b", seed=0, threshold=0.6)
-    main(
-        [
-            "report",
-            "--runs",
-            f"[{tmp_path / 'a'}]",
-            "--against",
-            f"[{','.join(str(run.folder) for run in against)}]",
-        ]
-    )
+    main(["report", "--runs", f"[{tmp_path / 'a'}]", "--against", f"[{','.join(str(run.folder) for run in against)}]"])
     text = capsys.readouterr().out
     found = make_report(runs, against)
     content = json.loads((tmp_path / "a/report.json").read_text())
@@ -75,9 +67,7 @@ def test_one_run_has_no_pooled_row(tmp_path: Path, capsys: pytest.CaptureFixture
     assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {"report.csv", "report.json"}
 
 
-def test_undefined_values_are_a_dash_null_or_empty(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_undefined_values_are_a_dash_null_or_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = classified(CASES, ["0", "1"], seed=0)
     write_run(tmp_path / "one", table[table["label"] == "0"])
     main(["report", "--runs", f"[{tmp_path / 'one'}]"])

@@ -78,9 +78,7 @@ def try_variant(path: Path, variant: Variant) -> Trial:
     confirmed = {
         name
         for name, seen in read_independently(path).items()
-        if name != reader
-        and seen.shape == expected.shape
-        and np.abs(seen - expected).mean() <= tolerance(variant)
+        if name != reader and seen.shape == expected.shape and np.abs(seen - expected).mean() <= tolerance(variant)
     }
     return Trial(encoding, reader, "", np.abs(pixels - expected).mean(), frozenset(confirmed))
 

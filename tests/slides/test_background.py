@@ -41,9 +41,7 @@ def test_transparent_black_is_white(tmp_path: Path, associated: bool, layout: di
     clear = np.dstack([SLIDE, np.full(SLIDE.shape[:2], 255, np.uint8)])
     clear[:, 300:] = 0
     extra = "assocalpha" if associated else "unassalpha"
-    tifffile.imwrite(
-        tmp_path / "one.tif", clear, photometric="rgb", extrasamples=[extra], metadata=None, **layout
-    )
+    tifffile.imwrite(tmp_path / "one.tif", clear, photometric="rgb", extrasamples=[extra], metadata=None, **layout)
     with Slide(tmp_path / "one.tif") as slide:
         read, thumbnail = slide.read_level(0, 0, 0, 512, 512), slide.thumbnail(128)
     np.testing.assert_array_equal(read[:, :300], SLIDE[:, :300])
@@ -52,8 +50,7 @@ def test_transparent_black_is_white(tmp_path: Path, associated: bool, layout: di
 
 
 @pytest.mark.parametrize(
-    "how",
-    [{"tile": (128, 128)}, {}, {"tile": (128, 128), "compression": "deflate", "photometric": "separated"}],
+    "how", [{"tile": (128, 128)}, {}, {"tile": (128, 128), "compression": "deflate", "photometric": "separated"}]
 )
 def test_pixels_beyond_the_edge_are_background(tmp_path: Path, how: dict[str, object]) -> None:
     pixels = SLIDE
@@ -62,12 +59,7 @@ def test_pixels_beyond_the_edge_are_background(tmp_path: Path, how: dict[str, ob
     tifffile.imwrite(tmp_path / "one.tif", pixels, metadata=None, **{"photometric": "rgb", **how})
     padded = np.pad(SLIDE, ((100, 100), (100, 100), (0, 0)), constant_values=255)
     with Slide(tmp_path / "one.tif") as slide:
-        for x, y, width, height in (
-            (-100, -100, 712, 712),
-            (500, 400, 100, 100),
-            (-50, 20, 60, 30),
-            (600, 600, 5, 5),
-        ):
+        for x, y, width, height in ((-100, -100, 712, 712), (500, 400, 100, 100), (-50, 20, 60, 30), (600, 600, 5, 5)):
             read = slide.read_level(0, x, y, width, height)
             seen = padded[max(y + 100, 0) : y + height + 100, max(x + 100, 0) : x + width + 100]
             np.testing.assert_array_equal(read, seen if seen.size else 255)
@@ -79,9 +71,7 @@ def test_tiles_that_were_never_written_are_background(tmp_path: Path, how: dict[
     pixels = SLIDE
     if how.get("photometric"):
         pixels = 255 - np.dstack([SLIDE, np.full(SLIDE.shape[:2], 255, np.uint8)])
-    tifffile.imwrite(
-        tmp_path / "one.tif", pixels, tile=(128, 128), metadata=None, **{"photometric": "rgb", **how}
-    )
+    tifffile.imwrite(tmp_path / "one.tif", pixels, tile=(128, 128), metadata=None, **{"photometric": "rgb", **how})
     with tifffile.TiffFile(tmp_path / "one.tif", mode="r+b") as tiff:
         for tag in ("TileOffsets", "TileByteCounts"):
             entry = tiff.pages[0].tags[tag]

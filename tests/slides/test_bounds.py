@@ -122,18 +122,13 @@ def test_squares_are_correct_in_a_view_that_is_cropped_to_the_bounds(
     assert 0 <= corners.min() < corners.max() <= max(SIZE)
 
 
-@pytest.mark.parametrize(
-    ("bounds", "about"), [({"slide_bounds": None}, "QuPath's too"), ({}, "does not know")]
-)
+@pytest.mark.parametrize(("bounds", "about"), [({"slide_bounds": None}, "QuPath's too"), ({}, "does not know")])
 def test_without_bounds_nothing_is_moved(
     store: PatchStore, tmp_path: Path, bounds: dict[str, None], about: str
 ) -> None:
     other = tmp_path / "leica.zarr"
     kept = ("slide_size", "slide_mpp", "footprints")
-    attributes = {
-        **{name: store.attributes[name] for name in kept},
-        **bounds,
-    }  # without: as in an older cache
+    attributes = {**{name: store.attributes[name] for name in kept}, **bounds}  # without: as in an older cache
     with StoreWriter(other, store.scales, patch_size=store.patch_size, attributes=attributes) as writer:
         thumbnail = store.thumbnail()
         assert thumbnail is not None

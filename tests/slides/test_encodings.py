@@ -30,9 +30,7 @@ def test_accepted_encodings_are_those_of_the_table_and_correct(trials: dict[obje
 
 
 def test_the_page_of_formats_is_up_to_date(trials: dict[object, Trial]) -> None:
-    assert TABLE.read_text(encoding="utf-8") == draw_table(trials.values()), (
-        "run python tests/slides/formats_table.py"
-    )
+    assert TABLE.read_text(encoding="utf-8") == draw_table(trials.values()), "run python tests/slides/formats_table.py"
 
 
 def _judge(folder: Path, variants: list[Variant]) -> tuple[int, int]:

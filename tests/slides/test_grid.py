@@ -81,13 +81,7 @@ class TestPatchGrid:
     @given(masks(), SIZES, FOOTPRINTS, OVERLAPS, FRACTIONS, FRACTIONS)
     @settings(max_examples=50, deadline=None)
     def test_requiring_more_tissue_never_adds_a_patch(
-        self,
-        mask: Mask,
-        size: tuple[int, int],
-        footprint: float,
-        overlap: float,
-        one: float,
-        other: float,
+        self, mask: Mask, size: tuple[int, int], footprint: float, overlap: float, one: float, other: float
     ) -> None:
         low, high = (
             patch_grid(mask, size, footprint=footprint, overlap=overlap, min_tissue=fraction).tolist()
@@ -161,13 +155,9 @@ class TestCoarseGrid:
     def test_whole_ratios_cover_whole_blocks(self, mask: Mask, ratio: int, footprint: float) -> None:
         size = (round(footprint * ratio * 3) + 2, round(footprint * ratio * 2) + 2)
         fine = patch_grid(mask, size, footprint=footprint, min_tissue=0.0)
-        coarse = coarse_grid(
-            mask, size, fine, fine_footprint=footprint, footprint=ratio * footprint, min_tissue=0.0
-        )
+        coarse = coarse_grid(mask, size, fine, fine_footprint=footprint, footprint=ratio * footprint, min_tissue=0.0)
         corners = {(x, y) for x, y in fine.tolist()}
-        blocks = [
-            (x, y) for x, y in coarse.tolist() if x < 2.5 * ratio * footprint and y < 1.5 * ratio * footprint
-        ]
+        blocks = [(x, y) for x, y in coarse.tolist() if x < 2.5 * ratio * footprint and y < 1.5 * ratio * footprint]
         assert len(blocks) >= 6
         for x, y in blocks:
             column, row = round(x / footprint), round(y / footprint)
@@ -176,9 +166,7 @@ class TestCoarseGrid:
                 for j in range(ratio):
                     assert (round((column + i) * footprint), round((row + j) * footprint)) in corners
 
-    @given(
-        masks(), SIZES, FOOTPRINTS, OVERLAPS, FRACTIONS, st.sampled_from([1.5, 2.0, 4.0]), st.integers(1, 9)
-    )
+    @given(masks(), SIZES, FOOTPRINTS, OVERLAPS, FRACTIONS, st.sampled_from([1.5, 2.0, 4.0]), st.integers(1, 9))
     @settings(max_examples=60, deadline=None)
     def test_each_has_enough_tissue_and_covers_a_fine_patch(
         self,
@@ -196,13 +184,7 @@ class TestCoarseGrid:
 
         def coarse(patches: NDArray[np.int64], least: float) -> list[list[int]]:
             return coarse_grid(
-                mask,
-                size,
-                patches,
-                fine_footprint=footprint,
-                footprint=large,
-                overlap=overlap,
-                min_tissue=least,
+                mask, size, patches, fine_footprint=footprint, footprint=large, overlap=overlap, min_tissue=least
             ).tolist()
 
         every, kept = coarse(lattice, 0.0), coarse(fine, min_tissue)
@@ -232,13 +214,7 @@ class TestCoarseGrid:
         assert coarse_grid(mask, size, fine, fine_footprint=300.0, footprint=600.0).shape == (0, 2)
 
     def test_coarse_must_not_be_finer(self) -> None:
-        with pytest.raises(
-            TissueError, match=r"coarse footprint 128 is smaller than the fine one, 256; give"
-        ):
+        with pytest.raises(TissueError, match=r"coarse footprint 128 is smaller than the fine one, 256; give"):
             coarse_grid(
-                np.ones((4, 4), bool),
-                (999, 999),
-                np.zeros((0, 2), np.int64),
-                fine_footprint=256.0,
-                footprint=128.0,
+                np.ones((4, 4), bool), (999, 999), np.zeros((0, 2), np.int64), fine_footprint=256.0, footprint=128.0
             )

@@ -29,9 +29,7 @@ def test_openslide_reads_levels_at_odd_ratios_without_blur(tmp_path: Path) -> No
 def test_openslide_reads_on_after_a_damaged_tile(tmp_path: Path) -> None:
     path = tmp_path / "cmyk.tif"
     cmyk = 255 - np.dstack([SLIDE, np.full(SLIDE.shape[:2], 255, np.uint8)])
-    tifffile.imwrite(
-        path, cmyk, tile=(128, 128), compression="deflate", photometric="separated", metadata=None
-    )
+    tifffile.imwrite(path, cmyk, tile=(128, 128), compression="deflate", photometric="separated", metadata=None)
     with tifffile.TiffFile(path, mode="r+b") as tiff:
         page = tiff.pages[0]
         tiff.filehandle.seek(page.dataoffsets[0])

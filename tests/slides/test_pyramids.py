@@ -22,13 +22,10 @@ def _write(path: Path, *pages: tuple[np.ndarray, dict[str, object]]) -> Path:
 
 
 @pytest.mark.parametrize(
-    "macro",
-    [{}, {"tile": (64, 64)}, {"description": "Macro", "resolution": (72, 72), "resolutionunit": "INCH"}],
+    "macro", [{}, {"tile": (64, 64)}, {"description": "Macro", "resolution": (72, 72), "resolutionunit": "INCH"}]
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_the_largest_tiled_pyramid_is_the_slide(
-    tmp_path: Path, macro: dict[str, object], first: bool
-) -> None:
+def test_the_largest_tiled_pyramid_is_the_slide(tmp_path: Path, macro: dict[str, object], first: bool) -> None:
     pyramid = [(SLIDE, TILED), (SLIDE[::4, ::4], {**TILED, "subfiletype": 1})]
     pages = [(OTHER, macro), *pyramid] if first else [*pyramid, (OTHER, macro)]
     with Slide(_write(tmp_path / "one.tif", *pages)) as slide:
@@ -45,9 +42,7 @@ def test_the_largest_tiled_pyramid_is_the_slide(
         [(SLIDE[:300], TILED), (SLIDE, TILED), (OTHER, {})],
     ],
 )
-def test_several_candidates_are_refused(
-    tmp_path: Path, pages: list[tuple[np.ndarray, dict[str, object]]]
-) -> None:
+def test_several_candidates_are_refused(tmp_path: Path, pages: list[tuple[np.ndarray, dict[str, object]]]) -> None:
     with pytest.raises(SlideError, match=r"2 images that may be the slide, \d+ × \d+ .* and \d+ × \d+"):
         Slide(_write(tmp_path / "one.tif", *pages))
 

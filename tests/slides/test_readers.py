@@ -17,10 +17,7 @@ SLIDE = draw_slide(seed=1, lesion_share=0.2, side=512)[0]
 def _aperio_streams(pixels: np.ndarray, side: int = 128) -> list[bytes]:
     return [
         imagecodecs.jpeg2k_encode(
-            np.ascontiguousarray(pixels[y : y + side, x : x + side]),
-            level=0,
-            codecformat="j2k",
-            reversible=True,
+            np.ascontiguousarray(pixels[y : y + side, x : x + side]), level=0, codecformat="j2k", reversible=True
         )
         for y in range(0, pixels.shape[0], side)
         for x in range(0, pixels.shape[1], side)
@@ -76,10 +73,7 @@ def test_damaged_slides_are_not_passed_to_openslide(shared: Path) -> None:
     ("flag", "words"),
     [
         ((65420, 4, 1, 1, True), "Hamamatsu NDPI"),
-        (
-            (700, 1, None, b"<?xml version='1.0'?><Metadata><iScan Magnification='40'/></Metadata>", True),
-            "Ventana BIF",
-        ),
+        ((700, 1, None, b"<?xml version='1.0'?><Metadata><iScan Magnification='40'/></Metadata>", True), "Ventana BIF"),
     ],
 )
 def test_mislabelled_formats_are_refused(tmp_path: Path, flag: tuple[object, ...], words: str) -> None:
@@ -89,10 +83,7 @@ def test_mislabelled_formats_are_refused(tmp_path: Path, flag: tuple[object, ...
     tifffile.imwrite(path, SLIDE, photometric="rgb", tile=(128, 128), metadata=None, extratags=[flag])
     with pytest.raises(SlideError, match=r"cannot be (read|opened)|OpenSlide cannot") as found:
         Slide(path)
-    assert (
-        words.split()[1].lower() in str(found.value).lower()
-        or words.split()[0].lower() in str(found.value).lower()
-    )
+    assert words.split()[1].lower() in str(found.value).lower() or words.split()[0].lower() in str(found.value).lower()
 
 
 def test_the_suffix_does_not_decide_the_format(shared: Path, tmp_path: Path) -> None:

@@ -19,9 +19,7 @@ def _ome(path: Path, tags: dict[str, object] | None = None, **fields: object) ->
 
 
 def _tags(path: Path, x: float, y: float) -> Slide:
-    tifffile.imwrite(
-        path, PIXELS, resolution=(1e4 / x, 1e4 / y), resolutionunit="CENTIMETER", metadata=None, **TILES
-    )
+    tifffile.imwrite(path, PIXELS, resolution=(1e4 / x, 1e4 / y), resolutionunit="CENTIMETER", metadata=None, **TILES)
     return Slide(path)
 
 
@@ -43,19 +41,12 @@ def test_ome_xml_with_its_unit(tmp_path: Path, size: float, unit: str | None) ->
 
 @pytest.mark.parametrize("unit", ["pixel", "reference frame", "parsec"])
 def test_units_that_are_not_lengths_are_ignored(tmp_path: Path, unit: str) -> None:
-    fields = {
-        "PhysicalSizeX": 1.0,
-        "PhysicalSizeY": 1.0,
-        "PhysicalSizeXUnit": unit,
-        "PhysicalSizeYUnit": unit,
-    }
+    fields = {"PhysicalSizeX": 1.0, "PhysicalSizeY": 1.0, "PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
     with _ome(tmp_path / "one.ome.tif", **fields) as slide, pytest.raises(SlideError, match="does not state"):
         slide.resolution()
 
 
-def test_ome_xml_precedes_tags_and_a_contradiction_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_ome_xml_precedes_tags_and_a_contradiction_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tags = {"resolution": (10000, 10000), "resolutionunit": "CENTIMETER"}
     with _ome(tmp_path / "one.ome.tif", tags, PhysicalSizeX=0.5, PhysicalSizeY=0.5) as slide:
         assert slide.resolution() == (0.5, "OME-XML")
@@ -87,9 +78,7 @@ def test_an_unknown_resolution_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sides", [(0.25, 0.5), (0.5, 0.25), (0.5, 0.53), (0.25, 352.8)])
-def test_pixels_that_are_not_square_are_refused_unless_overridden(
-    tmp_path: Path, sides: tuple[float, float]
-) -> None:
+def test_pixels_that_are_not_square_are_refused_unless_overridden(tmp_path: Path, sides: tuple[float, float]) -> None:
     with _tags(tmp_path / "one.tif", *sides) as slide:
         with pytest.raises(SlideError, match="not square"):
             slide.resolution(assume_mpp=0.5)
@@ -101,14 +90,9 @@ def test_nearly_square_pixels_have_their_mean(tmp_path: Path) -> None:
         assert slide.resolution().mpp == pytest.approx((0.5 * 0.52) ** 0.5, rel=1e-4)
 
 
-def test_an_override_that_contradicts_the_slide_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_override_that_contradicts_the_slide_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with _tags(tmp_path / "one.tif", 0.5, 0.5) as slide:
         assert slide.resolution(override_mpp=0.505) == (0.505, "override")
         assert not caplog.records
         assert slide.resolution(override_mpp=0.25) == (0.25, "override")
-    assert (
-        "states 0.5 µm/px (TIFF resolution tags), but the slide list 0.25: using the slide list"
-        in caplog.text
-    )
+    assert "states 0.5 µm/px (TIFF resolution tags), but the slide list 0.25: using the slide list" in caplog.text

@@ -105,7 +105,5 @@ def test_pixels_are_those_of_tiffslide(shared: Path, name: str) -> None:
 
 def test_coarsest_level_is_not_coarser_than_asked(slide_file: Path) -> None:
     with Slide(slide_file) as slide:
-        levels = {
-            downsample: slide.coarsest_level(downsample) for downsample in (1.0, 1.9, 1.97, 2.0, 4.1, 100.0)
-        }
+        levels = {downsample: slide.coarsest_level(downsample) for downsample in (1.0, 1.9, 1.97, 2.0, 4.1, 100.0)}
     assert levels == {1.0: 0, 1.9: 0, 1.97: 1, 2.0: 1, 4.1: 2, 100.0: 3}

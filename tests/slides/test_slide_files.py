@@ -124,12 +124,7 @@ def test_names_that_look_like_protocols_are_plain_names(name: str, tmp_path: Pat
     """tiffslide opens files by fsspec, which would take such names for protocols."""
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     tifffile.imwrite(
-        tmp_path / f"{name}.tif",
-        pixels,
-        tile=(32, 32),
-        photometric="rgb",
-        resolution=(20000, 20000),
-        resolutionunit=3,
+        tmp_path / f"{name}.tif", pixels, tile=(32, 32), photometric="rgb", resolution=(20000, 20000), resolutionunit=3
     )
     (file,) = find_slides(tmp_path)
     assert file.name == name

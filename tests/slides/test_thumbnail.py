@@ -59,9 +59,7 @@ def test_thumbnail_of_a_single_damaged_level_has_background_there(
     with Slide(path) as slide, Slide(shared / "data/slides/CMU-1-Small-Region.svs") as whole:
         thumbnail, expected = slide.thumbnail(max_side), whole.thumbnail(max_side)
     shrink = max(1, 2967 / max_side)
-    inner = tuple(
-        slice(round(first / shrink) + 2, round((first + 240) / shrink) - 2) for first in (1440, 720)
-    )
+    inner = tuple(slice(round(first / shrink) + 2, round((first + 240) / shrink) - 2) for first in (1440, 720))
     outer = tuple(slice(edges.start - 4, edges.stop + 4) for edges in inner)
     assert (thumbnail[inner] == 255).all()
     differs = (thumbnail != expected).any(axis=2)
@@ -87,9 +85,7 @@ def test_thumbnail_of_damaged_levels_uses_the_most_complete_one(
     assert "12 % of the thumbnail" in caplog.text
 
 
-def test_thumbnails_are_not_salvaged_if_the_file_may_become_readable(
-    slide_file: Path, tmp_path: Path
-) -> None:
+def test_thumbnails_are_not_salvaged_if_the_file_may_become_readable(slide_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.tiff"
     shutil.copy(slide_file, path)
     for level in range(4):

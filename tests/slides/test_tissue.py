@@ -121,9 +121,7 @@ class TestRealThumbnails:
 
 
 def draw(
-    glass: tuple[int, int, int],
-    disc: tuple[int, int, int] | None = None,
-    pens: tuple[tuple[int, int, int], ...] = (),
+    glass: tuple[int, int, int], disc: tuple[int, int, int] | None = None, pens: tuple[tuple[int, int, int], ...] = ()
 ) -> tuple[NDArray[np.uint8], Mask, Mask]:
     """Draw a blurred, noisy thumbnail with a disc and vertical pen strokes; return it and the masks of both."""
     side, width = 800, 20
@@ -151,9 +149,7 @@ EOSIN, PALE_EOSIN, HAEMATOXYLIN, BLOOD = (220, 135, 185), (232, 195, 215), (110,
 class TestDrawnThumbnails:
     @pytest.mark.parametrize("glass", [WHITE, GREYISH, PINKISH, BLUISH])
     @pytest.mark.parametrize("stain", [EOSIN, PALE_EOSIN, HAEMATOXYLIN, BLOOD])
-    def test_a_stained_disc_among_pens(
-        self, glass: tuple[int, int, int], stain: tuple[int, int, int]
-    ) -> None:
+    def test_a_stained_disc_among_pens(self, glass: tuple[int, int, int], stain: tuple[int, int, int]) -> None:
         tinted = tuple(round(value * light / 255) for value, light in zip(stain, glass, strict=True))
         rgb, disc, strokes = draw(glass, tinted, (GREEN, BLUE, BLACK, RED))
         mask = tissue_mask(rgb, mpp=10.0)

@@ -14,17 +14,7 @@ from PIL import Image, ImageCms
 
 WIDTH, HEIGHT = 200, 150
 LOSSLESS = ("none", "lzw", "deflate", "adobe_deflate", "packbits", "zstd", "lzma")
-LOSSY = (
-    "jpeg",
-    "webp",
-    "jpeg2000",
-    "aperio_jp2000_rgb",
-    "aperio_jp2000_ycbc",
-    "jpegxl",
-    "jpegxr",
-    "lerc",
-    "png",
-)
+LOSSY = ("jpeg", "webp", "jpeg2000", "aperio_jp2000_rgb", "aperio_jp2000_ycbc", "jpegxl", "jpegxr", "lerc", "png")
 LAYOUTS = ("tile 64×96", "tile 256×256", "strips of 40 rows", "one strip")
 ALPHAS = ("none", "associated", "unassociated", "unspecified")
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "float16", "float32", "float64", "bool")
@@ -77,13 +67,7 @@ def all_variants() -> list[Variant]:
     eight = [
         Variant(photometric, compression, planar, "uint8", alpha, byteorder, layout, predictor)
         for photometric, compression, planar, alpha, byteorder, layout, predictor in itertools.product(
-            PHOTOMETRICS,
-            (*LOSSLESS, *LOSSY),
-            ("contig", "separate", "pages"),
-            ALPHAS,
-            "<>",
-            LAYOUTS,
-            (False, True),
+            PHOTOMETRICS, (*LOSSLESS, *LOSSY), ("contig", "separate", "pages"), ALPHAS, "<>", LAYOUTS, (False, True)
         )
         if _makes_sense(photometric, compression, planar, alpha, predictor)
     ]
@@ -168,9 +152,7 @@ def _write_streams(path: Path, variant: Variant, pixels: np.ndarray, how: dict[s
                 if variant.compression == "webp":
                     yield imagecodecs.webp_encode(segment, lossless=True)
                 else:
-                    yield imagecodecs.jpeg2k_encode(
-                        segment, level=0, codecformat="j2k", mct=False, reversible=True
-                    )
+                    yield imagecodecs.jpeg2k_encode(segment, level=0, codecformat="j2k", mct=False, reversible=True)
 
     codes = {"webp": 50001, "jpeg2000": 34712, "aperio_jp2000_rgb": 33005, "aperio_jp2000_ycbc": 33003}
     how = {**how, "compression": codes[variant.compression]}
@@ -246,9 +228,7 @@ def read_independently(path: Path) -> dict[str, np.ndarray]:
             if getattr(image, "n_frames", 1) > 1:
                 raise ValueError("each page is only a part")
             white = Image.new("RGBA", image.size, "white")
-            found["Pillow"] = np.asarray(Image.alpha_composite(white, image.convert("RGBA")))[..., :3].astype(
-                float
-            )
+            found["Pillow"] = np.asarray(Image.alpha_composite(white, image.convert("RGBA")))[..., :3].astype(float)
     except (OSError, ValueError, SyntaxError, RuntimeError, KeyError):
         pass
     if streams := _read_streams(path):

@@ -108,11 +108,7 @@ def test_edited_metadata_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "message"),
-    [
-        ({"e2e_abmilx": 1}, "reserved"),
-        ({"mpp": float("inf")}, "use None"),
-        ({"path": Path("a")}, "plain JSON"),
-    ],
+    [({"e2e_abmilx": 1}, "reserved"), ({"mpp": float("inf")}, "use None"), ({"path": Path("a")}, "plain JSON")],
 )
 def test_attributes_that_json_cannot_hold_are_refused(attributes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

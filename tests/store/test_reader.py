@@ -49,15 +49,10 @@ def test_a_store_without_thumbnail_or_tissue(tmp_path: Path) -> None:
 
 
 def test_a_store_shows_its_scales(store: PatchStore) -> None:
-    assert repr(store).endswith(
-        "[HE].zarr': 20 patches at 0.5 µm/px, 0 patches at 1 µm/px, 5 patches at nan µm/px)"
-    )
+    assert repr(store).endswith("[HE].zarr': 20 patches at 0.5 µm/px, 0 patches at 1 µm/px, 5 patches at nan µm/px)")
 
 
-@given(
-    indices=st.lists(st.integers(0, COUNTS[0] - 1), max_size=40),
-    kind=st.sampled_from([list, tuple, np.array]),
-)
+@given(indices=st.lists(st.integers(0, COUNTS[0] - 1), max_size=40), kind=st.sampled_from([list, tuple, np.array]))
 @settings(max_examples=60, deadline=None)
 def test_patches_come_in_the_order_asked(path: Path, indices: list[int], kind: type) -> None:
     store = PatchStore(path)
@@ -89,9 +84,7 @@ def test_a_scale_out_of_range_is_refused(store: PatchStore, scale: int) -> None:
 def test_a_store_rebuilt_at_the_same_path_is_read_again(tmp_path: Path) -> None:
     for seed in (1, 2):
         patches = textures(3, seed=seed)
-        assert (
-            psnr(write_store(tmp_path / "a.zarr", {0.5: (patches, None)}).read([0, 1, 2]), patches) > 30
-        ).all()
+        assert (psnr(write_store(tmp_path / "a.zarr", {0.5: (patches, None)}).read([0, 1, 2]), patches) > 30).all()
         shutil.rmtree(tmp_path / "a.zarr")
 
 

@@ -16,9 +16,7 @@ def test_patches_share_shard_files(path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [6, 7, 8, 14])
-def test_any_number_of_patches_fits_into_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
+def test_any_number_of_patches_fits_into_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(scale_writer, "PATCHES_PER_SHARD", 7)
     store = write_store(tmp_path / "a.zarr", {0.5: (textures(count), grid(count))})
     assert (psnr(store.read(range(count)), textures(count)) > 30).all()

@@ -66,8 +66,7 @@ def foreign(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    ["grey", "CMYK", "larger", "progressive", "PNG", "truncated", "with a gap", "empty", "only markers"],
+    "kind", ["grey", "CMYK", "larger", "progressive", "PNG", "truncated", "with a gap", "empty", "only markers"]
 )
 def test_other_or_broken_streams_are_refused(tmp_path: Path, kind: str) -> None:
     streams = [foreign("RGB"), foreign(kind)]
@@ -96,10 +95,7 @@ def test_quality_and_subsampling_are_applied(tmp_path: Path) -> None:
     error = {
         (chroma, quality): -psnr(
             write_store(
-                tmp_path / f"{chroma}-{quality}.zarr",
-                {0.5: (patches, None)},
-                quality=quality,
-                subsampling=chroma,
+                tmp_path / f"{chroma}-{quality}.zarr", {0.5: (patches, None)}, quality=quality, subsampling=chroma
             ).read(range(4)),
             patches,
         ).mean()
@@ -108,9 +104,7 @@ def test_quality_and_subsampling_are_applied(tmp_path: Path) -> None:
     assert error["444", 90] < error["444", 60] < error["420", 90]
 
 
-@pytest.mark.parametrize(
-    ("slide", "subsampling"), [("CMU-1-Small-Region.svs", "444"), ("gastrectomy.svs", "420")]
-)
+@pytest.mark.parametrize(("slide", "subsampling"), [("CMU-1-Small-Region.svs", "444"), ("gastrectomy.svs", "420")])
 def test_the_defaults_keep_real_patches_above_30_db(
     shared: Path, tmp_path: Path, slide: str, subsampling: Subsampling
 ) -> None:
@@ -151,10 +145,7 @@ def test_bad_settings_are_refused(tmp_path: Path, arguments: dict[str, object], 
     ],
 )
 def test_bad_patches_are_refused(tmp_path: Path, patches: np.ndarray, coords: np.ndarray) -> None:
-    with (
-        pytest.raises(ValueError, match="must be"),
-        StoreWriter(tmp_path / "a.zarr", [1], patch_size=P) as w,
-    ):
+    with pytest.raises(ValueError, match="must be"), StoreWriter(tmp_path / "a.zarr", [1], patch_size=P) as w:
         w.write(patches, coords)
     assert list(tmp_path.iterdir()) == []
 

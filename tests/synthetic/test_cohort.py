@@ -106,9 +106,7 @@ def test_only_missing_files_are_drawn(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_contents_is_refused_and_unchanged(cohort: Path, tmp_path: Path) -> None:
     before = contents(cohort)
-    with pytest.raises(
-        InputError, match=r"holds a synthetic cohort with other settings.*name another folder"
-    ):
+    with pytest.raises(InputError, match=r"holds a synthetic cohort with other settings.*name another folder"):
         write_cohort(cohort, slides=24, side=512, seed=5)
     assert contents(cohort) == before
 

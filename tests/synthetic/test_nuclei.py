@@ -71,13 +71,7 @@ def mean_nuclear_area(patch: np.ndarray, mpp: float) -> float:
 @pytest.mark.parametrize("level", [0, 1])
 def test_nuclear_size_distinguishes_a_lesion(patches: dict[int, list[Patches]], level: int) -> None:
     areas = [
-        np.array(
-            [
-                mean_nuclear_area(patch, mpp=0.5 * 2**level)
-                for slide in patches[level]
-                for patch in slide[kind]
-            ]
-        )
+        np.array([mean_nuclear_area(patch, mpp=0.5 * 2**level) for slide in patches[level] for patch in slide[kind]])
         for kind in range(2)
     ]
     assert auc(*areas) > 0.95

@@ -43,13 +43,7 @@ def bag_of(lengths: list[int], *, label: int = 0) -> Bag:
 
 
 def small_data(cohort: Path, stores: Path, **how: object) -> SlideDataModule:
-    settings = {
-        "columns": {"label": "lesion"},
-        "patches_per_bag": 6,
-        "batch_size": 3,
-        "num_workers": 0,
-        **how,
-    }
+    settings = {"columns": {"label": "lesion"}, "patches_per_bag": 6, "batch_size": 3, "num_workers": 0, **how}
     return SlideDataModule(stores, cohort / "labels.csv", **settings)  # type: ignore[arg-type]
 
 

@@ -67,8 +67,6 @@ def test_a_checkpoint_restores_class_names(cohort: Path, stores: Path, tmp_path:
     trainer = small_trainer(tmp_path)
     trainer.fit(task, small_data(cohort, stores, classes=["1", "0"]))
     trainer.save_checkpoint(tmp_path / "x.ckpt")
-    loaded = ClassificationTask.load_from_checkpoint(
-        tmp_path / "x.ckpt", encoder=MeanColour(), head=small_head
-    )
+    loaded = ClassificationTask.load_from_checkpoint(tmp_path / "x.ckpt", encoder=MeanColour(), head=small_head)
     assert loaded.score_names() == ["probability_1", "probability_0"]
     torch.testing.assert_close(loaded.head.state_dict(), task.head.state_dict())

@@ -16,12 +16,8 @@ from e2e_abmilx.tasks.coverage import Coverage
 
 
 def test_wrong_number_of_outputs_is_refused(cohort: Path, stores: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"2 classes \(0, 1\) and the model 3 outputs; set model\.num_outputs to 2"
-    ):
-        small_trainer(tmp_path).fit(
-            ClassificationTask(MeanColour(), small_head, 3), small_data(cohort, stores)
-        )
+    with pytest.raises(InputError, match=r"2 classes \(0, 1\) and the model 3 outputs; set model\.num_outputs to 2"):
+        small_trainer(tmp_path).fit(ClassificationTask(MeanColour(), small_head, 3), small_data(cohort, stores))
 
 
 def test_another_target_is_refused() -> None:
@@ -43,9 +39,7 @@ def test_features_of_another_width_are_refused() -> None:
     check_width(Precomputed(8), 8)
     check_width(Precomputed(8), None)  # unknown before files are read
     check_width(MeanColour(), 8)  # the encoder has patches as its input
-    with pytest.raises(
-        InputError, match=r"16 features per patch .* states 8; set model\.encoder\.num_features to 16"
-    ):
+    with pytest.raises(InputError, match=r"16 features per patch .* states 8; set model\.encoder\.num_features to 16"):
         check_width(Precomputed(8), 16)
 
 
@@ -56,9 +50,7 @@ def _limited(**how: object) -> Trainer:
 
 @pytest.mark.parametrize("limit", [1, 5, 0.5])
 def test_several_processes_refuse_limits_within_a_case(limit: float) -> None:
-    with pytest.raises(
-        InputError, match=f"limit_test_batches is {limit}, which ends in the middle of a case"
-    ):
+    with pytest.raises(InputError, match=f"limit_test_batches is {limit}, which ends in the middle of a case"):
         check_limits(_limited(limit_test_batches=limit))
     check_limits(_limited(limit_test_batches=limit, world_size=1))
     check_limits(_limited(limit_test_batches=limit, fast_dev_run=True))
@@ -69,15 +61,10 @@ def test_several_processes_accept_no_limit(limit: float) -> None:
     check_limits(_limited(limit_val_batches=limit))
 
 
-def test_gaps_are_warned_of_once_with_metrics_of_one_reason_together(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_gaps_are_warned_of_once_with_metrics_of_one_reason_together(caplog: pytest.LogCaptureFixture) -> None:
     covered = Coverage({"auc": "all are of class a", "kappa": "all are of class a"}, ("no case of b",))
     warned: set[str] = set()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             warn_of_gaps("val", covered, warned)
-    assert caplog.messages == [
-        "the val split has no auc, kappa: all are of class a",
-        "the val split has no case of b",
-    ]
+    assert caplog.messages == ["the val split has no auc, kappa: all are of class a", "the val split has no case of b"]

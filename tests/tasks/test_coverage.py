@@ -16,10 +16,7 @@ def _labels(*labels: int) -> list[Target]:
 
 def test_nothing_is_undefined_if_all_classes_occur() -> None:
     assert coverage_of_classes(_labels(0, 1, 2, 1), GRADES) == ({}, ())
-    assert coverage_of_classes(_labels(-1, -1), GRADES) == (
-        {},
-        (),
-    )  # without known labels nothing is evaluated
+    assert coverage_of_classes(_labels(-1, -1), GRADES) == ({}, ())  # without known labels nothing is evaluated
     assert coverage_of_classes([], GRADES) == ({}, ())
 
 

@@ -34,9 +34,7 @@ def test_parts_left_by_a_limited_validation_are_dropped(cohort: Path, stores: Pa
     how = {"columns": {"label": "lesion"}, "eval_chunk_size": 4, "num_workers": 0}
     data = SlideDataModule(stores, cohort / "labels.csv", **how)  # type: ignore[arg-type]
     settings = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
-    with pytest.raises(
-        InputError, match=r"no case was evaluated as a whole: trainer\.limit_val_batches is 1"
-    ):
+    with pytest.raises(InputError, match=r"no case was evaluated as a whole: trainer\.limit_val_batches is 1"):
         Trainer(limit_val_batches=1, **settings).validate(task, data, verbose=False)  # type: ignore[arg-type]
     assert task._parts
     first = next(p for p in Trainer(**settings).predict(task, data) or [] if p is not None)  # type: ignore[arg-type]

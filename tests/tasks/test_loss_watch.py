@@ -16,9 +16,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_place(value: float) -> N
     watch = LossWatch()
     watch.note(torch.tensor(value, requires_grad=True), "epoch 0, batch 3, of cases a, b")
     for _ in range(2):  # a checkpoint must not be saved after the first refusal either
-        with pytest.raises(
-            InputError, match=f"the loss is {value} in epoch 0, batch 3, of cases a, b; .*precision"
-        ):
+        with pytest.raises(InputError, match=f"the loss is {value} in epoch 0, batch 3, of cases a, b; .*precision"):
             watch.check()
     watch.note(torch.tensor(1.0), "epoch 0, batch 4, of cases c")
     watch.check()

@@ -53,9 +53,7 @@ def test_mistyped_names_are_refused_with_a_suggestion() -> None:
     with pytest.raises(InputError, match=r"no metric 'val/acu' \(is it val/auc\?\)"):
         _task(ClassificationTask).monitors().mode_of("val/acu", "max")
     with pytest.raises(InputError, match="no metric 'val/loss'"):
-        _task(CoxTask).monitors().mode_of(
-            "val/loss", None
-        )  # the partial likelihood of a single case is not meaningful
+        _task(CoxTask).monitors().mode_of("val/loss", None)  # the partial likelihood of a single case is not meaningful
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,7 @@ def test_classes_without_both_labels_are_left_out_of_the_mean() -> None:
     label[:, 1], label[:, 2] = -1, 1
     found = _metrics(logits, label)
     torch.testing.assert_close(found["auc"], binary_auroc(logits[:, 0].sigmoid(), label[:, 0]))
-    assert found["accuracy"] == multilabel_accuracy(
-        logits.sigmoid(), label, 3, average="micro", ignore_index=-1
-    )
+    assert found["accuracy"] == multilabel_accuracy(logits.sigmoid(), label, 3, average="micro", ignore_index=-1)
     assert _metrics(logits[:, 1:], label[:, 1:])["auc"].isnan()
 
 
@@ -79,9 +77,7 @@ def test_unknown_labels_have_no_gradient(head: type[BagHead]) -> None:
     bag = _bag([[1, 0, -1], [-1, 1, -1]])
     output = task(bag)
     output.logits.retain_grad()
-    task.head.training_loss(
-        output, lambda logits: task.bag_loss(logits, bag), task.bag_classes(bag)
-    ).backward()
+    task.head.training_loss(output, lambda logits: task.bag_loss(logits, bag), task.bag_classes(bag)).backward()
     assert ((output.logits.grad != 0) == (bag.label >= 0)).all()
     torch.testing.assert_close(task.bag_scores(output.logits), output.logits.sigmoid())
 

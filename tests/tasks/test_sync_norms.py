@@ -21,9 +21,7 @@ ENCODERS = ["efficientnet_lite0", "test_efficientnet", "regnetz_b16", "resnet18"
 
 def _encoder(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return (
-        ResNetEncoder(name, pretrained=False) if name == "resnet18" else TimmEncoder(name, pretrained=False)
-    )
+    return ResNetEncoder(name, pretrained=False) if name == "resnet18" else TimmEncoder(name, pretrained=False)
 
 
 def _activations(module: nn.Module) -> int:
@@ -63,9 +61,7 @@ def test_conversion_back_keeps_new_statistics() -> None:
     patches = torch.rand(4, 3, 64, 64)
     encoder(patches), other(patches)
     sync.revert(encoder)
-    for (name, found), expected in zip(
-        encoder.state_dict().items(), other.state_dict().values(), strict=True
-    ):
+    for (name, found), expected in zip(encoder.state_dict().items(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(found, expected, msg=name)
 
 
@@ -113,9 +109,7 @@ def test_a_trainer_that_synchronises_keeps_activations(cohort: Path, stores: Pat
         enable_progress_bar=False,
         callbacks=[count],
     )
-    data = SlideDataModule(
-        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=4, num_workers=0
-    )
+    data = SlideDataModule(stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=4, num_workers=0)
     # PyTorch runs SyncBatchNorm on GPUs only: on a CPU training stops after the conversion
     with pytest.raises(ValueError, match="SyncBatchNorm layers only work with GPU modules"):
         trainer.fit(task, data)

@@ -18,10 +18,7 @@ from e2e_abmilx.training.callbacks import FeatureWriter
 HEADS: dict[str, Callable[[int, int], BagHead]] = {
     name: head
     for name, head in vars(heads).items()
-    if isinstance(head, type)
-    and issubclass(head, BagHead)
-    and name in heads.__all__
-    and not head.__abstractmethods__
+    if isinstance(head, type) and issubclass(head, BagHead) and name in heads.__all__ and not head.__abstractmethods__
 }
 
 
@@ -87,9 +84,7 @@ def synthetic(cohort: Path, stores: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_heads_learn_from_features_of_synthetic_slides(
-    head: str, synthetic: FeatureDataModule, tmp_path: Path
-) -> None:
+def test_heads_learn_from_features_of_synthetic_slides(head: str, synthetic: FeatureDataModule, tmp_path: Path) -> None:
     _learn(head, synthetic, tmp_path, epochs=12)
 
 
@@ -97,9 +92,7 @@ def test_heads_learn_from_features_of_synthetic_slides(
 def ucsb(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureDataModule:
     folder = tmp_path_factory.mktemp("ucsb")
     images = shared / "data/ucsb_breast"
-    cache_slides(
-        images / "slides", folder / "cache", mpp=(0.4, 0.8), patch_size=128, assume_mpp=0.2, workers=2
-    )
+    cache_slides(images / "slides", folder / "cache", mpp=(0.4, 0.8), patch_size=128, assume_mpp=0.2, workers=2)
     how = {
         "columns": {"slide": "image", "group": "tma"}, "classes": ["0", "1"], "fold": 0, "num_workers": 0,
     }  # fmt: skip

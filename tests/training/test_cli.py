@@ -18,9 +18,7 @@ def test_a_fit_without_validation_is_an_error(tmp_path: Path) -> None:
     assert "trainer.check_val_every_n_epoch is 9" in never  # refused before training
 
 
-def test_a_fit_without_test_cases_ends_without_a_test(
-    tmp_path: Path, package_log: pytest.LogCaptureFixture
-) -> None:
+def test_a_fit_without_test_cases_ends_without_a_test(tmp_path: Path, package_log: pytest.LogCaptureFixture) -> None:
     config, table = write_config(tmp_path), tmp_path / "labels.csv"
     table.write_text(table.read_text().replace(",test", ",train"))
     fit(config, "--trainer.max_epochs", "1")

@@ -37,10 +37,7 @@ def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size
                     "class_path": "TimmEncoder",
                     "init_args": {"name": "test_resnet", "pretrained": False, "frozen_norms": True},
                 },
-                "head": {
-                    "class_path": "ABMILX",
-                    "init_args": {"hidden_features": 16, "num_heads": 2, "dropout": 0.0},
-                },
+                "head": {"class_path": "ABMILX", "init_args": {"hidden_features": 16, "num_heads": 2, "dropout": 0.0}},
                 "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.005}},
                 "train_chunk_size": 16,
             },
@@ -102,9 +99,7 @@ def test_two_processes_are_one_with_larger_batches(cohort: Path, stores: Path, t
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-5, msg=name)
-    states = [
-        torch.load(tmp_path / name / "last.ckpt", weights_only=False)["state_dict"] for name in ("one", "two")
-    ]
+    states = [torch.load(tmp_path / name / "last.ckpt", weights_only=False)["state_dict"] for name in ("one", "two")]
     for name in states[0]:
         torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-4, atol=1e-5, msg=name)
     watched = ("val/", "test/", "train/loss_epoch", "train/effective")

@@ -30,10 +30,7 @@ def test_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_replaces_outdated_rows(tmp_path: Path) -> None:
-    _log(
-        tmp_path,
-        [_row(0, loss=1.0), _row(1, loss=0.5), _row(1, val=0.7), _row(2, loss=9.0), _row(2, val=9.0)],
-    )
+    _log(tmp_path, [_row(0, loss=1.0), _row(1, loss=0.5), _row(1, val=0.7), _row(2, loss=9.0), _row(2, val=9.0)])
     again = [_row(2, loss=0.25), _row(2, val=0.8), _row(3, loss=0.2, new=1.0)]
     _log(tmp_path, again, resume=True)
     assert _read(tmp_path) == [_row(0, loss=1.0), _row(1, loss=0.5), _row(1, val=0.7), *again]

@@ -110,9 +110,7 @@ def test_class_paths(option: str, old: str, new: str, tmp_path: Path) -> None:
 
 def test_present_names_are_not_refused(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    refuse_old_options(
-        ["fit", "--config", str(config), "--data.num_workers", "1", "--model.train_chunk_size=4"]
-    )
+    refuse_old_options(["fit", "--config", str(config), "--data.num_workers", "1", "--model.train_chunk_size=4"])
     refuse_old_options(["fit", "--config", "absent.yaml", "--model", "ClassificationTask"])
 
 

@@ -59,12 +59,7 @@ def _fit(
         schedule=lambda optimizer, steps: WarmupCosine(optimizer, steps, warmup=0.2),
     )
     data = SlideDataModule(
-        stores,
-        cohort / "labels.csv",
-        columns={"label": "lesion"},
-        patches_per_bag=8,
-        batch_size=4,
-        num_workers=0,
+        stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=8, batch_size=4, num_workers=0
     )
     trainer = Trainer(
         default_root_dir=folder,
@@ -91,11 +86,7 @@ def _same(one: object, other: object) -> bool:
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
-        return (
-            isinstance(other, dict)
-            and one.keys() == other.keys()
-            and all(_same(one[k], other[k]) for k in one)
-        )
+        return isinstance(other, dict) and one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))  # type: ignore[arg-type]
     return bool(one == other)
@@ -103,21 +94,12 @@ def _same(one: object, other: object) -> bool:
 
 def _rows(folder: Path) -> list[dict[str, str]]:
     with open(folder / "metrics.csv", newline="") as file:
-        return [
-            {key: value for key, value in row.items() if key not in TIMINGS} for row in csv.DictReader(file)
-        ]
+        return [{key: value for key, value in row.items() if key not in TIMINGS} for row in csv.DictReader(file)]
 
 
 def _assert_same_run(one: Path, other: Path) -> None:
     states = [torch.load(folder / "last.ckpt", weights_only=False) for folder in (one, other)]
-    for name in (
-        "state_dict",
-        "current_model_state",
-        "optimizer_states",
-        "lr_schedulers",
-        "global_step",
-        "epoch",
-    ):
+    for name in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert _same(states[0][name], states[1][name]), name
     best = [torch.load(folder / "best.ckpt", weights_only=False)["state_dict"] for folder in (one, other)]
     assert _same(*best)
@@ -157,9 +139,7 @@ def test_a_finished_run_can_be_extended(cohort: Path, stores: Path, tmp_path: Pa
         count = _Count()
         for end in epochs:
             seed_everything(3, verbose=False)
-            task = ClassificationTask(
-                TimmEncoder("test_resnet", pretrained=False), ABMIL, 2, augment=RandomCrops(32)
-            )
+            task = ClassificationTask(TimmEncoder("test_resnet", pretrained=False), ABMIL, 2, augment=RandomCrops(32))
             data = SlideDataModule(
                 stores, cohort / "labels.csv", columns={"label": "lesion"}, patches_per_bag=4, batch_size=4, num_workers=0
             )  # fmt: skip
@@ -167,9 +147,7 @@ def test_a_finished_run_can_be_extended(cohort: Path, stores: Path, tmp_path: Pa
                 default_root_dir=tmp_path, max_epochs=end, accelerator="cpu", logger=False, enable_progress_bar=False,
                 enable_model_summary=False, enable_checkpointing=False, limit_val_batches=0, callbacks=[count],
             )  # fmt: skip
-            trainer.fit(
-                task, data, ckpt_path=tmp_path / "ended.ckpt" if count.batches else None, weights_only=False
-            )
+            trainer.fit(task, data, ckpt_path=tmp_path / "ended.ckpt" if count.batches else None, weights_only=False)
             trainer.save_checkpoint(tmp_path / "ended.ckpt")
         counts.append(count.batches)
     assert counts[0] == counts[1]
@@ -197,10 +175,7 @@ def _command(folder: Path, cohort: Path, stores: Path) -> list[str]:
             "class_path": "ClassificationTask",
             "init_args": {
                 "num_outputs": 2,
-                "encoder": {
-                    "class_path": "TimmEncoder",
-                    "init_args": {"name": "test_resnet", "pretrained": False},
-                },
+                "encoder": {"class_path": "TimmEncoder", "init_args": {"name": "test_resnet", "pretrained": False}},
                 "head": {"class_path": "ABMILX", "init_args": {"hidden_features": 16, "num_heads": 2}},
                 "augment": {"class_path": "RandomCrops", "init_args": {"size": 32}},
                 "train_chunk_size": 12,

@@ -62,9 +62,7 @@ def _read_coords(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
             what = f"{table.dtype} of {table.shape}"
     except (OSError, KeyError, AttributeError, RuntimeError) as error:
         raise SourceError(f"{path} cannot be read ({error}); write it again with TRIDENT or CLAM") from error
-    raise SourceError(
-        f"{path} has coords {what}, not 1 to {_MAX_TILES} integer level-0 (x, y); is there tissue?"
-    )
+    raise SourceError(f"{path} has coords {what}, not 1 to {_MAX_TILES} integer level-0 (x, y); is there tissue?")
 
 
 def _integer(stated: dict[str, Any], name: str, path: Path, *, least: int = 1) -> int:

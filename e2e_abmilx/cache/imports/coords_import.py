@@ -115,9 +115,7 @@ class _CoordsJob(StoreJob):
             plans = [slide.plan(scale, tiles.patch_size, resolution.mpp) for scale in sampled]
             grids = _lay_out(tiles, slide, plans)
             attributes = self._attributes(slide, resolution, plans, grids)
-            with StoreWriter(
-                self.store, scales, patch_size=tiles.patch_size, attributes=attributes
-            ) as writer:
+            with StoreWriter(self.store, scales, patch_size=tiles.patch_size, attributes=attributes) as writer:
                 writer.write_thumbnail(slide.thumbnail(1024))
                 for scale, (plan, grid) in enumerate(zip(plans, grids, strict=True)):
                     for patches, kept in cut_patches(slide, plan, grid, tiles.patch_size):
@@ -153,9 +151,7 @@ def _lay_out(tiles: Tiles, slide: Slide, plans: Sequence[ReadPlan]) -> list[np.n
     fine = np.clip(tiles.coords + round((tiles.footprint - finest) / 2), 0, np.maximum(room, 0))
     anywhere = np.ones((1, 1), bool)  # the other tool has chosen the tissue already
     grids = [fine] + [
-        coarse_grid(
-            anywhere, slide.size, fine, fine_footprint=finest, footprint=plan.footprint, min_tissue=0.0
-        )
+        coarse_grid(anywhere, slide.size, fine, fine_footprint=finest, footprint=plan.footprint, min_tissue=0.0)
         for plan in plans[1:]
     ]
     if (room < 0).any() or not all(map(len, grids)):

@@ -14,13 +14,7 @@ from PIL import Image
 
 from e2e_abmilx.cache.caching import make_stores
 from e2e_abmilx.cache.imports.attributes import import_attributes, nan_to_none
-from e2e_abmilx.cache.imports.image_names import (
-    NamedImages,
-    Names,
-    choose_names,
-    edge_tiles,
-    numbers_in_names,
-)
+from e2e_abmilx.cache.imports.image_names import NamedImages, Names, choose_names, edge_tiles, numbers_in_names
 from e2e_abmilx.cache.jobs import StoreJob
 from e2e_abmilx.cache.manifest import CachedSlide
 from e2e_abmilx.cache.tiling import parse_scales

@@ -56,9 +56,7 @@ def choose_names(folder: Path, slides: Mapping[str, NamedImages]) -> Names:
         return "pixels"  # the same extractor has made those that are unclear
     if meanings == {"tiles"}:
         return "tiles"
-    doubtful = (
-        unclear[0] if unclear else next(slide for slide, meaning in found.items() if meaning == "tiles")
-    )
+    doubtful = unclear[0] if unclear else next(slide for slide, meaning in found.items() if meaning == "tiles")
     x, y = slides[doubtful].numbers.max(axis=0)
     raise SourceError(
         f"the images in {folder / doubtful} are named after two numbers, up to {x} and {y}, which may be the level-0"

@@ -45,9 +45,7 @@ class Database(NamedTuple):
         try:
             return jpeg_shape(first)[0]
         except ValueError as error:
-            raise SourceError(
-                f"{self.path} has no patch at {slide}-0: {error}; create the database again"
-            ) from error
+            raise SourceError(f"{self.path} has no patch at {slide}-0: {error}; create the database again") from error
 
     def jpegs(self, slide: str, count: int) -> Iterator[bytes]:
         """Yield the first ``count`` patches of a slide, in the order of their numbers."""
@@ -87,9 +85,7 @@ def open_database(path: Path) -> Iterator[Database]:
                 raise SourceError(f"{path} is truncated: it must have {size} bytes; copy it again")
             yield Database(path, table["entries"], transaction)
     except lmdb.Error as error:
-        raise SourceError(
-            f"{path} cannot be read as an LMDB ({error}); check the path, or copy it again"
-        ) from error
+        raise SourceError(f"{path} cannot be read as an LMDB ({error}); check the path, or copy it again") from error
 
 
 #: The opcodes of a pickle of bytes, str, int, list and dict. None of them names, calls or creates anything else.

@@ -22,12 +22,7 @@ _FILE_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\ud800-\udfff]{1,200}")
 
 
 def import_lmdb(
-    fine: Path,
-    out: Path,
-    *,
-    coarse: Path | None = None,
-    mpp: tuple[float | str, ...] | None = None,
-    workers: int = 2,
+    fine: Path, out: Path, *, coarse: Path | None = None, mpp: tuple[float | str, ...] | None = None, workers: int = 2
 ) -> list[CachedSlide]:
     """Make patch stores of the LMDB databases of the authors of ABMILX, without decoding their JPEG streams.
 
@@ -54,9 +49,7 @@ def import_lmdb(
         raise SourceError(f"fine and coarse are both {fine}; give two databases, or leave coarse out")
     scales = parse_scales(mpp or ()) or (math.nan,) * len(databases)
     if len(scales) != len(databases):
-        raise SourceError(
-            f"mpp is {list(scales)}; it must have one number per database, here {len(databases)}"
-        )
+        raise SourceError(f"mpp is {list(scales)}; it must have one number per database, here {len(databases)}")
     counts = []
     for path in databases:
         with open_database(path) as database:

@@ -36,9 +36,7 @@ class FeatureFolder:
         for file in sorted(found for found in self.path.glob("[!.]*") if found.suffix.lower() in SUFFIXES):
             other = self.files.setdefault(file.stem, file)
             if other != file:
-                raise FeatureError(
-                    f"{other} and {file.name} both belong to slide {file.stem!r}; remove one of them"
-                )
+                raise FeatureError(f"{other} and {file.name} both belong to slide {file.stem!r}; remove one of them")
         if not self.files:
             inside = sorted({file.parent.name for end in SUFFIXES for file in self.path.glob(f"*/*{end}")})
             hint = f"give one of its folders {inside}" if inside else "check the path"

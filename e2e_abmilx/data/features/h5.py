@@ -12,9 +12,7 @@ from torch import Tensor
 
 from e2e_abmilx.data.features.slide_features import FeatureError, NoCoordsError, SlideFeatures
 
-_BLOCK = (
-    4096  # patches read at once, 16 MB of 1024 features: limits the memory for rows that are not asked for
-)
+_BLOCK = 4096  # patches read at once, 16 MB of 1024 features: limits the memory for rows that are not asked for
 
 
 def import_h5py() -> Any:  # noqa: ANN401 - it may be absent

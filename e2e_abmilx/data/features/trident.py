@@ -62,9 +62,7 @@ class TridentWriter:
         attributes: Attributes of the tables.
     """
 
-    def __init__(
-        self, path: Path, num_patches: int, coords: NDArray[np.int64] | None, attributes: Attributes
-    ) -> None:
+    def __init__(self, path: Path, num_patches: int, coords: NDArray[np.int64] | None, attributes: Attributes) -> None:
         self._path, self._num_patches, self._attributes = path, num_patches, attributes
         self._partial = path.with_name(f".{path.name}.partial")
         self._written = 0
@@ -110,10 +108,7 @@ def read_attributes(path: Path) -> dict[str, dict[str, Any]]:
         FeatureError: The file cannot be read.
     """
     with open_h5(path) as file:
-        return {
-            name: {key: np.asarray(value).tolist() for key, value in file[name].attrs.items()}
-            for name in file
-        }
+        return {name: {key: np.asarray(value).tolist() for key, value in file[name].attrs.items()} for name in file}
 
 
 def describe_patches(store: PatchStore) -> dict[str, int]:

@@ -23,9 +23,7 @@ def plot_kaplan_meier(groups: RiskGroups, *, axes: Axes | None = None) -> Axes:
         axes.step(
             curve.time, curve.survival, style.dashes, where="post", color=style.colour, linewidth=1.2, label=name
         )  # fmt: skip
-        axes.fill_between(
-            curve.time, curve.low, curve.high, step="post", color=style.colour, alpha=0.15, linewidth=0
-        )
+        axes.fill_between(curve.time, curve.low, curve.high, step="post", color=style.colour, alpha=0.15, linewidth=0)
     axes.set_xlim(0, 1.02 * max((curve.time[-1] for curve in curves.values() if len(curve.time)), default=1))
     axes.set_ylim(0, 1.02)
     axes.annotate(  # next to the legend, where it cannot cover a curve

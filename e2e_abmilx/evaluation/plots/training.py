@@ -31,10 +31,7 @@ def plot_learning_curves(
         raise InputError(f"the metrics have no {', '.join(missing)}, only {available}; name some of these")
     axes = axes or new_axes()
     for name, column in columns.items():
-        style, curve = (
-            next_curve_style(axes),
-            metrics[["epoch", column]].dropna().groupby("epoch")[column].last(),
-        )
+        style, curve = (next_curve_style(axes), metrics[["epoch", column]].dropna().groupby("epoch")[column].last())
         axes.plot(
             curve.index, curve, style.dashes, color=style.colour, linewidth=1.2, marker="o", markersize=2.5,
             label=legend_label(name),
@@ -60,9 +57,7 @@ def plot_attention_sparsity(metrics: pd.DataFrame, *, axes: Axes | None = None) 
     return axes
 
 
-def plot_folds(
-    estimates: Sequence[Estimate], measure: str, *, name: str = "", axes: Axes | None = None
-) -> Axes:
+def plot_folds(estimates: Sequence[Estimate], measure: str, *, name: str = "", axes: Axes | None = None) -> Axes:
     """Draw a measure of each fold with its 95 % interval; the line and the legend give the mean over folds ± std.
 
     A point may lie outside its interval if resampling biases the measure.
@@ -78,9 +73,7 @@ def plot_folds(
     points, low, high = np.array([(each.point, each.low, each.high) for each in estimates]).T
     folds = np.arange(1, len(points) + 1)
     places = folds + 0.15 * models
-    axes.errorbar(
-        places, (low + high) / 2, (high - low) / 2, fmt="none", ecolor=style.colour, elinewidth=1, capsize=2
-    )
+    axes.errorbar(places, (low + high) / 2, (high - low) / 2, fmt="none", ecolor=style.colour, elinewidth=1, capsize=2)
     spread = f" ± {points.std(ddof=1):.3f}" if len(points) > 1 else ""
     axes.plot(
         places, points, "o^sD"[models % 4], color=style.colour, markersize=3.5,

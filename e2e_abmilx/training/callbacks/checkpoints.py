@@ -95,9 +95,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, every_n_steps: int = 100) -> None:
         if every_n_steps < 1:
-            raise ValueError(
-                f"every_n_steps is {every_n_steps}; it counts optimizer steps and must be at least 1"
-            )
+            raise ValueError(f"every_n_steps is {every_n_steps}; it counts optimizer steps and must be at least 1")
         self.every_n_steps = every_n_steps
 
     def on_train_batch_end(
@@ -114,7 +112,5 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if not getattr(
-            trainer, "fast_dev_run", False
-        ):  # a trial run must not overwrite the files of a real one
+        if not getattr(trainer, "fast_dev_run", False):  # a trial run must not overwrite the files of a real one
             trainer.save_checkpoint(Path(trainer.default_root_dir, "last.ckpt"), weights_only=False)

@@ -13,13 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor, nn
 
-from e2e_abmilx.data.features import (
-    Attributes,
-    FeatureError,
-    TridentWriter,
-    describe_patches,
-    read_attributes,
-)
+from e2e_abmilx.data.features import Attributes, FeatureError, TridentWriter, describe_patches, read_attributes
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.store import PatchStore
@@ -88,9 +82,7 @@ class FeatureWriter(BasePredictionWriter):
         assert isinstance(pl_module, BagTask)
         self._check_finished(trainer, pl_module)
         if self._precision == "32-true":  # TF32 would round to ten bits, which the files would not show
-            self._clean_up.callback(
-                setattr, torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32
-            )
+            self._clean_up.callback(setattr, torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
             self._clean_up.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
             torch.backends.cudnn.allow_tf32 = False
             torch.set_float32_matmul_precision("highest")

@@ -44,17 +44,13 @@ class RunRecord(Callback):
         if stage == "fit":
             self._past = _new_fit()
 
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore the duration of a resumed fit."""
         if trainer.state.fn == TrainerFn.FITTING and "run_record" in checkpoint:
             past = checkpoint["run_record"]
             self._past = {**past, "times_resumed": past["times_resumed"] + 1}
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the duration so far."""
         checkpoint["run_record"] = {**self._past, "seconds": self._fit_s()}
 

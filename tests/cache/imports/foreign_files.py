@@ -30,9 +30,7 @@ def jpeg(seed: int, side: int = P, **options: Any) -> bytes:
 def write_lmdb(path: Path, slides: dict[str, list[bytes]], extra: dict[str, bytes] | None = None) -> Path:
     """A database as the authors write it; ``extra`` replaces values, and an empty one removes its key."""
     keys = [f"{slide}-{i}".encode() for slide, jpegs in slides.items() for i in range(len(jpegs))]
-    values = dict(
-        zip(keys, (pickle.dumps(value) for values in slides.values() for value in values), strict=True)
-    )
+    values = dict(zip(keys, (pickle.dumps(value) for values in slides.values() for value in values), strict=True))
     values |= {
         b"__keys__": pickle.dumps(keys),
         b"__len__": pickle.dumps(len(keys)),

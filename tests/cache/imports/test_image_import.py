@@ -22,10 +22,7 @@ def test_coordinates_are_read_from_names(tmp_path: Path) -> None:
             Image.fromarray(picture(i)).save(tmp_path / f"in/{slide}/{name}.png")
     (tmp_path / "in/t/notes.txt").write_text("not an image")
     rows = import_images(tmp_path / "in", tmp_path / "out", mpp=0.5, workers=2)
-    assert [(row.slide, row.status, row.patches) for row in rows] == [
-        ("s.1", "done", "5"),
-        ("t", "done", "5"),
-    ]
+    assert [(row.slide, row.status, row.patches) for row in rows] == [("s.1", "done", "5"), ("t", "done", "5")]
     for slide in ("s.1", "t"):
         store = PatchStore(tmp_path / f"out/{slide}.zarr")
         assert store.scales == (0.5,)
@@ -65,9 +62,7 @@ def test_baseline_jpegs_are_stored_unchanged(tmp_path: Path) -> None:
     assert (patches[3] == patches[3][..., :1]).all()
 
 
-@pytest.mark.parametrize(
-    "bad", ["truncated.png", "truncated.jpg", "text.png", "small.png", "deep.png", "wide.png"]
-)
+@pytest.mark.parametrize("bad", ["truncated.png", "truncated.jpg", "text.png", "small.png", "deep.png", "wide.png"])
 def test_a_bad_image_fails_its_slide(tmp_path: Path, bad: str) -> None:
     for slide in ("bad", "good"):
         (tmp_path / "in" / slide).mkdir(parents=True)

@@ -22,9 +22,7 @@ SIDE = 64
 
 def _picture(width: int, height: int) -> Image.Image:
     noise = np.random.default_rng(0).normal((195, 112, 180), 24, (height // 16 + 1, width // 16 + 1, 3))
-    return Image.fromarray(
-        np.kron(noise, np.ones((16, 16, 1)))[:height, :width].clip(0, 255).astype(np.uint8)
-    )
+    return Image.fromarray(np.kron(noise, np.ones((16, 16, 1)))[:height, :width].clip(0, 255).astype(np.uint8))
 
 
 def _deepzoom(folder: Path, width: int, height: int, *, overlap: int = 0, ending: str = "jpeg") -> None:
@@ -160,9 +158,7 @@ def test_tiles_are_never_taken_for_pixels(
     step=st.sampled_from([1, 2, 4]), columns=st.integers(2, 40), rows=st.integers(1, 40),
     left=st.integers(0, 90_000), top=st.integers(0, 90_000), side=st.sampled_from([64, 224, 256, 512]),
 )  # fmt: skip
-def test_pixels_are_never_taken_for_tiles(
-    step: int, columns: int, rows: int, left: int, top: int, side: int
-) -> None:
+def test_pixels_are_never_taken_for_tiles(step: int, columns: int, rows: int, left: int, top: int, side: int) -> None:
     grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2)
     assert _chosen(grid * (side // 2 * step) + (left, top), side=side) == "pixels"
 

@@ -63,9 +63,7 @@ def test_hostile_pickles_are_reported_and_not_run(tmp_path: Path, name: str) -> 
     marker = tmp_path / "it ran"
     value = hostile(tmp_path / "it\\ ran")[name]
     slides = {"bad": [jpeg(0)], "good": [jpeg(1)]}
-    bad, good = import_lmdb(
-        write_lmdb(tmp_path / "patch.lmdb", slides, {"bad-0": value}), tmp_path / "out", workers=1
-    )
+    bad, good = import_lmdb(write_lmdb(tmp_path / "patch.lmdb", slides, {"bad-0": value}), tmp_path / "out", workers=1)
     assert good.status == "done"
     assert bad.status == "failed"
     assert "patch.lmdb has a" in bad.reason

@@ -47,9 +47,7 @@ def test_the_authors_databases_are_imported_unchanged(pair: tuple[Path, Path], t
             count = database["__pn__"][row.slide]
             assert store.num_patches(scale) == count
             assert (store.coords(scale) == -1).all()
-            streams = [
-                database[f"{row.slide}-{i}"] for i in range(count)
-            ]  # in numerical order: 10 comes after 9
+            streams = [database[f"{row.slide}-{i}"] for i in range(count)]  # in numerical order: 10 comes after 9
             assert store.read_encoded(range(count), scale) == streams
     assert max(databases[0]["__pn__"].values()) > 10
 
@@ -126,9 +124,7 @@ def test_a_missing_patch_fails_its_slide(tmp_path: Path) -> None:
     assert "no value at a-1" in row.reason
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil", "/tmp/evil", ".hidden", "a/b", "a\\b", "", "n\n", "\ud800", "x" * 300]
-)
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", ".hidden", "a/b", "a\\b", "", "n\n", "\ud800", "x" * 300])
 @pytest.mark.parametrize("count", [0, 1])
 def test_names_cannot_leave_the_output_folder(tmp_path: Path, name: str, count: int) -> None:
     path = write_lmdb(tmp_path / "one.lmdb", {"a": [jpeg(0)]}, {"__pn__": pickle.dumps({name: count})})

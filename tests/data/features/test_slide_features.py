@@ -38,9 +38,7 @@ def test_damaged_coordinates_are_named(tmp_path: Path) -> None:
     with pytest.raises(FeatureError, match=r"coords int64 of \(4, 2\), not a whole \(x, y\) for each of 9"):
         read_features(short).coords()
     fractions = write_h5(tmp_path / "b.h5", {"features": FEATURES, "coords": COORDS + 0.5})
-    with pytest.raises(
-        FeatureError, match=r"coords that are not whole pixels in 9 of 9 patches, first \(\d+\.5, "
-    ):
+    with pytest.raises(FeatureError, match=r"coords that are not whole pixels in 9 of 9 patches, first \(\d+\.5, "):
         read_features(fractions).coords()
     absent = write_h5(tmp_path / "c.h5", {"features": FEATURES})
     with pytest.raises(NoCoordsError, match=r"has no coords, .* it holds \['features'\]"):
@@ -57,9 +55,7 @@ def test_whole_coords_of_any_kind_are_read(tmp_path: Path, kind: Any) -> None:
     np.testing.assert_array_equal(in_h5.coords(), COORDS)
     assert in_h5.coords().dtype == np.int64
     own = torch.from_numpy(COORDS.astype(np.float32)).requires_grad_()
-    in_pt = read_features(
-        write_pt(tmp_path / "b.pt", {"features": torch.from_numpy(FEATURES), "coords": own})
-    )
+    in_pt = read_features(write_pt(tmp_path / "b.pt", {"features": torch.from_numpy(FEATURES), "coords": own}))
     np.testing.assert_array_equal(in_pt.coords(), COORDS)
 
 
@@ -73,19 +69,11 @@ def _one_nan() -> torch.Tensor:
 
 BAD_COORDS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "half of large numbers": (
-        lambda p: write_h5(
-            p / "s.h5", {"features": FEATURES, "coords": (COORDS % 30_000).astype(np.float16)}
-        ),
+        lambda p: write_h5(p / "s.h5", {"features": FEATURES, "coords": (COORDS % 30_000).astype(np.float16)}),
         "float16 up to .*, a type that is exact only up to 2048",
     ),
-    "brain floats": (
-        lambda p: _with_coords(p / "s.pt", torch.from_numpy(COORDS).bfloat16()),
-        "not a table of numbers",
-    ),
-    "sparse": (
-        lambda p: _with_coords(p / "s.pt", torch.from_numpy(COORDS).to_sparse()),
-        "layout is sparse_coo",
-    ),
+    "brain floats": (lambda p: _with_coords(p / "s.pt", torch.from_numpy(COORDS).bfloat16()), "not a table of numbers"),
+    "sparse": (lambda p: _with_coords(p / "s.pt", torch.from_numpy(COORDS).to_sparse()), "layout is sparse_coo"),
     "uneven": (lambda p: _with_coords(p / "s.pt", [[1, 2], [3]]), "not a table of numbers"),
     "one NaN": (lambda p: _with_coords(p / "s.pt", _one_nan()), r"in 1 of 9 patches, first \(nan, nan\)"),
     "infinite": (lambda p: _with_coords(p / "s.pt", torch.full((9, 2), torch.inf)), "float32 up to inf"),

@@ -18,9 +18,7 @@ def test_features_and_coordinates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "mpp"), [(None, 0.25), ({"tile_px": 299, "tile_um": "10x"}, 0.25), ({"tile_um": 302}, None)]
 )
-def test_missing_settings_leave_features_without_coordinates(
-    tmp_path: Path, settings: Any, mpp: float | None
-) -> None:
+def test_missing_settings_leave_features_without_coordinates(tmp_path: Path, settings: Any, mpp: float | None) -> None:
     found = read_features(write_slideflow(tmp_path, settings), slide_mpp=mpp)
     assert_same(found)
     with pytest.raises(NoCoordsError, match=r"has the centres of tiles; .* give the slides \(data\.slides\)"):

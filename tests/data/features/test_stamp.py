@@ -35,9 +35,7 @@ def test_coordinates_become_level_0_pixels(tmp_path: Path, attributes: dict[str,
     )
     unplaced = read_features(path)
     assert unplaced.patch_size_level0 is None
-    with pytest.raises(
-        NoCoordsError, match=r"coords in µm, but the slide's µm/px is unknown; .*data\.slides"
-    ):
+    with pytest.raises(NoCoordsError, match=r"coords in µm, but the slide's µm/px is unknown; .*data\.slides"):
         unplaced.coords()
 
 

@@ -32,9 +32,7 @@ from e2e_abmilx.data.features import FeatureError, NoCoordsError, read_features
 def test_pt(tmp_path: Path, content: object, zipped: bool) -> None:
     found = read_features(write_pt(tmp_path / "slide.pt", content, _use_new_zipfile_serialization=zipped))
     assert_same(found)
-    with pytest.raises(
-        NoCoordsError, match="does not state the coordinates of its patches; extract features into"
-    ):
+    with pytest.raises(NoCoordsError, match="does not state the coordinates of its patches; extract features into"):
         found.coords()
 
 
@@ -60,9 +58,7 @@ def test_pt_with_coordinates(tmp_path: Path) -> None:
 
 def test_half_precision(tmp_path: Path) -> None:
     halves = FEATURES.astype(np.float16)
-    assert_same(
-        read_features(write_pt(tmp_path / "a.pt", torch.from_numpy(halves))), halves.astype(np.float32)
-    )
+    assert_same(read_features(write_pt(tmp_path / "a.pt", torch.from_numpy(halves))), halves.astype(np.float32))
     brain = torch.from_numpy(FEATURES).bfloat16()
     assert_same(read_features(write_pt(tmp_path / "b.pt", brain)), brain.float().numpy())
 
@@ -103,17 +99,12 @@ def test_arrays_of_the_other_byte_order(tmp_path: Path) -> None:
         (lambda x: x.to("meta"), "a tensor without data"),
         (lambda x: [x.to_sparse(), x], "layout is sparse_coo"),
         (lambda x: {"features": x.to_sparse()}, "layout is sparse_coo"),
-        (
-            lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
-            "cannot be read as tensors|not real numbers",
-        ),
+        (lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), "cannot be read as tensors|not real numbers"),
         (lambda x: torch.complex(x, x), "complex64, not real numbers"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # torch warns about nested and sparse tensors
-def test_tensors_that_are_not_a_table_are_named(
-    tmp_path: Path, convert: Callable[[Any], Any], message: str
-) -> None:
+def test_tensors_that_are_not_a_table_are_named(tmp_path: Path, convert: Callable[[Any], Any], message: str) -> None:
     path = write_pt(tmp_path / "s.pt", convert(torch.from_numpy(FEATURES)))
     with pytest.raises(FeatureError, match=message):
         read_features(path)

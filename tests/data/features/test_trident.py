@@ -6,13 +6,7 @@ import pytest
 import torch
 from feature_files import COORDS, FEATURES, assert_same, write_h5, write_trident
 
-from e2e_abmilx.data.features import (
-    FeatureError,
-    TridentWriter,
-    describe_patches,
-    read_attributes,
-    read_features,
-)
+from e2e_abmilx.data.features import FeatureError, TridentWriter, describe_patches, read_attributes, read_features
 from e2e_abmilx.store import PatchStore, write_store
 
 

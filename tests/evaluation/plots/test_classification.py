@@ -11,12 +11,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import bootstrap
 from e2e_abmilx.evaluation.calibration import reliability_curve
 from e2e_abmilx.evaluation.estimators import Auroc
-from e2e_abmilx.evaluation.plots import (
-    plot_confusion_matrix,
-    plot_precision_recall,
-    plot_reliability,
-    plot_roc,
-)
+from e2e_abmilx.evaluation.plots import plot_confusion_matrix, plot_precision_recall, plot_reliability, plot_roc
 
 N_RESAMPLES = 50
 

@@ -84,9 +84,7 @@ def test_a_figure_has_the_width_of_a_journal_column() -> None:
 
 
 @pytest.mark.parametrize("name", ["cost_$5_and_$7", r"a $\oops$ b", "$", "100 % of $x^{$", "_hidden", "a\\b"])
-def test_names_with_special_characters_are_drawn_literally(
-    metrics: pd.DataFrame, name: str, tmp_path: Path
-) -> None:
+def test_names_with_special_characters_are_drawn_literally(metrics: pd.DataFrame, name: str, tmp_path: Path) -> None:
     """Matplotlib parses text between dollar signs as mathematics, and a legend omits labels that begin with _."""
     rows = make_rows()
     estimate = Estimate(0.8, 0.8, 0.1, 0.7, 0.9, 9, 0)

@@ -39,9 +39,7 @@ def test_folds_are_drawn_with_intervals_and_mean() -> None:
 
 
 def test_a_point_outside_its_interval_is_drawn_correctly() -> None:
-    axes = plot_folds(
-        [Estimate(0.9, 0.7, 0.05, 0.6, 0.8, 9, 0), Estimate(0.5, 0.7, 0.05, 0.6, 0.8, 9, 0)], "AUC"
-    )
+    axes = plot_folds([Estimate(0.9, 0.7, 0.05, 0.6, 0.8, 9, 0), Estimate(0.5, 0.7, 0.05, 0.6, 0.8, 9, 0)], "AUC")
     (points,) = curves_of(axes)
     assert points[:, 1].tolist() == [0.9, 0.5]
     *_, (bars,) = axes.containers[0]

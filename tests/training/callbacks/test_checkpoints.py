@@ -30,9 +30,7 @@ def test_best_is_the_best_and_last_is_the_last(tmp_path: Path) -> None:
 
 
 def test_steps_between_checkpoints_are_at_least_one() -> None:
-    with pytest.raises(
-        ValueError, match="every_n_steps is 0; it counts optimizer steps and must be at least"
-    ):
+    with pytest.raises(ValueError, match="every_n_steps is 0; it counts optimizer steps and must be at least"):
         LastCheckpoint(every_n_steps=0)
 
 
@@ -53,9 +51,7 @@ def test_best_is_tested_whatever_other_checkpoints_are_kept(tmp_path: Path) -> N
     assert (run / "test/predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("split", "cases"), [("one class", "all 6 cases are"), ("one case", "its only case is")]
-)
+@pytest.mark.parametrize(("split", "cases"), [("one class", "all 6 cases are"), ("one case", "its only case is")])
 def test_an_auc_that_is_undefined_on_the_split_chooses_nothing(
     split: str, cases: str, tmp_path: Path, package_log: pytest.LogCaptureFixture
 ) -> None:
@@ -78,8 +74,6 @@ def test_a_metric_that_is_nan_in_the_first_validation_chooses_nothing(
     fit(write_config(tmp_path), "--trainer.overfit_batches", "1")
     run = tmp_path / "run"
     losses = column(run, "val/loss")
-    reason = (
-        "val/auc cannot choose a checkpoint (it has no value in epoch 0): best.ckpt is chosen by the lowest"
-    )
+    reason = "val/auc cannot choose a checkpoint (it has no value in epoch 0): best.ckpt is chosen by the lowest"
     assert package_log.text.count(reason) == 1
     assert epoch_of(run / "best.ckpt") == losses.index(min(losses))

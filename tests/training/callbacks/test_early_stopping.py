@@ -69,11 +69,7 @@ def test_patience_counts_the_first_epochs() -> None:
 
 @pytest.mark.parametrize("kind", ["EarlyStopping", "DeferredEarlyStopping"])
 def test_an_undefined_metric_cannot_stop_a_run(kind: str, tmp_path: Path) -> None:
-    options = [
-        f"--trainer.callbacks+={kind}",
-        "--trainer.callbacks.monitor=val/auc",
-        "--trainer.callbacks.mode=max",
-    ]
+    options = [f"--trainer.callbacks+={kind}", "--trainer.callbacks.monitor=val/auc", "--trainer.callbacks.mode=max"]
     with pytest.raises(SystemExit, match=rf"{kind} cannot stop by val/auc \(all 6 cases are of class 1\)"):
         fit(write_config(tmp_path, split="one class"), *options)
 

@@ -133,9 +133,7 @@ def test_finished_cases_are_skipped(stores: Path, tmp_path: Path) -> None:
 def test_features_of_two_encoders_are_not_mixed(stores: Path, tmp_path: Path) -> None:
     _predict(_task(_Means()), _data(stores, tmp_path), tmp_path / "run")
     (tmp_path / "run/features/slide-002.h5").unlink()
-    with pytest.raises(
-        FeatureError, match=r"slide-00[14]\.h5 has features of .* remove the folder, or write"
-    ):
+    with pytest.raises(FeatureError, match=r"slide-00[14]\.h5 has features of .* remove the folder, or write"):
         _predict(_task(_Means(gain=1.001)), _data(stores, tmp_path), tmp_path / "run")
 
 

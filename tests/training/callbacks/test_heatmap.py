@@ -91,11 +91,7 @@ def _contributions_in(folder: Path, score: str) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("task_class", "outputs", "score"),
-    [
-        (ClassificationTask, 2, "log-odds of tumour"),
-        (SurvivalTask, 3, "risk"),
-        (CoxTask, 1, "risk"),
-    ],
+    [(ClassificationTask, 2, "log-odds of tumour"), (SurvivalTask, 3, "risk"), (CoxTask, 1, "risk")],
 )
 @torch.no_grad()
 def test_each_slide_of_a_case_has_its_own_contributions(
@@ -146,9 +142,7 @@ def test_the_most_probable_of_several_classes_is_explained(
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_a_head_without_contributions_is_refused_before_any_slide_is_predicted(
-    stores: Path, tmp_path: Path
-) -> None:
+def test_a_head_without_contributions_is_refused_before_any_slide_is_predicted(stores: Path, tmp_path: Path) -> None:
     task = ClassificationTask(_Mean(), DSMIL, 2)
     with pytest.raises(ContributionError, match="DSMIL does not classify a mean of its patches"):
         _trainer(tmp_path, "contribution").predict(task, SlideDataModule(stores, num_workers=0))
@@ -166,7 +160,5 @@ def test_features_without_coordinates_are_refused(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     torch.save(torch.zeros(4, 3), tmp_path / "features" / "slide.pt")
     task = ClassificationTask(Precomputed(3), ABMIL, 2)
-    with pytest.raises(
-        InputError, match=r"FeatureBags does not record where patches lie.*with a SlideDataModule"
-    ):
+    with pytest.raises(InputError, match=r"FeatureBags does not record where patches lie.*with a SlideDataModule"):
         _trainer(tmp_path).predict(task, FeatureDataModule(tmp_path / "features", num_workers=0))

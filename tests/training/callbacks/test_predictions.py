@@ -61,11 +61,7 @@ def test_several_labels_per_case(cohort: Path, stores: Path, tmp_path: Path) -> 
     rows = _rows(tmp_path, MultiLabelTask(_Mean(), MeanPool, 2), data, "test")
     names = ["severe", "lesion"]
     expected = {case.id: case.labels for case in data.cases["test"]}
-    assert list(rows[0]) == [
-        "case",
-        *(f"label_{name}" for name in names),
-        *(f"probability_{name}" for name in names),
-    ]
+    assert list(rows[0]) == ["case", *(f"label_{name}" for name in names), *(f"probability_{name}" for name in names)]
     assert {row["label_severe"] for row in rows} == {"1", ""}
     for row in rows:
         assert tuple(int(row[f"label_{name}"] or -1) for name in names) == expected[row["case"]]
@@ -73,11 +69,7 @@ def test_several_labels_per_case(cohort: Path, stores: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("task", "truth"),
-    [
-        (ClassificationTask, ["label"]),
-        (MultiLabelTask, ["label_0", "label_1"]),
-        (SurvivalTask, ["time", "event"]),
-    ],
+    [(ClassificationTask, ["label"]), (MultiLabelTask, ["label_0", "label_1"]), (SurvivalTask, ["time", "event"])],
 )
 def test_the_truth_is_empty_without_a_label_table(
     task: type[BagTask], truth: list[str], stores: Path, tmp_path: Path

@@ -108,9 +108,7 @@ def _lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return lines
 
 
-def test_a_fit_logs_its_place_and_the_metrics_of_each_epoch(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_fit_logs_its_place_and_the_metrics_of_each_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     stopping = EarlyStopping("val/auc", mode="max", patience=9)
     _trainer(tmp_path, stopping, max_epochs=3).fit(_Module(), _loader(5), _loader(2))
     assert _lines(caplog) == [

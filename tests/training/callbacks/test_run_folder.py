@@ -56,9 +56,7 @@ def test_a_new_run_archives_all_of_the_old_one(finished: tuple[Path, Path]) -> N
     assert len(column(run, "val/loss")) == 3
 
 
-def test_resuming_the_run_of_another_folder_archives_this_one(
-    finished: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_resuming_the_run_of_another_folder_archives_this_one(finished: tuple[Path, Path], tmp_path: Path) -> None:
     config, run = finished
     before = files_in(run)
     fit(config, "--trainer.default_root_dir", str(tmp_path / "other"))
@@ -97,9 +95,7 @@ def test_a_preempted_run_is_not_archived(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("command", "folder"), [("fit", "."), ("test", "test"), (None, ".")])
-def test_other_commands_than_fit_write_into_subfolders(
-    command: str | None, folder: str, tmp_path: Path
-) -> None:
+def test_other_commands_than_fit_write_into_subfolders(command: str | None, folder: str, tmp_path: Path) -> None:
     callbacks = [] if command is None else [RunFolder(command)]
     trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=callbacks)  # type: ignore[arg-type]
     assert folder_of(trainer) == tmp_path / folder

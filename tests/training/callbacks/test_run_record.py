@@ -80,19 +80,8 @@ def test_the_record_of_a_finished_run(data: FeatureDataModule, tmp_path: Path) -
     wall_s = (datetime.now(UTC) - before).total_seconds()
     record = _record(run)
     assert not list(run.glob("*.partial"))
-    assert {"e2e_abmilx": __version__, "python": platform.python_version()}.items() <= record[
-        "versions"
-    ].items()
-    for name in (
-        "torch",
-        "torchvision",
-        "lightning",
-        "timm",
-        "zarr",
-        "tiffslide",
-        "lifelines",
-        "torchmetrics",
-    ):
+    assert {"e2e_abmilx": __version__, "python": platform.python_version()}.items() <= record["versions"].items()
+    for name in ("torch", "torchvision", "lightning", "timm", "zarr", "tiffslide", "lifelines", "torchmetrics"):
         assert record["versions"][name] == importlib.metadata.version(name)
     hardware = record["hardware"]
     assert hardware["cpu"]
@@ -110,17 +99,13 @@ def test_the_record_of_a_finished_run(data: FeatureDataModule, tmp_path: Path) -
     assert 0 < fit["seconds"] + test["seconds"] <= wall_s
     assert fit["seconds_per_epoch"] == pytest.approx(fit["seconds"] / _EPOCHS, abs=0.1)
     best = torch.load(run / "best.ckpt", weights_only=True)
-    (score,) = (
-        one["best_model_score"] for name, one in best["callbacks"].items() if "BestCheckpoint" in name
-    )
+    (score,) = (one["best_model_score"] for name, one in best["callbacks"].items() if "BestCheckpoint" in name)
     assert record["best"]["epoch"] == best["epoch"]
     assert record["best"]["monitor"] == task.monitor
     assert record["best"]["value"] == pytest.approx(float(score), abs=1e-6)
 
 
-def test_a_killed_run_has_a_record_and_a_resumed_one_adds_its_time(
-    data: FeatureDataModule, tmp_path: Path
-) -> None:
+def test_a_killed_run_has_a_record_and_a_resumed_one_adds_its_time(data: FeatureDataModule, tmp_path: Path) -> None:
     run, last = tmp_path / "run", tmp_path / "run/last.ckpt"
     with pytest.raises(Killed):
         _trainer(run, KillAt(2, after_s=1.0)).fit(_task(), data)
