@@ -1,5 +1,6 @@
 """Options under names of earlier releases: refused, with the names that they have now."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,21 @@ _GROUPS = ("model", "data")  # which may be given as files of their own
 _LEFT_OUT = ("init_args", "dict_kwargs", "fit", "validate", "test", "predict")  # of a dotted name
 
 
-def refuse_old_options(words: Sequence[str]) -> None:
-    """Refuse options and class paths under earlier names, on the command line and in its config files.
+def refuse_old_options(words: Sequence[str], message: str) -> None:
+    """Explain a refusal whose reason is an option or a class path under an earlier name.
+
+    Args:
+        words: The command line.
+        message: Why it is refused. Options that it does not mention as unknown may be those of a user's own class.
 
     Raises:
-        InputError: There are some; the message names them as they are called now.
+        InputError: There are such names on the command line or in its config files; the message has their new names.
     """
-    found = dict.fromkeys(
-        f"{old} is now {new}" for name, value in _settings(words) for old, new in _renamed(name, value)
-    )
-    if found:
-        raise InputError(f"options have new names: {', '.join(found)}; rename them in the config or the command")
+    found = dict(pair for name, value in _settings(words) for pair in _renamed(name, value))
+    unknown = re.findall(r"'(\w+)' is not (?:accepted|expected)", message)
+    if any(old not in _OPTIONS or old.rpartition(".")[2] in unknown for old in found):
+        names = ", ".join(f"{old} is now {new}" for old, new in found.items())
+        raise InputError(f"options have new names: {names}; rename them in the config or the command")
 
 
 def _renamed(name: str, value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a value of a config

@@ -36,5 +36,5 @@ class BagArgumentParser(LightningArgumentParser):
             InputError: An option has a new name.
         """
         if self.exit_on_error:
-            refuse_old_options(self._words)
+            refuse_old_options(self._words, message)
         super().error(message, ex)

@@ -110,8 +110,9 @@ def test_class_paths(option: str, old: str, new: str, tmp_path: Path) -> None:
 
 def test_present_names_are_not_refused(tmp_path: Path) -> None:
     config = write_config(tmp_path)
-    refuse_old_options(["fit", "--config", str(config), "--data.num_workers", "1", "--model.train_chunk_size=4"])
-    refuse_old_options(["fit", "--config", "absent.yaml", "--model", "ClassificationTask"])
+    message = "Option 'num_workers' is not accepted"
+    refuse_old_options(["fit", "--config", str(config), "--data.num_workers", "1"], message)
+    refuse_old_options(["fit", "--config", "absent.yaml", "--model", "ClassificationTask"], message)
 
 
 _OWN = '''
@@ -138,3 +139,18 @@ def test_a_data_module_of_a_user_may_have_arguments_of_these_names(
     assert stopped.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["data"]["init_args"] == {"workers": 3, "chunk_size": 7}
+
+
+def test_another_mistake_next_to_such_an_argument_is_reported_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own_data.py").write_text(_OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = yaml.safe_load(write_config(tmp_path).read_text())
+    config["data"] = {"class_path": "own_data.OwnData", "init_args": {"workers": 3}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "config.yaml"), "--data.nonsense", "7"])
+    error = capsys.readouterr().err
+    assert "nonsense" in error
+    assert "new name" not in error
