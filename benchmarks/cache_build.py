@@ -76,7 +76,7 @@ class Case(NamedTuple):
 
 def write_repeated(path: Path, side: int, levels: int = 4) -> None:
     """Write a slide of any size at 0.5 µm/px quickly, by repeating the encoded tiles of a drawn one of 4096²."""
-    image, _ = draw_slide(seed=1, lesion_share=0.3, side=4096)
+    image, _ = draw_slide(seed=1, lesion_fraction=0.3, side=4096)
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for level in range(levels):
             pixels_per_cm = 2e4 / 2**level

@@ -22,7 +22,7 @@ _VERSION = 2  # raised when the same settings give other pixels or labels
 def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
     """Draw the label table of a cohort, one row per slide; :func:`write_cohort` describes its columns.
 
-    Survival time is Weibull with shape 3, scale 100 months and log-hazard 20 × ``lesion_share``. Follow-up ends at
+    Survival time is Weibull with shape 3, scale 100 months and log-hazard 20 × ``lesion_fraction``. Follow-up ends at
     random between 12 and 150 months, independently of the lesion.
 
     Raises:
@@ -36,8 +36,8 @@ def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     grade = np.resize([0, 1, 0, 2], slides)[np.argsort(rng.random(slides))]
     smallest, largest = np.array([(0, 0), (0.10, 0.22), (0.30, 0.50)])[grade].T
-    lesion_share = (smallest + (largest - smallest) * rng.random(slides)).round(4)
-    survival = 100 * (-np.log(1 - rng.random(slides)) / np.exp(20 * lesion_share)) ** (1 / 3)
+    lesion_fraction = (smallest + (largest - smallest) * rng.random(slides)).round(4)
+    survival = 100 * (-np.log(1 - rng.random(slides)) / np.exp(20 * lesion_fraction)) ** (1 / 3)
     follow_up = 12 + 138 * rng.random(slides)
     event = (survival <= follow_up).astype(int)
 
@@ -54,7 +54,7 @@ def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
             "time": np.minimum(survival, follow_up).round(2),
             "event": event,
             "split": split,
-            "lesion_share": lesion_share,
+            "lesion_fraction": lesion_fraction,
         }
     )
 
@@ -72,7 +72,7 @@ def write_cohort(
     - ``grade``: 0 no lesion, 1 a small one (10-22 % of the tissue), 2 a large one (30-50 %).
     - ``time`` in months, ``event`` (1 = happened): survival, shorter with a larger lesion; about 30 % are censored.
     - ``split``: 50 % ``train``, 17 % ``val``, 33 % ``test``, alike in grade and event.
-    - ``lesion_share``: lesion area as a fraction of the tissue area.
+    - ``lesion_fraction``: lesion area as a fraction of the tissue area.
 
     Args:
         folder: A new or empty folder, or one that an earlier call with the same settings has begun or filled.
@@ -100,8 +100,8 @@ def write_cohort(
 
     def draw(index: int) -> None:
         slide, mask = files[index]
-        share = float(labels["lesion_share"][index])
-        truth = write_slide(slide, seed=int(seeds[index]), lesion_share=share, side=side, mpp=mpp)
+        fraction = float(labels["lesion_fraction"][index])
+        truth = write_slide(slide, seed=int(seeds[index]), lesion_fraction=fraction, side=side, mpp=mpp)
         with atomic_write(mask) as unfinished:
             Image.fromarray(truth.lesion.astype(np.uint8) * 255).save(unfinished, "png")
 

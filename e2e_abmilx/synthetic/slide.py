@@ -21,7 +21,7 @@ _TILE = 256  # pixels along the side of a tile of the file
 _LEVELS = 4  # the last one has the size of the masks
 
 
-def write_slide(path: Path, *, seed: int, lesion_share: float, side: int = 2048, mpp: float = 0.5) -> Truth:
+def write_slide(path: Path, *, seed: int, lesion_fraction: float, side: int = 2048, mpp: float = 0.5) -> Truth:
     """Draw a slide with the arguments of :func:`draw_slide`, write it to a file and return its true masks.
 
     The file is a tiled, JPEG-compressed TIFF of four levels, each half the size of the one before; its resolution tags
@@ -30,7 +30,7 @@ def write_slide(path: Path, *, seed: int, lesion_share: float, side: int = 2048,
     Raises:
         InputError: An argument is out of its range.
     """
-    pixels, truth = draw_slide(seed=seed, lesion_share=lesion_share, side=side, mpp=mpp)
+    pixels, truth = draw_slide(seed=seed, lesion_fraction=lesion_fraction, side=side, mpp=mpp)
     image = Image.fromarray(pixels)
     with atomic_write(path) as unfinished, tifffile.TiffWriter(unfinished) as tiff:
         for level in range(_LEVELS):
@@ -50,13 +50,13 @@ def write_slide(path: Path, *, seed: int, lesion_share: float, side: int = 2048,
 
 
 def draw_slide(
-    *, seed: int, lesion_share: float, side: int = 2048, mpp: float = 0.5
+    *, seed: int, lesion_fraction: float, side: int = 2048, mpp: float = 0.5
 ) -> tuple[NDArray[np.uint8], Truth]:
     """Draw off-white glass with 1 to 3 pieces of tissue on 42 to 58 % of it and 1 to 3 lesions in the tissue.
 
     Args:
         seed: Determines shapes, nuclei, stain and brightness.
-        lesion_share: Lesion area as a fraction of the tissue area, in [0, 1).
+        lesion_fraction: Lesion area as a fraction of the tissue area, in [0, 1).
         side: Pixels along the side, a multiple of 256.
         mpp: µm per pixel, from 0.1 to 2.
 
@@ -67,13 +67,13 @@ def draw_slide(
         InputError: An argument is out of its range.
     """
     check_slide(side, mpp, seed)
-    if not 0 <= lesion_share < 1:
+    if not 0 <= lesion_fraction < 1:
         raise InputError(
-            f"lesion_share is {lesion_share}; it is a fraction of the tissue and must lie in [0, 1): give 0 for a slide"
+            f"lesion_fraction is {lesion_fraction}; it is a fraction of the tissue and must lie in [0, 1): give 0 for a slide"
             " without lesion"
         )
     rng = np.random.default_rng(seed)
-    truth, opacity = lay_out(rng, side // MASK_DOWNSAMPLE, lesion_share)
+    truth, opacity = lay_out(rng, side // MASK_DOWNSAMPLE, lesion_fraction)
     eosin = _draw_ground(rng, side, mpp)
     nucleus = draw_nuclei(rng, truth, mpp)
     return _stain(rng, eosin, nucleus, opacity), truth

@@ -24,12 +24,12 @@ class Truth(NamedTuple):
     lesion: NDArray[np.bool_]
 
     @property
-    def lesion_share(self) -> float:
+    def lesion_fraction(self) -> float:
         """Lesion area as a fraction of the tissue area."""
         return float(self.lesion.sum() / self.tissue.sum())
 
 
-def lay_out(rng: np.random.Generator, side: int, lesion_share: float) -> tuple[Truth, Map]:
+def lay_out(rng: np.random.Generator, side: int, lesion_fraction: float) -> tuple[Truth, Map]:
     """Place tissue and lesions on masks of ``side`` pixels.
 
     Returns:
@@ -42,7 +42,7 @@ def lay_out(rng: np.random.Generator, side: int, lesion_share: float) -> tuple[T
     tissue = _highest(heights, round(rng.uniform(0.42, 0.58) * side**2))
     spots = np.argwhere(tissue)[rng.integers(tissue.sum(), size=rng.integers(1, 4))] / side
     inside = np.where(tissue, _draw_hills(rng, side, spots), -np.inf)
-    lesion = _highest(inside, round(lesion_share * tissue.sum()))
+    lesion = _highest(inside, round(lesion_fraction * tissue.sum()))
     above_edge = zoom(heights - heights[tissue].min(), MASK_DOWNSAMPLE, order=1, mode="nearest", grid_mode=True)
     return Truth(tissue, lesion), np.clip(47 * above_edge + 0.5, 0, 1)
 

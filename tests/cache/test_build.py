@@ -25,7 +25,7 @@ def test_every_patch_contains_tissue(stores: Path) -> None:
 def test_scales_between_levels_are_right(tmp_path: Path, mpp: tuple[float, ...]) -> None:
     slide_file = tmp_path / "slides/one.tiff"
     slide_file.parent.mkdir()
-    write_slide(slide_file, seed=5, lesion_share=0.2, side=1024)
+    write_slide(slide_file, seed=5, lesion_fraction=0.2, side=1024)
     cache_slides([slide_file], tmp_path / "out", mpp=mpp, patch_size=32)
     assert_coords_are_right(slide_file, PatchStore(tmp_path / "out/one.zarr"), decibels=28)
 

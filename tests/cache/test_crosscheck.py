@@ -153,7 +153,7 @@ def test_no_false_alarm_far_between_levels(shared: Path, tmp_path: Path, mpp: tu
 
 def test_files_that_openslide_reads_otherwise_are_not_compared(tmp_path: Path) -> None:
     """OpenSlide takes the first page for the slide: a single channel, or the macro image."""
-    pixels = draw_slide(seed=1, lesion_share=0.4, side=512)[0]
+    pixels = draw_slide(seed=1, lesion_fraction=0.4, side=512)[0]
     tags = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "tile": (128, 128)}
     planes = np.moveaxis(pixels, -1, 0)
     tifffile.imwrite(tmp_path / "channels.ome.tif", planes, photometric="minisblack", metadata={"axes": "CYX"}, **tags)
@@ -194,7 +194,7 @@ def test_the_number_of_patches_is_an_option(cohort: Path, tmp_path: Path, count:
 
 
 def test_a_slide_that_only_one_reader_reads_says_so(tmp_path: Path) -> None:
-    pixels = draw_slide(seed=1, lesion_share=0.4, side=512)[0]
+    pixels = draw_slide(seed=1, lesion_fraction=0.4, side=512)[0]
     tags = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "metadata": None}
     tifffile.imwrite(tmp_path / "strips.tif", pixels, photometric="rgb", **tags)
     cmyk = 255 - np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])

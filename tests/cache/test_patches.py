@@ -25,7 +25,7 @@ BAD = 6  # the tile that is damaged: row 1, column 2
 def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slide with levels of 1024, 512, 256 and 128 pixels; 0.5 µm/px."""
     path = tmp_path_factory.mktemp("slides") / "pyramid.tiff"
-    write_slide(path, seed=3, lesion_share=0.3, side=SIDE)
+    write_slide(path, seed=3, lesion_fraction=0.3, side=SIDE)
     return path
 
 
@@ -33,7 +33,7 @@ def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slide of 16 tiles without pyramid; 0.5 µm/px."""
     path = tmp_path_factory.mktemp("slides") / "one_level.tiff"
-    pixels = draw_slide(seed=4, lesion_share=0.3, side=SIDE)[0]
+    pixels = draw_slide(seed=4, lesion_fraction=0.3, side=SIDE)[0]
     _write(path, pixels)
     return path
 

@@ -24,7 +24,7 @@ def test_other_words_are_refused(scale: str) -> None:
 def test_levels_are_those_of_the_first_slide_that_has_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     (tmp_path / "text.svs").write_text("not a slide")
-    write_slide(tmp_path / "one.tiff", seed=0, lesion_share=0.2, side=512)
+    write_slide(tmp_path / "one.tiff", seed=0, lesion_fraction=0.2, side=512)
     slides = [SlideFile(tmp_path / "text.svs"), SlideFile(tmp_path / "one.tiff")]
     assert parse_scales(["level2", "level0", 0.75], slides) == (0.5, 0.75, 2.0)
     assert f"level2 is taken as 2 µm/px, from {tmp_path / 'one.tiff'}" in caplog.text

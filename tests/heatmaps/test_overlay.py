@@ -28,7 +28,7 @@ class _Lesion(NamedTuple):
 
 def _lesion(folder: Path, slide_mpp: float, mpp: float) -> _Lesion:
     slide = folder / "slide.tiff"
-    truth = write_slide(slide, seed=3, lesion_share=0.3, side=2048, mpp=slide_mpp).lesion
+    truth = write_slide(slide, seed=3, lesion_fraction=0.3, side=2048, mpp=slide_mpp).lesion
     cache_slides(slide, folder / "stores", mpp=(mpp,), patch_size=32, workers=1)
     store = PatchStore(folder / "stores" / "slide.zarr")
     side = store.attributes["footprints"][0]

@@ -10,7 +10,7 @@ from e2e_abmilx.slides import Slide
 from e2e_abmilx.slides.background import WHITE, blank, composite, parse_colour
 from e2e_abmilx.synthetic import draw_slide
 
-SLIDE = draw_slide(seed=1, lesion_share=0.2, side=512)[0]
+SLIDE = draw_slide(seed=1, lesion_fraction=0.2, side=512)[0]
 
 
 @pytest.mark.parametrize("text", ["", None, "#12", "white", "12345678"])

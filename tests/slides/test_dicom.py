@@ -11,7 +11,7 @@ from e2e_abmilx.slides import Slide
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.synthetic import draw_slide
 
-SLIDE = draw_slide(seed=1, lesion_share=0.4, side=512)[0]
+SLIDE = draw_slide(seed=1, lesion_fraction=0.4, side=512)[0]
 
 
 def _write_series(folder: Path, series: str) -> None:

@@ -10,7 +10,7 @@ from e2e_abmilx.slides import Slide, SlideError
 from e2e_abmilx.slides.openslide_reader import OpenSlideReader, detect_vendor
 from e2e_abmilx.synthetic import draw_slide
 
-SLIDE = draw_slide(seed=1, lesion_share=0.2, side=512)[0]
+SLIDE = draw_slide(seed=1, lesion_fraction=0.2, side=512)[0]
 
 
 def test_openslide_reads_levels_at_odd_ratios_without_blur(tmp_path: Path) -> None:

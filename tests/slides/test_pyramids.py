@@ -9,7 +9,7 @@ import tifffile
 from e2e_abmilx.slides import Slide, SlideError
 from e2e_abmilx.synthetic import draw_slide
 
-SLIDE = draw_slide(seed=1, lesion_share=0.2, side=512)[0]
+SLIDE = draw_slide(seed=1, lesion_fraction=0.2, side=512)[0]
 OTHER = np.full((128, 160, 3), 90, np.uint8)
 TILED = {"tile": (128, 128), "resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}
 

@@ -11,7 +11,7 @@ import tifffile
 from e2e_abmilx.slides import Slide, SlideError
 from e2e_abmilx.synthetic import draw_slide
 
-SLIDE = draw_slide(seed=1, lesion_share=0.2, side=512)[0]
+SLIDE = draw_slide(seed=1, lesion_fraction=0.2, side=512)[0]
 
 
 def _aperio_streams(pixels: np.ndarray, side: int = 128) -> list[bytes]:

@@ -27,7 +27,7 @@ def test_levels_and_resolution(slide_file: Path) -> None:
 
 
 def test_level_zero_is_what_was_drawn(slide_file: Path) -> None:
-    drawn = draw_slide(seed=3, lesion_share=0.3, side=1024)[0].astype(float)
+    drawn = draw_slide(seed=3, lesion_fraction=0.3, side=1024)[0].astype(float)
     with Slide(slide_file) as slide:
         read = slide.read_level(0, 100, 200, 300, 400).astype(float)
     error = ((read - drawn[200:600, 100:400]) ** 2).mean()

@@ -22,7 +22,7 @@ from e2e_abmilx.synthetic import draw_slide
     ],
 )
 def test_other_layouts_are_read(tmp_path: Path, how: dict[str, object]) -> None:
-    pixels = draw_slide(seed=1, lesion_share=0.2, side=512)[0][:300, :400]
+    pixels = draw_slide(seed=1, lesion_fraction=0.2, side=512)[0][:300, :400]
     tifffile.imwrite(tmp_path / "one.tiff", pixels, photometric="rgb", **how)
     with Slide(tmp_path / "one.tiff") as slide:
         read = slide.read_level(0, 30, 40, 370, 260).astype(int)

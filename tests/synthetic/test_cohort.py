@@ -28,7 +28,7 @@ def test_every_split_has_its_fraction_of_classes_and_events(slides: int, seed: i
     assert ((labels["lesion"] == 1) == (labels["grade"] > 0)).all()
     ranges = {0: (0, 0), 1: (0.10, 0.22), 2: (0.30, 0.50)}
     for grade, rows in labels.groupby("grade"):
-        assert rows["lesion_share"].between(*ranges[grade]).all()
+        assert rows["lesion_fraction"].between(*ranges[grade]).all()
     assert (labels["time"] > 0).all()
     assert set(labels["event"]) == {0, 1}
     for split, fraction in (("train", 1 / 2), ("val", 1 / 6), ("test", 1 / 3)):
@@ -42,7 +42,7 @@ def test_every_split_has_its_fraction_of_classes_and_events(slides: int, seed: i
 
 def test_survival_follows_the_area_of_the_lesion() -> None:
     cohorts = [plan_labels(48, seed=seed) for seed in range(20)]
-    c_index = [concordance_index(each["time"], -each["lesion_share"], each["event"]) for each in cohorts]
+    c_index = [concordance_index(each["time"], -each["lesion_fraction"], each["event"]) for each in cohorts]
     assert np.mean(c_index) > 0.85
     assert min(c_index) > 0.8
     assert 0.6 < np.mean([each["event"].mean() for each in cohorts]) < 0.8
@@ -69,7 +69,7 @@ def test_slides_and_masks_agree_with_the_labels(cohort: Path) -> None:
         mask = imagecodecs.png_decode((cohort / "masks" / f"{row.slide}.png").read_bytes())
         assert mask.shape == (32, 32)
         assert set(np.unique(mask)) == ({0, 255} if row.lesion else {0})
-        expected = row.lesion_share * 0.5 * mask.size  # tissue covers 42 to 58 %
+        expected = row.lesion_fraction * 0.5 * mask.size  # tissue covers 42 to 58 %
         assert (mask > 0).sum() == pytest.approx(expected, rel=0.25)
 
 

@@ -39,7 +39,7 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Patches]
     cuts: dict[int, list[Patches]] = {0: [], 1: []}
     for seed in range(16):
         path = tmp_path_factory.mktemp("slides") / "a.tiff"
-        truth = write_slide(path, seed=seed, lesion_share=0.4, side=1024)
+        truth = write_slide(path, seed=seed, lesion_fraction=0.4, side=1024)
         with tiffslide.TiffSlide(path) as slide:
             for level, slides in cuts.items():
                 slides.append(cut_patches(slide, truth, level))

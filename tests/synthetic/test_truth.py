@@ -10,13 +10,13 @@ from e2e_abmilx.synthetic.truth import draw_noise, lay_out
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), lesion_share=st.floats(0, 1, exclude_max=True))
-def test_areas_are_as_requested_on_any_slide(seed: int, lesion_share: float) -> None:
-    image, truth = draw_slide(seed=seed, lesion_share=lesion_share, side=256)
+@given(seed=st.integers(0, 2**32 - 1), lesion_fraction=st.floats(0, 1, exclude_max=True))
+def test_areas_are_as_requested_on_any_slide(seed: int, lesion_fraction: float) -> None:
+    image, truth = draw_slide(seed=seed, lesion_fraction=lesion_fraction, side=256)
     assert image.shape == (256, 256, 3)
     assert truth.tissue.shape == truth.lesion.shape == (256 // MASK_DOWNSAMPLE,) * 2
     assert not (truth.lesion & ~truth.tissue).any()
-    assert abs(truth.lesion_share - lesion_share) <= 0.5 / truth.tissue.sum() + 1e-12
+    assert abs(truth.lesion_fraction - lesion_fraction) <= 0.5 / truth.tissue.sum() + 1e-12
     assert 0.4 < truth.tissue.mean() < 0.6
 
 
