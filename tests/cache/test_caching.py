@@ -146,11 +146,12 @@ def test_a_level_is_one_resolution_for_all_slides(
     slides = [cohort / f"slides/slide-00{number}.tiff" for number in range(2)]
     (tmp_path / "slides.csv").write_text(f"slide,mpp\n{slides[0]},\n{slides[1]},0.25\n")
     command = ["cache", "--slides", str(tmp_path / "slides.csv"), "--out", str(tmp_path / "out")]
-    main([*command, "--mpp", "[level1,2.0]", "--patch_size", "32"])
+    main([*command, "--mpp", "[level1,2.0]", "--patch_size", "32", "--min_tissue", "0.2"])
     stores = [PatchStore(tmp_path / f"out/slide-00{number}.zarr") for number in range(2)]
     assert [store.scales for store in stores] == [(1.0, 2.0)] * 2
     assert [store.attributes["footprints"][0] for store in stores] == [64, 128]
-    cache_slides(tmp_path / "slides.csv", tmp_path / "out", mpp=(1.0, 2.0), patch_size=32)  # the same settings
+    same = {"mpp": (1.0, 2.0), "patch_size": 32, "min_tissue": 0.2}
+    cache_slides(tmp_path / "slides.csv", tmp_path / "out", **same)
 
 
 def test_verify_names_slide_and_patch(cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,17 +53,15 @@ def _tiles_moved_by_some_pixels(patch: pytest.MonkeyPatch) -> None:
 def _other_jpeg_tables(patch: pytest.MonkeyPatch) -> None:
     """Decode with other JPEG tables than the file's own."""
     stream = imagecodecs.jpeg8_encode(np.zeros((16, 16, 3), np.uint8), level=5)
-    tables = stream[: stream.index(b"\xff\xc0")] + b"\xff\xd9"
+    others = stream[: stream.index(b"\xff\xc0")] + b"\xff\xd9"
     huffman = stream[stream.index(b"\xff\xc4") : stream.index(b"\xff\xda")]
-    tables = tables[:-2] + huffman + b"\xff\xd9"
-    right = tiles._Plane.__init__
+    others = others[:-2] + huffman + b"\xff\xd9"
+    right = tiles._Plane
 
-    def wrong(self: tiles._Plane, *arguments: object) -> None:
-        right(self, *arguments)
-        if self.tables:
-            self.tables["jpegtables"] = tables
+    def wrong(*places: Any, tables: dict[str, Any]) -> tiles._Plane:
+        return right(*places, {**tables, "jpegtables": others} if tables else {})
 
-    patch.setattr(tiles._Plane, "__init__", wrong)
+    patch.setattr(tiles, "_Plane", lambda *arguments: wrong(*arguments[:-1], tables=arguments[-1]))
 
 
 FAULTS = [_wrong_colours, _swapped_colours, _shifted_tiles, _tiles_moved_by_some_pixels, _other_jpeg_tables]
