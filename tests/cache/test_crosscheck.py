@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import imagecodecs
@@ -58,10 +59,10 @@ def _other_jpeg_tables(patch: pytest.MonkeyPatch) -> None:
     others = others[:-2] + huffman + b"\xff\xd9"
     right = tiles._Plane
 
-    def wrong(*places: Any, tables: dict[str, Any]) -> tiles._Plane:
-        return right(*places, {**tables, "jpegtables": others} if tables else {})
+    def with_others(offsets: Any, sizes: Any, first: int, tables: dict[str, Any]) -> tiles._Plane:
+        return right(offsets, sizes, first, tables | {"jpegtables": others} if tables else tables)
 
-    patch.setattr(tiles, "_Plane", lambda *arguments: wrong(*arguments[:-1], tables=arguments[-1]))
+    patch.setattr(tiles, "_Plane", with_others)
 
 
 FAULTS = [_wrong_colours, _swapped_colours, _shifted_tiles, _tiles_moved_by_some_pixels, _other_jpeg_tables]
