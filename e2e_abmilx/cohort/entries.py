@@ -59,11 +59,7 @@ class Entry(NamedTuple):
 
 
 def parse_row(row: Row, patient_column: str) -> Entry:
-    """Read a row.
-
-    Args:
-        row: The row; cells of further patient columns are keyed by ``PATIENT_PREFIX`` and the table's name.
-        patient_column: The table's name of the patient column.
+    """Read a row of a table that calls its patient column ``patient_column``.
 
     Raises:
         CohortError: The row names no slide or case, or a label is neither 1 nor 0.

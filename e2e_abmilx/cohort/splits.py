@@ -90,11 +90,7 @@ def hold_out_validation(
 ) -> list[Case]:
     """Move a fraction of the training split to the validation split, as :func:`assign_folds` assigns groups.
 
-    Args:
-        cases: The cohort; cases of other splits stay where they are.
-        fraction: Fraction of the training cases to hold out.
-        seed: Seed of the order in which groups of equal size are assigned.
-        stratify_by: Stratum that both parts hold in equal fractions.
+    Cases of other splits stay where they are.
 
     Raises:
         CohortError: The fraction is out of range, or there are fewer than two groups.

@@ -83,12 +83,7 @@ def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[t
 
 
 def encode_times(cases: Sequence[Case], num_bins: int, bins: BinSource) -> NumberedTargets:
-    """Number the time bins of a survival cohort.
-
-    Args:
-        cases: The cohort, with splits.
-        num_bins: Number of time bins.
-        bins: Cases whose events decide the bins, as for :func:`time_edges`.
+    """Number the time bins of a survival cohort, with the arguments of :func:`time_edges`.
 
     Raises:
         CohortError: A case has no time, or the events cannot fill the bins.
