@@ -90,7 +90,7 @@ def hold_out_validation(
 ) -> list[Case]:
     """Move a fraction of the training split to the validation split, as :func:`assign_folds` assigns groups.
 
-    Cases of other splits stay where they are.
+    Cases of other splits stay where they are; ``seed`` and ``stratify_by`` are those of :func:`assign_folds`.
 
     Raises:
         CohortError: The fraction is out of range, or there are fewer than two groups.
@@ -112,7 +112,15 @@ def group_by_site(cases: Sequence[Case]) -> list[Case]:
     Raises:
         CohortError: The name of a case is not a TCGA barcode.
     """
-    rows = [Identity(case.id, (), _site(case), {"": case.group}) for case in cases]
+    rows = []
+    for case in cases:
+        barcode = TCGA_PATIENT.match(case.id)
+        if barcode is None:
+            raise CohortError(
+                f"case {case.id!r} is not named by a TCGA barcode (TCGA-XX-XXXX), so its site is unknown;"
+                " name the table's column of sites with columns: {group: NAME}"
+            )
+        rows.append(Identity(case.id, (), barcode["site"], {"": case.group}))
     groups = group_patients(rows, "the cohort").groups
     return [case._replace(group=groups[case.id]) for case in cases]
 
@@ -205,13 +213,3 @@ def _balance(sizes: Sequence[np.ndarray], weights: np.ndarray) -> Iterator[int]:
 
 def _group(case: Case) -> str:
     return case.group or case.id
-
-
-def _site(case: Case) -> str:
-    barcode = TCGA_PATIENT.match(case.id)
-    if barcode is None:
-        raise CohortError(
-            f"case {case.id!r} is not named by a TCGA barcode (TCGA-XX-XXXX), so its site is unknown;"
-            " name the table's column of sites with columns: {group: NAME}"
-        )
-    return barcode["site"]

@@ -57,14 +57,15 @@ class RandomFeatureBags(BagSource):
     @property
     def largest_bytes(self) -> int:
         """Bytes of the features of the largest bag."""
-        return max((self._bytes_of(case) for case in self.cases), default=0)
+        largest = 0
+        for case in self.cases:
+            shapes = [self.folder.shape(slide) for slide in case.slides]
+            patches = sum(patches for patches, _ in shapes)
+            largest = max(largest, _FLOAT_BYTES * shapes[0][1] * min(patches, self.max_patches or patches))
+        return largest
 
-    def _bytes_of(self, case: Case) -> int:
-        shapes = [self.folder.shape(slide) for slide in case.slides]
-        patches = sum(patches for patches, _ in shapes)
-        return _FLOAT_BYTES * shapes[0][1] * min(patches, self.max_patches or patches)
 
-
+@dataclass(eq=False, repr=False)
 class FeatureBags(BagSource):
     """All features of all cases, slide by slide.
 
@@ -72,18 +73,17 @@ class FeatureBags(BagSource):
         cases: The cases.
         targets: Their targets, in the same order.
         folder: Their features.
-
-    Attributes:
-        parts: Case and slide of each item.
     """
 
-    def __init__(self, cases: Sequence[Case], targets: Sequence[Target], folder: FeatureFolder) -> None:
-        self.cases = cases
-        self.targets = targets
-        self.folder = folder
+    cases: Sequence[Case]
+    targets: Sequence[Target]
+    folder: FeatureFolder
+
+    def __post_init__(self) -> None:
+        #: Case and slide of each item.
         self.parts = [
-            Part(index, slide, 0, 0, folder.shape(slide)[0], last=slide == case.slides[-1])
-            for index, case in enumerate(cases)
+            Part(index, slide, 0, 0, self.folder.shape(slide)[0], last=slide == case.slides[-1])
+            for index, case in enumerate(self.cases)
             for slide in case.slides
         ]
 
@@ -100,9 +100,8 @@ class FeatureBags(BagSource):
         """Return the features of one slide as a single bag."""
         part = self.parts[index]
         case, target = self.cases[part.case], self.targets[part.case]
-        slide_features = self.folder.open(part.slide)
-        features, coords = slide_features.read(), known_coords(slide_features)
-        return _feature_bag(case, target, [features], [coords], last=part.last)
+        features = self.folder.open(part.slide)
+        return _feature_bag(case, target, [features.read()], [known_coords(features)], last=part.last)
 
 
 def known_coords(features: SlideFeatures) -> NDArray[np.int64]:

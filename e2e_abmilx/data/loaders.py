@@ -95,11 +95,7 @@ class WaitClock:
 
 
 class Padded(BagSource):
-    """A dataset with an empty bag appended, for processes that have fewer items than others.
-
-    Args:
-        bags: The dataset.
-    """
+    """A dataset with an empty bag appended, for processes that have fewer items than others."""
 
     def __init__(self, bags: Dataset[Bag]) -> None:
         self.bags = bags
@@ -120,12 +116,7 @@ class Padded(BagSource):
 
 
 class Workers(NamedTuple):
-    """The worker processes of a loader.
-
-    Attributes:
-        num_workers: Number of workers.
-        prefetch_factor: Batches that each worker prefetches.
-    """
+    """The number of workers of a loader, and the number of batches that each of them prefetches."""
 
     num_workers: int
     prefetch_factor: int
@@ -154,9 +145,6 @@ def recommended_workers(processes: int = 1) -> int:
 
     With a GPU, it is the number of available cores per training process minus one, at most 16. Without a GPU, it is one:
     training needs the cores, and reading a patch takes a twentieth of the time of training on it.
-
-    Args:
-        processes: Training processes on this machine.
     """
     if not torch.cuda.is_available():
         return 1
