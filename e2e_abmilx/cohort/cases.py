@@ -155,13 +155,11 @@ def _add_survival(
 def _refuse_near(entries: Sequence[Entry], *, labels: bool) -> None:
     """Refuse labels, cases, patients and groups that differ only in spelling."""
     if labels:
-        refuse_near_spellings([(row.case.label, row.where) for row in entries if row.case.label], "label")
+        refuse_near_spellings([(row.case.label, row.where) for row in entries], "label")
     refuse_near_spellings([(row.case.id, row.where) for row in entries], "case", plain_id)
-    groups = [(row.case.group, row.where) for row in entries if row.case.group]
-    refuse_near_spellings(groups, "group", plain_id)
+    refuse_near_spellings([(row.case.group, row.where) for row in entries], "group", plain_id)
     for column in entries[0].patients:
-        named = [(row.patients[column], row.where) for row in entries if row.patients[column]]
-        refuse_near_spellings(named, f"{column} value", plain_id)
+        refuse_near_spellings([(row.patients[column], row.where) for row in entries], f"{column} value", plain_id)
 
 
 def _merge(entries: Sequence[Entry]) -> tuple[list[Case], int]:

@@ -82,7 +82,8 @@ def refuse_near_spellings(
     """
     spellings: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for text, where in texts:
-        spellings[plain(text)][text].append(where)
+        if text:
+            spellings[plain(text)][text].append(where)
     for alike in spellings.values():
         if len(alike) > 1:
             listed = " and ".join(f"{text!r} ({_places(places)})" for text, places in sorted(alike.items()))

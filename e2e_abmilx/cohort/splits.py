@@ -173,7 +173,10 @@ def refuse_leaks(cases: Sequence[Case]) -> None:
 
 def _assign_groups(cases: Sequence[Case], weights: Sequence[float], seed: int, stratify_by: Stratum) -> dict[str, int]:
     """Return the part that each group is assigned to; sizes of the parts are proportional to their weights."""
-    strata = [_strata(case, stratify_by) for case in cases]
+    if stratify_by == "labels":  # each label is a stratum, since most combinations of labels are rare
+        strata = [[f"{number}: {label}" for number, label in enumerate(case.labels)] for case in cases]
+    else:
+        strata = [[str(getattr(case, stratify_by))] for case in cases]
     totals = Counter(name for names in strata for name in names)
     columns = {name: column for column, name in enumerate(sorted(totals))}
     counts = Counter(map(_group, cases))
@@ -188,13 +191,6 @@ def _assign_groups(cases: Sequence[Case], weights: Sequence[float], seed: int, s
     shuffled = np.random.default_rng(seed).permutation(sorted(counts)).tolist()
     order = sorted(shuffled, key=lambda group: -counts[group])
     return dict(zip(order, _balance([sizes[group] for group in order], np.array(weights)), strict=True))
-
-
-def _strata(case: Case, stratify_by: Stratum) -> list[str]:
-    """Return the strata of a case; each of several labels is one, since most combinations of labels are rare."""
-    if stratify_by == "labels":
-        return [f"{number}: {label}" for number, label in enumerate(case.labels)]
-    return [str(getattr(case, stratify_by))]
 
 
 def _balance(sizes: Sequence[np.ndarray], weights: np.ndarray) -> Iterator[int]:

@@ -6,7 +6,6 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import Bag, BagError, BagSource, Part, Target, make_bag
@@ -18,14 +17,9 @@ _FLOAT_BYTES = 4  # features are read as float32
 
 @dataclass(eq=False, repr=False)
 class RandomFeatureBags(BagSource):
-    """All features of a case, or a random subset, drawn uniformly over all its slides.
+    """All features of a case, or ``max_patches`` random ones, drawn uniformly over all its slides.
 
-    Args:
-        cases: The cases.
-        targets: Their targets, in the same order.
-        folder: Their features.
-        max_patches: Maximum number of patches in a bag; None for all.
-        seed: Seed of the draws.
+    The targets are in the order of the cases.
     """
 
     cases: Sequence[Case]
@@ -46,13 +40,13 @@ class RandomFeatureBags(BagSource):
         case = self.cases[draw.case]
         sizes = [self.folder.shape(slide)[0] for slide in case.slides]
         chosen = draw.rng(self.seed, case.id).permutation(sum(sizes))[: self.max_patches]
-        features, coords = [], []
-        for slide, size, rows in zip(case.slides, sizes, rows_by_slide(chosen, sizes), strict=True):
-            if len(rows):
-                slide_features = self.folder.open(slide)
-                features.append(slide_features.read(rows if len(rows) < size else None))
-                coords.append(known_coords(slide_features)[rows])
-        return _feature_bag(case, self.targets[draw.case], features, coords, last=True)
+        chosen_rows = zip(case.slides, sizes, rows_by_slide(chosen, sizes), strict=True)
+        pieces = [
+            (self.folder.open(slide), rows if len(rows) < size else None)
+            for slide, size, rows in chosen_rows
+            if len(rows)
+        ]
+        return _read_bag(case, self.targets[draw.case], pieces, last=True)
 
     @property
     def largest_bytes(self) -> int:
@@ -67,13 +61,7 @@ class RandomFeatureBags(BagSource):
 
 @dataclass(eq=False, repr=False)
 class FeatureBags(BagSource):
-    """All features of all cases, slide by slide.
-
-    Args:
-        cases: The cases.
-        targets: Their targets, in the same order.
-        folder: Their features.
-    """
+    """All features of all cases, slide by slide; the targets are in the order of the cases."""
 
     cases: Sequence[Case]
     targets: Sequence[Target]
@@ -100,8 +88,7 @@ class FeatureBags(BagSource):
         """Return the features of one slide as a single bag."""
         part = self.parts[index]
         case, target = self.cases[part.case], self.targets[part.case]
-        features = self.folder.open(part.slide)
-        return _feature_bag(case, target, [features.read()], [known_coords(features)], last=part.last)
+        return _read_bag(case, target, [(self.folder.open(part.slide), None)], last=part.last)
 
 
 def known_coords(features: SlideFeatures) -> NDArray[np.int64]:
@@ -134,9 +121,12 @@ def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
     return width
 
 
-def _feature_bag(
-    case: Case, target: Target, features: Sequence[Tensor], coords: Sequence[np.ndarray], *, last: bool
+def _read_bag(
+    case: Case, target: Target, pieces: Sequence[tuple[SlideFeatures, NDArray[np.int64] | None]], *, last: bool
 ) -> Bag:
-    joined = torch.cat(list(features)) if len(features) > 1 else features[0]
+    """Read features into a bag; each piece is a slide with the rows to read, or None for all."""
+    features = [slide.read(rows) for slide, rows in pieces]
+    joined = torch.cat(features) if len(features) > 1 else features[0]
     scale = torch.zeros(len(joined), dtype=torch.int64)
+    coords = [known_coords(slide)[slice(None) if rows is None else rows] for slide, rows in pieces]
     return make_bag(case, target, joined, scale, torch.from_numpy(np.concatenate(coords)), last=last)

@@ -48,9 +48,11 @@ class BagLoader(DataLoader[Bag]):
 
     def _advice(self) -> str:
         """Return the message for a worker that found no room for a batch."""
+        exists = _SHARED_MEMORY.is_dir()
+        room = f"{shutil.disk_usage(_SHARED_MEMORY).total / 1e9:.1f} GB in all" if exists else "which does not exist"
         smaller = self.dataset.size_settings if isinstance(self.dataset, BagSource) else ""
         return (
-            f"a worker was killed by a bus error, which indicates that {_SHARED_MEMORY} is full ({_room()}); each of the"
+            f"a worker was killed by a bus error, which indicates that {_SHARED_MEMORY} is full ({room}); each of the"
             f" data.num_workers {self.num_workers} keeps up to {self.prefetch_factor} batches in it: lower data.num_workers"
             f"{' or ' + smaller if smaller else ''}, or give the container more (docker run --shm-size 16g)"
         )
@@ -173,10 +175,3 @@ def _is_bus_error(error: BaseException, workers: Sequence[BaseProcess]) -> bool:
         error = death
     killed = any(worker.exitcode == -signal.SIGBUS for worker in workers)
     return killed or "Bus error" in f"{error} {error.__cause__}"
-
-
-def _room() -> str:
-    """Describe the size of the shared memory."""
-    if not _SHARED_MEMORY.is_dir():
-        return "which does not exist"
-    return f"{shutil.disk_usage(_SHARED_MEMORY).total / 1e9:.1f} GB in all"

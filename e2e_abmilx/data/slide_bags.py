@@ -20,19 +20,11 @@ from e2e_abmilx.store import PatchStore
 class RandomBags(BagSource):
     """Random multi-scale bags, Eq. 2 of arXiv:2506.02408.
 
-    Of ``patches_per_bag`` = s patches, ⌊s · coarse_fraction⌋ are drawn from the coarser scales and the others from the
-    finest scale, uniformly and without replacement over all slides of a case.
-
-    Args:
-        cases: The cases.
-        targets: Their targets, in the same order.
-        cache: Folder of the patch stores.
-        patches_per_bag: s.
-        coarse_fraction: Fraction of coarse patches, 1/r in the paper.
-        seed: Seed of the draws.
-        padding: Treatment of a case with fewer patches: ``"mask"`` draws the patches that exist, and padding is neither
-            encoded nor attended to; ``"duplicate"`` repeats random patches up to s, as the authors do.
-        encoded: Leave patches JPEG-encoded, for decoding on the device.
+    Of ``patches_per_bag`` = s patches, ⌊s · coarse_fraction⌋ (1/r in the paper) are drawn from the coarser scales and
+    the others from the finest scale, uniformly and without replacement over all slides of a case. A case with fewer
+    patches gets those that exist, and its padding (``"mask"``) is neither encoded nor attended to; or random patches are
+    repeated up to s (``"duplicate"``), as the authors do. If ``encoded``, patches stay JPEG-encoded, for decoding on the
+    device. The targets are in the order of the cases.
     """
 
     cases: Sequence[Case]
@@ -84,15 +76,9 @@ class RandomBags(BagSource):
 
 @dataclass(eq=False, repr=False)
 class WholeSlides(BagSource):
-    """Every patch of every slide, case by case, in parts of limited size.
+    """Every patch of every slide, case by case, in parts of at most ``chunk_size`` patches.
 
-    Args:
-        cases: The cases.
-        targets: Their targets, in the same order.
-        cache: Folder of the patch stores.
-        chunk_size: Maximum number of patches in a part.
-        scales: ``"finest"``, as in the paper, or ``"all"``.
-        encoded: Leave patches JPEG-encoded, for decoding on the device.
+    The paper uses the finest scale. ``encoded`` and the targets are as in :class:`RandomBags`.
     """
 
     cases: Sequence[Case]
