@@ -43,11 +43,8 @@ class Grouping(NamedTuple):
 def group_patients(rows: Sequence[Identity], table: object) -> Grouping:
     """Join cases that share a patient, a TCGA, CPTAC or GTEx barcode, or a group, directly or through other cases.
 
-    A group is named after the table's group, otherwise after the barcode, the patient or the case.
-
-    Args:
-        rows: The identity that each row of a label table states.
-        table: The table, for messages.
+    A group is named after the table's group, otherwise after the barcode, the patient or the case. Each row is the
+    identity that a row of the table states.
 
     Raises:
         CohortError: Two columns may identify patients, and each joins cases that the other separates.

@@ -128,9 +128,7 @@ def group_by_site(cases: Sequence[Case]) -> list[Case]:
 def check_splits(cases: Sequence[Case], *, needed: Sequence[str]) -> None:
     """Refuse a cohort whose splits cannot be used.
 
-    Args:
-        cases: The cohort.
-        needed: Splits that must not be empty, such as ``("train", "val")`` for a fit.
+    The ``needed`` splits must not be empty; for a fit they are ``("train", "val")``.
 
     Raises:
         CohortError: A split is unknown, a needed split is empty, or a group is divided between splits.

@@ -1,6 +1,6 @@
 """Bags of extracted features: random subsets for training, whole cases for evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
@@ -41,11 +41,11 @@ class RandomFeatureBags(BagSource):
         sizes = [self.folder.shape(slide)[0] for slide in case.slides]
         chosen = draw.rng(self.seed, case.id).permutation(sum(sizes))[: self.max_patches]
         chosen_rows = zip(case.slides, sizes, rows_by_slide(chosen, sizes), strict=True)
-        pieces = [
+        pieces = (
             (self.folder.open(slide), rows if len(rows) < size else None)
             for slide, size, rows in chosen_rows
             if len(rows)
-        ]
+        )
         return _read_bag(case, self.targets[draw.case], pieces, last=True)
 
     @property
@@ -122,11 +122,13 @@ def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
 
 
 def _read_bag(
-    case: Case, target: Target, pieces: Sequence[tuple[SlideFeatures, NDArray[np.int64] | None]], *, last: bool
+    case: Case, target: Target, pieces: Iterable[tuple[SlideFeatures, NDArray[np.int64] | None]], *, last: bool
 ) -> Bag:
     """Read features into a bag; each piece is a slide with the rows to read, or None for all."""
-    features = [slide.read(rows) for slide, rows in pieces]
+    features, coords = [], []
+    for slide, rows in pieces:
+        features.append(slide.read(rows))
+        coords.append(known_coords(slide)[slice(None) if rows is None else rows])
     joined = torch.cat(features) if len(features) > 1 else features[0]
     scale = torch.zeros(len(joined), dtype=torch.int64)
-    coords = [known_coords(slide)[slice(None) if rows is None else rows] for slide, rows in pieces]
     return make_bag(case, target, joined, scale, torch.from_numpy(np.concatenate(coords)), last=last)

@@ -27,9 +27,6 @@ _NUMPY: list[Any] = [
 class TensorFeatures(SlideFeatures):
     """Features in a ``.pt`` file; tensors are memory-mapped, except in PyTorch's format before 1.6.
 
-    Args:
-        path: The file.
-
     Raises:
         FeatureError: It does not hold features.
     """
