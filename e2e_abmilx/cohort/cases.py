@@ -176,7 +176,8 @@ def _merge(entries: Sequence[Entry]) -> tuple[list[Case], int]:
         for slide in case.slides:
             if owners.setdefault(slide, case.id) != case.id:
                 raise CohortError(
-                    f"{where}: slide {slide} belongs to case {owners[slide]} and to case {case.id}; a slide has one case"
+                    f"{where}: slide {slide} belongs to case {owners[slide]} and to case {case.id};"
+                    " a slide has one case"
                 )
         _refuse_namesakes(entry, folders)
         merged = cases.get(case.id, case)

@@ -21,15 +21,15 @@ def settle_folds(entries: Sequence[Entry], titles: Mapping[str, str], table: Pat
     number = next((entry for entry in entries if entry.case.split.isdigit()), None)
     if number and plain_key(split) not in map(plain_key, COLUMNS["fold"]):
         raise CohortError(
-            f"{number.where}: column {split!r} has the number {number.case.split}, which may be a fold or a split; write"
-            f" train, val and test, or if the numbers are folds say so with columns: {{fold: {split}}}"
+            f"{number.where}: column {split!r} has the number {number.case.split}, which may be a fold or a split;"
+            f" write train, val and test, or if the numbers are folds say so with columns: {{fold: {split}}}"
         )
     if not fold:
         word = next((entry for entry in entries if entry.case.split and not entry.case.split.isdigit()), None)
         if number and word:
             raise CohortError(
-                f"{number.where} and {word.where}: column {split!r} mixes fold numbers ({number.case.split!r}) with other"
-                f" words ({word.case.split!r}); give each row a fold, or each row a split"
+                f"{number.where} and {word.where}: column {split!r} mixes fold numbers ({number.case.split!r}) with"
+                f" other words ({word.case.split!r}); give each row a fold, or each row a split"
             )
         return list(entries)
     if {entry.case.split for entry in entries} - {"", "train"}:

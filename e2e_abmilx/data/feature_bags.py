@@ -100,10 +100,7 @@ def known_coords(features: SlideFeatures) -> NDArray[np.int64]:
 
 
 def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
-    """Refuse feature files that cannot be used in the same bags.
-
-    Returns:
-        D, the features per patch.
+    """Return D, the features per patch; refuse feature files that cannot be used in the same bags.
 
     Raises:
         FeatureError: A file cannot be used, or holds no patch.

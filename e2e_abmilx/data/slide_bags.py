@@ -20,11 +20,11 @@ from e2e_abmilx.store import PatchStore
 class RandomBags(BagSource):
     """Random multi-scale bags, Eq. 2 of arXiv:2506.02408.
 
-    Of ``patches_per_bag`` = s patches, ⌊s · coarse_fraction⌋ (1/r in the paper) are drawn from the coarser scales and
-    the others from the finest scale, uniformly and without replacement over all slides of a case. A case with fewer
-    patches gets those that exist, and its padding (``"mask"``) is neither encoded nor attended to; or random patches are
-    repeated up to s (``"duplicate"``), as the authors do. If ``encoded``, patches stay JPEG-encoded, for decoding on the
-    device. The targets are in the order of the cases.
+    Of ``patches_per_bag`` = s patches, ⌊s · coarse_fraction⌋ are drawn from the coarser scales and the others from the
+    finest scale, uniformly and without replacement over all slides of a case; the paper calls the fraction 1/r. A case
+    with fewer patches gets those that exist, and padding that is neither encoded nor attended to (``"mask"``), or
+    random patches are repeated up to s, as the authors do (``"duplicate"``). If ``encoded``, patches stay JPEG-encoded,
+    for decoding on the device. The targets are in the order of the cases.
     """
 
     cases: Sequence[Case]

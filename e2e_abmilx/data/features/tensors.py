@@ -36,7 +36,8 @@ class TensorFeatures(SlideFeatures):
         if isinstance(content, dict):
             if "features" not in content:
                 raise FeatureError(
-                    f"{path} holds {sorted(map(str, content))}; features must be under 'features', or be the only content"
+                    f"{path} holds {sorted(map(str, content))}; features must be under 'features', or be the only"
+                    " content"
                 )
             content, self._coords = content["features"], content.get("coords")
         table = _table(content, path)
