@@ -57,9 +57,8 @@ def read_cohort(
 
     Args:
         table: The CSV file.
-        columns: The table's own names for ``slide``, ``case``, ``patient``, ``label``, ``time`` (months), ``days``,
-            ``event`` (1 = happened), ``censorship`` (1 = censored), ``split``, ``fold`` or ``group``, where they differ
-            from the usual names; None for a column that must not be read.
+        columns: The table's own names for the keys of ``COLUMNS``, where they differ from the usual names; None for a
+            column that must not be read. A time is in months, an event is 1 if it happened, a censorship if it did not.
         label_columns: Columns of a multi-label cohort, one per class, that hold 1, 0 or, where unknown, nothing.
         slide_table: A second CSV of cases and their slides, where ``table`` has cases only.
         target: Kind of target. Times and events are read for ``"survival"``. By default they are read if they are
@@ -94,8 +93,7 @@ def _read_entries(
         names = recognise(header, table, stated, survival=target in (None, "survival"))
         patients = find_patients(header, names, stated)
         further_times = {} if {"time", "days"} & stated.keys() else find_times(header, names)
-        columns = dict(names)
-        columns |= {f"label_{name}": find_column(name, header, table, "a class") for name in label_columns}
+        columns = names | {f"label_{name}": find_column(name, header, table, "a class") for name in label_columns}
         columns |= {PATIENT_PREFIX + name: index for name, index in patients.items()}
         columns |= {_TIME_PREFIX + name: index for name, (index, _) in further_times.items()}
         rows = list(rows_of(lines, columns, table))
@@ -157,13 +155,11 @@ def _add_survival(
 def _refuse_near(entries: Sequence[Entry], *, labels: bool) -> None:
     """Refuse labels, cases, patients and groups that differ only in spelling."""
     if labels:
-        refuse_near_spellings([(row.case.label, row.where) for row in entries if row.case.label], "label")
+        refuse_near_spellings([(row.case.label, row.where) for row in entries], "label")
     refuse_near_spellings([(row.case.id, row.where) for row in entries], "case", plain_id)
-    groups = [(row.case.group, row.where) for row in entries if row.case.group]
-    refuse_near_spellings(groups, "group", plain_id)
+    refuse_near_spellings([(row.case.group, row.where) for row in entries], "group", plain_id)
     for column in entries[0].patients:
-        named = [(row.patients[column], row.where) for row in entries if row.patients[column]]
-        refuse_near_spellings(named, f"{column} value", plain_id)
+        refuse_near_spellings([(row.patients[column], row.where) for row in entries], f"{column} value", plain_id)
 
 
 def _merge(entries: Sequence[Entry]) -> tuple[list[Case], int]:
@@ -175,16 +171,14 @@ def _merge(entries: Sequence[Entry]) -> tuple[list[Case], int]:
     repeated = 0
     for entry in entries:
         case, where = entry.case, entry.where
-        first = firsts.setdefault(case.id, entry)
-        _refuse_contradiction(first, entry)
-        new = [slide for slide in case.slides if slide not in owners]
-        repeated += not new
-        owners.update(dict.fromkeys(new, case.id))
-        shared = next((slide for slide in case.slides if owners[slide] != case.id), None)
-        if shared:
-            raise CohortError(
-                f"{where}: slide {shared} belongs to case {owners[shared]} and to case {case.id}; a slide has one case"
-            )
+        _refuse_contradiction(firsts.setdefault(case.id, entry), entry)
+        repeated += all(slide in owners for slide in case.slides)
+        for slide in case.slides:
+            if owners.setdefault(slide, case.id) != case.id:
+                raise CohortError(
+                    f"{where}: slide {slide} belongs to case {owners[slide]} and to case {case.id};"
+                    " a slide has one case"
+                )
         _refuse_namesakes(entry, folders)
         merged = cases.get(case.id, case)
         cases[case.id] = merged._replace(slides=tuple(dict.fromkeys(merged.slides + case.slides)))
@@ -227,10 +221,7 @@ def _refuse_contradiction(first: Entry, other: Entry) -> None:
 
 
 def _add_slides(entries: Sequence[Entry], table: Path, slide_table: Path) -> tuple[list[Entry], list[Identity]]:
-    """Give each row the slides that another table lists for its case; leave out rows without slides.
-
-    Also return the identities that the other table states.
-    """
+    """Give each row the slides that another table lists for its case, if any; also return that table's identities."""
     slides: dict[str, tuple[str, ...]] = defaultdict(tuple)
     identities = []
     with open_table(slide_table) as (header, lines):

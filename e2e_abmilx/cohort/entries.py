@@ -59,18 +59,14 @@ class Entry(NamedTuple):
 
 
 def parse_row(row: Row, patient_column: str) -> Entry:
-    """Read a row.
-
-    Args:
-        row: The row; cells of further patient columns are keyed by ``PATIENT_PREFIX`` and the table's name.
-        patient_column: The table's name of the patient column.
+    """Read a row of a table that calls its patient column ``patient_column``.
 
     Raises:
         CohortError: The row names no slide or case, or a label is neither 1 nor 0.
     """
     cells = row.cells
-    texts = [text.strip() for text in cells["slide" if "slide" in cells else "case"].split(";")]
-    texts = [text for text in texts if text]
+    parts = cells["slide" if "slide" in cells else "case"].split(";")
+    texts = [part.strip() for part in parts if part.strip()]
     slides = [slide_name(text) for text in texts]
     case = cells["case"] if "case" in cells else ";".join(slides)
     if not slides or not all((case, *slides)):

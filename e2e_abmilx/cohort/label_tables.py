@@ -96,17 +96,11 @@ def open_table(table: Path) -> AbstractContextManager[tuple[list[str], Iterator[
 def recognise(
     header: Sequence[str], table: Path, stated: Mapping[str, str | None], *, survival: bool = True
 ) -> dict[str, int]:
-    """Find the known columns in a header.
+    """Return the position of each known column in a header, by our names.
 
-    Args:
-        header: The table's names of its columns.
-        table: The table, for messages.
-        stated: Columns that the user states, by our names; None for a column that must not be read.
-        survival: Look for times and events as well.
-
-    Returns:
-        Position of each column found, by our names. A time and its event are found only together. The patient
-        column is also the case column where there is no other.
+    A time and its event are found only together, and only if ``survival`` is wanted. The patient column is also the
+    case column where there is no other. ``stated`` holds the columns that the user states, by our names, and None for a
+    column that must not be read.
 
     Raises:
         CohortError: A stated column is absent, a name occurs twice, or no column names slides or cases.

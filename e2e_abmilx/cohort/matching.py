@@ -54,17 +54,18 @@ def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> t
     missing = [(case, slide) for case, slide, found in wanted if not found]
     lacking = {case.id for case, _ in missing}
     matched = [case._replace(slides=tuple(dict.fromkeys(slides[case.id]))) for case in cases if case.id not in lacking]
-    return matched, _describe_mismatches(missing, names, names.existing - owners.keys(), where)
+    spare = names.existing - owners.keys()
+    complaints = []
+    for number, (case, slide) in enumerate(missing):
+        hint = suggest(slide, spare) if number * len(spare) < _COMPARISONS else ""
+        complaints.append(f"case {case.id}: {names.explain(slide, where)}{hint}")
+    return matched, complaints + [f"slide {slide!r} in {where} has no label" for slide in sorted(spare)]
 
 
 def require_slides(cases: Sequence[Case], cached: Iterable[str], where: Path, *, skip_missing: bool) -> list[Case]:
     """Return the cases that have all of their slides, as :func:`match_slides` finds them.
 
-    Args:
-        cases: The cohort.
-        cached: Names of the slides that exist.
-        where: Their folder, for messages.
-        skip_missing: Leave out cases that lack slides, and log them, instead of refusing.
+    With ``skip_missing``, cases that lack slides are left out and logged, instead of refused.
 
     Raises:
         CohortError: A case lacks slides, or two cases have the same slide.
@@ -78,17 +79,6 @@ def require_slides(cases: Sequence[Case], cached: Iterable[str], where: Path, *,
     for line in complaints:
         logger.warning("%s", line)
     return matched
-
-
-def _describe_mismatches(
-    missing: Sequence[tuple[Case, str]], names: "_Names", spare: set[str], where: Path
-) -> list[str]:
-    """Return one line for each missing slide, with a similar spare name, and for each slide without a label."""
-    lines = []
-    for number, (case, slide) in enumerate(missing):
-        hint = suggest(slide, spare) if number * len(spare) < _COMPARISONS else ""
-        lines.append(f"case {case.id}: {names.explain(slide, where)}{hint}")
-    return lines + [f"slide {slide!r} in {where} has no label" for slide in sorted(spare)]
 
 
 class _Names:

@@ -43,11 +43,8 @@ class Grouping(NamedTuple):
 def group_patients(rows: Sequence[Identity], table: object) -> Grouping:
     """Join cases that share a patient, a TCGA, CPTAC or GTEx barcode, or a group, directly or through other cases.
 
-    A group is named after the table's group, otherwise after the barcode, the patient or the case.
-
-    Args:
-        rows: The identity that each row of a label table states.
-        table: The table, for messages.
+    A group is named after the table's group, otherwise after the barcode, the patient or the case. Each row is the
+    identity that a row of the table states.
 
     Raises:
         CohortError: Two columns may identify patients, and each joins cases that the other separates.
@@ -65,22 +62,19 @@ def group_patients(rows: Sequence[Identity], table: object) -> Grouping:
     return Grouping(_name_groups(rows, list(counts)), widest[:1] or decided_by)
 
 
-def _count_groups(rows: Iterable[Identity], sources: Sequence[str]) -> int:
+def _count_groups(rows: Sequence[Identity], sources: Sequence[str]) -> int:
     """Count the groups that some of the sources make."""
     return len(set(_join_cases(rows, sources).values()))
 
 
-def _join_cases(rows: Iterable[Identity], sources: Sequence[str]) -> dict[str, tuple[str, str]]:
+def _join_cases(rows: Sequence[Identity], sources: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Map each case to the representative of all cases that it is joined with."""
-    joined = DisjointSet()
-    cases = []
+    joined = DisjointSet(("case", row.case) for row in rows)
     for row in rows:
-        cases.append(row.case)
-        joined.add(("case", row.case))
         for source, name in _links(row, sources):
             joined.add((f"from {source}", name))
             joined.merge(("case", row.case), (f"from {source}", name))
-    return {case: joined[("case", case)] for case in cases}
+    return {row.case: joined[("case", row.case)] for row in rows}
 
 
 def _name_groups(rows: Sequence[Identity], sources: Sequence[str]) -> dict[str, str]:

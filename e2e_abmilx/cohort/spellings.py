@@ -75,19 +75,15 @@ def plain_id(text: str) -> str:
 def refuse_near_spellings(
     texts: Iterable[tuple[str, str]], noun: str, plain: Callable[[str], str] = plain_spelling
 ) -> None:
-    """Refuse texts that differ only in spelling.
-
-    Args:
-        texts: Each text with its place: a file and line, or another description.
-        noun: Noun for the texts, for the message.
-        plain: Function that maps all spellings of a text to the same string.
+    """Refuse texts, each given with its file and line, that differ only in spelling: ``plain`` maps them to one string.
 
     Raises:
         CohortError: Two texts are nearly the same.
     """
     spellings: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for text, where in texts:
-        spellings[plain(text)][text].append(where)
+        if text:
+            spellings[plain(text)][text].append(where)
     for alike in spellings.values():
         if len(alike) > 1:
             listed = " and ".join(f"{text!r} ({_places(places)})" for text, places in sorted(alike.items()))

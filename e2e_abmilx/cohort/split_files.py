@@ -123,13 +123,20 @@ def _look_up(listed: Sequence[_Listed], index: Index) -> list[list[int]]:
         return chosen
     column = columns[0]
     if column:
-        best = max((readings[column, kind] for kind in _READINGS[column]), key=lambda found: sum(map(bool, found)))
-        return _refuse_unknown(listed, column, best, index)
-    mixed = [list[int]() for _ in listed]
-    for found in readings.values():
-        _refuse_two_readings(listed, column, mixed, found)
-        mixed = [one or other for one, other in zip(mixed, found, strict=True)]
-    return _refuse_unknown(listed, column, mixed, index)
+        chosen = max((readings[column, kind] for kind in _READINGS[column]), key=lambda found: sum(map(bool, found)))
+    else:
+        chosen = [[] for _ in listed]
+        for found in readings.values():
+            _refuse_two_readings(listed, column, chosen, found)
+            chosen = [one or other for one, other in zip(chosen, found, strict=True)]
+    for entry, positions in zip(listed, chosen, strict=True):
+        if not positions:
+            name, known = entry.names[column], {name for kind in _READINGS[column] for name in index[kind]}
+            raise CohortError(
+                f"{entry.where}: the label table has no {_NOUNS.get(column, 'case or slide')} {name!r}"
+                f"{suggest(name, known)}; correct the file or the table"
+            )
+    return chosen
 
 
 def _find(name: str, index: Mapping[str, list[int]]) -> list[int]:
@@ -152,20 +159,6 @@ def _refuse_two_readings(
                 f"{entry.where}: {entry.names[column]!r} may be one case, or a slide or patient of another; list the names"
                 " in a column slide, or in a column case, next to a column split"
             )
-
-
-def _refuse_unknown(
-    listed: Sequence[_Listed], column: str, found: Sequence[list[int]], index: Index
-) -> list[list[int]]:
-    """Return the cases of each entry; refuse an entry without cases."""
-    for entry, positions in zip(listed, found, strict=True):
-        if not positions:
-            name, known = entry.names[column], {name for kind in _READINGS[column] for name in index[kind]}
-            raise CohortError(
-                f"{entry.where}: the label table has no {_NOUNS.get(column, 'case or slide')} {name!r}"
-                f"{suggest(name, known)}; correct the file or the table"
-            )
-    return list(found)
 
 
 def _fold_file(path: Path, fold: int | None) -> Path:

@@ -90,11 +90,7 @@ def hold_out_validation(
 ) -> list[Case]:
     """Move a fraction of the training split to the validation split, as :func:`assign_folds` assigns groups.
 
-    Args:
-        cases: The cohort; cases of other splits stay where they are.
-        fraction: Fraction of the training cases to hold out.
-        seed: Seed of the order in which groups of equal size are assigned.
-        stratify_by: Stratum that both parts hold in equal fractions.
+    Cases of other splits stay where they are; ``seed`` and ``stratify_by`` are those of :func:`assign_folds`.
 
     Raises:
         CohortError: The fraction is out of range, or there are fewer than two groups.
@@ -116,7 +112,15 @@ def group_by_site(cases: Sequence[Case]) -> list[Case]:
     Raises:
         CohortError: The name of a case is not a TCGA barcode.
     """
-    rows = [Identity(case.id, (), _site(case), {"": case.group}) for case in cases]
+    rows = []
+    for case in cases:
+        barcode = TCGA_PATIENT.match(case.id)
+        if barcode is None:
+            raise CohortError(
+                f"case {case.id!r} is not named by a TCGA barcode (TCGA-XX-XXXX), so its site is unknown;"
+                " name the table's column of sites with columns: {group: NAME}"
+            )
+        rows.append(Identity(case.id, (), barcode["site"], {"": case.group}))
     groups = group_patients(rows, "the cohort").groups
     return [case._replace(group=groups[case.id]) for case in cases]
 
@@ -124,9 +128,7 @@ def group_by_site(cases: Sequence[Case]) -> list[Case]:
 def check_splits(cases: Sequence[Case], *, needed: Sequence[str]) -> None:
     """Refuse a cohort whose splits cannot be used.
 
-    Args:
-        cases: The cohort.
-        needed: Splits that must not be empty, such as ``("train", "val")`` for a fit.
+    The ``needed`` splits must not be empty; for a fit they are ``("train", "val")``.
 
     Raises:
         CohortError: A split is unknown, a needed split is empty, or a group is divided between splits.
@@ -169,7 +171,10 @@ def refuse_leaks(cases: Sequence[Case]) -> None:
 
 def _assign_groups(cases: Sequence[Case], weights: Sequence[float], seed: int, stratify_by: Stratum) -> dict[str, int]:
     """Return the part that each group is assigned to; sizes of the parts are proportional to their weights."""
-    strata = [_strata(case, stratify_by) for case in cases]
+    if stratify_by == "labels":  # each label is a stratum, since most combinations of labels are rare
+        strata = [[f"{number}: {label}" for number, label in enumerate(case.labels)] for case in cases]
+    else:
+        strata = [[str(getattr(case, stratify_by))] for case in cases]
     totals = Counter(name for names in strata for name in names)
     columns = {name: column for column, name in enumerate(sorted(totals))}
     counts = Counter(map(_group, cases))
@@ -184,13 +189,6 @@ def _assign_groups(cases: Sequence[Case], weights: Sequence[float], seed: int, s
     shuffled = np.random.default_rng(seed).permutation(sorted(counts)).tolist()
     order = sorted(shuffled, key=lambda group: -counts[group])
     return dict(zip(order, _balance([sizes[group] for group in order], np.array(weights)), strict=True))
-
-
-def _strata(case: Case, stratify_by: Stratum) -> list[str]:
-    """Return the strata of a case; each of several labels is one, since most combinations of labels are rare."""
-    if stratify_by == "labels":
-        return [f"{number}: {label}" for number, label in enumerate(case.labels)]
-    return [str(getattr(case, stratify_by))]
 
 
 def _balance(sizes: Sequence[np.ndarray], weights: np.ndarray) -> Iterator[int]:
@@ -209,13 +207,3 @@ def _balance(sizes: Sequence[np.ndarray], weights: np.ndarray) -> Iterator[int]:
 
 def _group(case: Case) -> str:
     return case.group or case.id
-
-
-def _site(case: Case) -> str:
-    barcode = TCGA_PATIENT.match(case.id)
-    if barcode is None:
-        raise CohortError(
-            f"case {case.id!r} is not named by a TCGA barcode (TCGA-XX-XXXX), so its site is unknown;"
-            " name the table's column of sites with columns: {group: NAME}"
-        )
-    return barcode["site"]

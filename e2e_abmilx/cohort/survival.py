@@ -20,15 +20,10 @@ _TOLERANCE = 0.05
 
 
 def read_survival(row: Row, others: Mapping[str, tuple[str, str]]) -> tuple[float, int]:
-    """Read the time and event of a row.
+    """Return the months until the event or the end of observation, and 1 if the event happened, 0 if censored.
 
-    Args:
-        row: The row.
-        others: Texts and units of further columns of times, by the table's names, which must agree.
-
-    Returns:
-        Months until the event or the end of observation, and 1 if the event happened, 0 if the case was censored. The
-        months are NaN where the row states neither.
+    The months are NaN where the row states neither. ``others`` holds the texts and units of further columns of times,
+    by the table's names; they must agree.
 
     Raises:
         CohortError: Only one of the two is given, one is invalid, or another column of times disagrees.
@@ -49,10 +44,7 @@ def read_survival(row: Row, others: Mapping[str, tuple[str, str]]) -> tuple[floa
 def refuse_doubtful_days(times: Iterable[float], column: str, where: object) -> None:
     """Refuse a column such as ``OS.time``, which counts days at its source, if its values look like months.
 
-    Args:
-        times: Months, converted from days.
-        column: The table's name of the column.
-        where: The table, for the message.
+    The ``times`` are in months, converted from days.
 
     Raises:
         CohortError: The days are not whole numbers, or the longest time is too short for days.

@@ -27,14 +27,9 @@ class NumberedTargets(NamedTuple):
 
 
 def encode_labels(cases: Sequence[Case], classes: Sequence[str] | None) -> tuple[list[int], tuple[str, ...]]:
-    """Number the labels of a cohort.
+    """Return the class number of each case, and the classes in order.
 
-    Args:
-        cases: The cohort.
-        classes: The classes in order; by default those of the cohort, sorted (numbers by value).
-
-    Returns:
-        The class number of each case, and the classes.
+    If ``classes`` is None, they are those of the cohort, sorted (numbers by value).
 
     Raises:
         CohortError: A label is missing, or is not one of the classes.
@@ -61,9 +56,7 @@ def encode_labels(cases: Sequence[Case], classes: Sequence[str] | None) -> tuple
 def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[tuple[int, ...]]:
     """Return the labels of a multi-label cohort: per class 1, 0, or -1 where it is unknown.
 
-    Args:
-        cases: The cohort.
-        classes: The classes, in the order of each case's labels.
+    The classes are in the order of each case's labels.
 
     Raises:
         CohortError: A case has no known label, or a class is unknown in all cases.
@@ -83,12 +76,7 @@ def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[t
 
 
 def encode_times(cases: Sequence[Case], num_bins: int, bins: BinSource) -> NumberedTargets:
-    """Number the time bins of a survival cohort.
-
-    Args:
-        cases: The cohort, with splits.
-        num_bins: Number of time bins.
-        bins: Cases whose events decide the bins, as for :func:`time_edges`.
+    """Number the time bins of a survival cohort, with the arguments of :func:`time_edges`.
 
     Raises:
         CohortError: A case has no time, or the events cannot fill the bins.

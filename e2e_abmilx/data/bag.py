@@ -75,20 +75,6 @@ class Bag(NamedTuple):
         return self.mask.flatten().nonzero().squeeze(1) if self.real is None else self.real
 
 
-#: A bag of no case, for a process that has fewer parts to evaluate than others.
-EMPTY_BAG = Bag(
-    patches=torch.empty(0, 0),
-    mask=torch.empty(0, dtype=torch.bool),
-    scale=torch.empty(0, dtype=torch.int64),
-    coords=torch.empty(0, 2, dtype=torch.int64),
-    label=torch.tensor(-1),
-    time=torch.tensor(math.nan),
-    event=torch.tensor(0),
-    cases=(),
-    last=False,
-)
-
-
 class Part(NamedTuple):
     """A part of a slide, which is one item in evaluation.
 
@@ -151,16 +137,7 @@ def collate(bags: Sequence[Bag]) -> Bag:
 
 
 def make_bag(case: Case, target: Target, patches: Tensor | Jpegs, scale: Tensor, coords: Tensor, *, last: bool) -> Bag:
-    """Make a single bag, without the dimension B and without padding.
-
-    Args:
-        case: The case.
-        target: Its target.
-        patches: Pixels, shape ``(N, S, S, 3)``; features, shape ``(N, D)``; or N JPEG streams.
-        scale: Index of the scale of each patch, shape ``(N,)``.
-        coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``.
-        last: Whether the bag is the last part of the case.
-    """
+    """Make a single bag, without the dimension B and without padding; pixels have shape ``(N, S, S, 3)``."""
     return Bag(
         patches=patches,
         mask=torch.ones(len(scale), dtype=torch.bool),
@@ -172,6 +149,17 @@ def make_bag(case: Case, target: Target, patches: Tensor | Jpegs, scale: Tensor,
         cases=(case.id,),
         last=last,
     )
+
+
+#: A bag of no case, for a process that has fewer parts to evaluate than others.
+EMPTY_BAG = make_bag(
+    Case("", ()),
+    Target(),
+    patches=torch.empty(0, 0),
+    scale=torch.empty(0, dtype=torch.int64),
+    coords=torch.empty(0, 2, dtype=torch.int64),
+    last=False,
+)._replace(cases=())
 
 
 def _stack(tensors: list[Tensor]) -> Tensor:

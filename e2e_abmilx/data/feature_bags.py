@@ -1,12 +1,11 @@
 """Bags of extracted features: random subsets for training, whole cases for evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import Bag, BagError, BagSource, Part, Target, make_bag
@@ -18,14 +17,9 @@ _FLOAT_BYTES = 4  # features are read as float32
 
 @dataclass(eq=False, repr=False)
 class RandomFeatureBags(BagSource):
-    """All features of a case, or a random subset, drawn uniformly over all its slides.
+    """All features of a case, or ``max_patches`` random ones, drawn uniformly over all its slides.
 
-    Args:
-        cases: The cases.
-        targets: Their targets, in the same order.
-        folder: Their features.
-        max_patches: Maximum number of patches in a bag; None for all.
-        seed: Seed of the draws.
+    The targets are in the order of the cases.
     """
 
     cases: Sequence[Case]
@@ -46,44 +40,38 @@ class RandomFeatureBags(BagSource):
         case = self.cases[draw.case]
         sizes = [self.folder.shape(slide)[0] for slide in case.slides]
         chosen = draw.rng(self.seed, case.id).permutation(sum(sizes))[: self.max_patches]
-        features, coords = [], []
-        for slide, size, rows in zip(case.slides, sizes, rows_by_slide(chosen, sizes), strict=True):
-            if len(rows):
-                slide_features = self.folder.open(slide)
-                features.append(slide_features.read(rows if len(rows) < size else None))
-                coords.append(known_coords(slide_features)[rows])
-        return _feature_bag(case, self.targets[draw.case], features, coords, last=True)
+        chosen_rows = zip(case.slides, sizes, rows_by_slide(chosen, sizes), strict=True)
+        pieces = (
+            (self.folder.open(slide), rows if len(rows) < size else None)
+            for slide, size, rows in chosen_rows
+            if len(rows)
+        )
+        return _read_bag(case, self.targets[draw.case], pieces, last=True)
 
     @property
     def largest_bytes(self) -> int:
         """Bytes of the features of the largest bag."""
-        return max((self._bytes_of(case) for case in self.cases), default=0)
+        largest = 0
+        for case in self.cases:
+            shapes = [self.folder.shape(slide) for slide in case.slides]
+            patches = sum(patches for patches, _ in shapes)
+            largest = max(largest, _FLOAT_BYTES * shapes[0][1] * min(patches, self.max_patches or patches))
+        return largest
 
-    def _bytes_of(self, case: Case) -> int:
-        shapes = [self.folder.shape(slide) for slide in case.slides]
-        patches = sum(patches for patches, _ in shapes)
-        return _FLOAT_BYTES * shapes[0][1] * min(patches, self.max_patches or patches)
 
-
+@dataclass(eq=False, repr=False)
 class FeatureBags(BagSource):
-    """All features of all cases, slide by slide.
+    """All features of all cases, slide by slide; the targets are in the order of the cases."""
 
-    Args:
-        cases: The cases.
-        targets: Their targets, in the same order.
-        folder: Their features.
+    cases: Sequence[Case]
+    targets: Sequence[Target]
+    folder: FeatureFolder
 
-    Attributes:
-        parts: Case and slide of each item.
-    """
-
-    def __init__(self, cases: Sequence[Case], targets: Sequence[Target], folder: FeatureFolder) -> None:
-        self.cases = cases
-        self.targets = targets
-        self.folder = folder
+    def __post_init__(self) -> None:
+        #: Case and slide of each item.
         self.parts = [
-            Part(index, slide, 0, 0, folder.shape(slide)[0], last=slide == case.slides[-1])
-            for index, case in enumerate(cases)
+            Part(index, slide, 0, 0, self.folder.shape(slide)[0], last=slide == case.slides[-1])
+            for index, case in enumerate(self.cases)
             for slide in case.slides
         ]
 
@@ -100,9 +88,7 @@ class FeatureBags(BagSource):
         """Return the features of one slide as a single bag."""
         part = self.parts[index]
         case, target = self.cases[part.case], self.targets[part.case]
-        slide_features = self.folder.open(part.slide)
-        features, coords = slide_features.read(), known_coords(slide_features)
-        return _feature_bag(case, target, [features], [coords], last=part.last)
+        return _read_bag(case, target, [(self.folder.open(part.slide), None)], last=part.last)
 
 
 def known_coords(features: SlideFeatures) -> NDArray[np.int64]:
@@ -114,10 +100,7 @@ def known_coords(features: SlideFeatures) -> NDArray[np.int64]:
 
 
 def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
-    """Refuse feature files that cannot be used in the same bags.
-
-    Returns:
-        D, the features per patch.
+    """Return D, the features per patch; refuse feature files that cannot be used in the same bags.
 
     Raises:
         FeatureError: A file cannot be used, or holds no patch.
@@ -135,9 +118,14 @@ def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
     return width
 
 
-def _feature_bag(
-    case: Case, target: Target, features: Sequence[Tensor], coords: Sequence[np.ndarray], *, last: bool
+def _read_bag(
+    case: Case, target: Target, pieces: Iterable[tuple[SlideFeatures, NDArray[np.int64] | None]], *, last: bool
 ) -> Bag:
-    joined = torch.cat(list(features)) if len(features) > 1 else features[0]
+    """Read features into a bag; each piece is a slide with the rows to read, or None for all."""
+    features, coords = [], []
+    for slide, rows in pieces:
+        features.append(slide.read(rows))
+        coords.append(known_coords(slide)[slice(None) if rows is None else rows])
+    joined = torch.cat(features) if len(features) > 1 else features[0]
     scale = torch.zeros(len(joined), dtype=torch.int64)
     return make_bag(case, target, joined, scale, torch.from_numpy(np.concatenate(coords)), last=last)

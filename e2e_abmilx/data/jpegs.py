@@ -40,7 +40,11 @@ class Jpegs(NamedTuple):
         """
         streams = list(torch.split(self.data, self.sizes.tolist()))
         if device.type == "cuda":
-            return torch.stack(_decode_on_cuda(streams, device))
+            decoders = import_decoders()
+            # On some GPUs (H100) nvJPEG's hardware engine ignores the CUDA stream and writes into memory that earlier
+            # kernels still read. A host barrier is the only known protection (pytorch/vision #9606, torchcodec #1634).
+            torch.cuda.current_stream(device).synchronize()
+            return torch.stack(list(decoders.decode_jpeg(streams, mode="RGB", device=device)))
         pixels = np.stack([imagecodecs.jpeg8_decode(stream.numpy().tobytes()) for stream in streams])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
 
@@ -66,12 +70,3 @@ def import_decoders() -> Any:  # noqa: ANN401 - torchcodec may be absent
 def join_jpegs(parts: Sequence[Jpegs]) -> Jpegs:
     """Join several buffers into one, in order."""
     return Jpegs(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-
-def _decode_on_cuda(streams: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Decode streams in CPU memory with one call of nvJPEG."""
-    decoders = import_decoders()
-    # On some GPUs (H100) nvJPEG's hardware engine ignores the CUDA stream and writes into memory that earlier kernels
-    # still read. A host barrier is the only known protection (pytorch/vision #9606, torchcodec #1634).
-    torch.cuda.current_stream(device).synchronize()
-    return list(decoders.decode_jpeg(streams, mode="RGB", device=device))

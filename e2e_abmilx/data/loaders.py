@@ -48,9 +48,11 @@ class BagLoader(DataLoader[Bag]):
 
     def _advice(self) -> str:
         """Return the message for a worker that found no room for a batch."""
+        exists = _SHARED_MEMORY.is_dir()
+        room = f"{shutil.disk_usage(_SHARED_MEMORY).total / 1e9:.1f} GB in all" if exists else "which does not exist"
         smaller = self.dataset.size_settings if isinstance(self.dataset, BagSource) else ""
         return (
-            f"a worker was killed by a bus error, which indicates that {_SHARED_MEMORY} is full ({_room()}); each of the"
+            f"a worker was killed by a bus error, which indicates that {_SHARED_MEMORY} is full ({room}); each of the"
             f" data.num_workers {self.num_workers} keeps up to {self.prefetch_factor} batches in it: lower data.num_workers"
             f"{' or ' + smaller if smaller else ''}, or give the container more (docker run --shm-size 16g)"
         )
@@ -95,11 +97,7 @@ class WaitClock:
 
 
 class Padded(BagSource):
-    """A dataset with an empty bag appended, for processes that have fewer items than others.
-
-    Args:
-        bags: The dataset.
-    """
+    """A dataset with an empty bag appended, for processes that have fewer items than others."""
 
     def __init__(self, bags: Dataset[Bag]) -> None:
         self.bags = bags
@@ -120,12 +118,7 @@ class Padded(BagSource):
 
 
 class Workers(NamedTuple):
-    """The worker processes of a loader.
-
-    Attributes:
-        num_workers: Number of workers.
-        prefetch_factor: Batches that each worker prefetches.
-    """
+    """The number of workers of a loader, and the number of batches that each of them prefetches."""
 
     num_workers: int
     prefetch_factor: int
@@ -154,9 +147,6 @@ def recommended_workers(processes: int = 1) -> int:
 
     With a GPU, it is the number of available cores per training process minus one, at most 16. Without a GPU, it is one:
     training needs the cores, and reading a patch takes a twentieth of the time of training on it.
-
-    Args:
-        processes: Training processes on this machine.
     """
     if not torch.cuda.is_available():
         return 1
@@ -185,10 +175,3 @@ def _is_bus_error(error: BaseException, workers: Sequence[BaseProcess]) -> bool:
         error = death
     killed = any(worker.exitcode == -signal.SIGBUS for worker in workers)
     return killed or "Bus error" in f"{error} {error.__cause__}"
-
-
-def _room() -> str:
-    """Describe the size of the shared memory."""
-    if not _SHARED_MEMORY.is_dir():
-        return "which does not exist"
-    return f"{shutil.disk_usage(_SHARED_MEMORY).total / 1e9:.1f} GB in all"

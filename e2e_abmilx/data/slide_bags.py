@@ -1,9 +1,9 @@
 """Bags of patches: random multi-scale draws for training, whole slides in parts for evaluation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import Bag, BagError, BagSource, Part, Target, make_bag
-from e2e_abmilx.data.jpegs import Jpegs, join_jpegs
+from e2e_abmilx.data.jpegs import Jpegs
 from e2e_abmilx.data.samplers import Draw, rows_by_slide
 from e2e_abmilx.store import PatchStore
 
@@ -21,18 +21,10 @@ class RandomBags(BagSource):
     """Random multi-scale bags, Eq. 2 of arXiv:2506.02408.
 
     Of ``patches_per_bag`` = s patches, ⌊s · coarse_fraction⌋ are drawn from the coarser scales and the others from the
-    finest scale, uniformly and without replacement over all slides of a case.
-
-    Args:
-        cases: The cases.
-        targets: Their targets, in the same order.
-        cache: Folder of the patch stores.
-        patches_per_bag: s.
-        coarse_fraction: Fraction of coarse patches, 1/r in the paper.
-        seed: Seed of the draws.
-        padding: Treatment of a case with fewer patches: ``"mask"`` draws the patches that exist, and padding is neither
-            encoded nor attended to; ``"duplicate"`` repeats random patches up to s, as the authors do.
-        encoded: Leave patches JPEG-encoded, for decoding on the device.
+    finest scale, uniformly and without replacement over all slides of a case; the paper calls the fraction 1/r. A case
+    with fewer patches gets those that exist, and padding that is neither encoded nor attended to (``"mask"``), or
+    random patches are repeated up to s, as the authors do (``"duplicate"``). If ``encoded``, patches stay JPEG-encoded,
+    for decoding on the device. The targets are in the order of the cases.
     """
 
     cases: Sequence[Case]
@@ -56,14 +48,13 @@ class RandomBags(BagSource):
         case = self.cases[draw.case]
         rng = draw.rng(self.seed, case.id)
         stores = [PatchStore(self.cache / f"{slide}.zarr") for slide in case.slides]
-        pieces = []
+        pieces: list[tuple[PatchStore, np.ndarray, int]] = []
         for scale, wanted in enumerate(self._counts(len(stores[0].scales))):
             sizes = [store.num_patches(scale) for store in stores]
             chosen = self._choose(rng, sum(sizes), wanted)
-            for store, rows in zip(stores, rows_by_slide(chosen, sizes), strict=True):
-                if len(rows):
-                    pieces.append(_read(store, rows, scale, self.encoded))
-        return _patch_bag(case, self.targets[draw.case], pieces, last=True)
+            chosen_rows = zip(stores, rows_by_slide(chosen, sizes), strict=True)
+            pieces += [(store, rows, scale) for store, rows in chosen_rows if len(rows)]
+        return _read_bag(case, self.targets[draw.case], pieces, encoded=self.encoded, last=True)
 
     @property
     def largest_bytes(self) -> int:
@@ -85,15 +76,9 @@ class RandomBags(BagSource):
 
 @dataclass(eq=False, repr=False)
 class WholeSlides(BagSource):
-    """Every patch of every slide, case by case, in parts of limited size.
+    """Every patch of every slide, case by case, in parts of at most ``chunk_size`` patches.
 
-    Args:
-        cases: The cases.
-        targets: Their targets, in the same order.
-        cache: Folder of the patch stores.
-        chunk_size: Maximum number of patches in a part.
-        scales: ``"finest"``, as in the paper, or ``"all"``.
-        encoded: Leave patches JPEG-encoded, for decoding on the device.
+    The paper uses the finest scale. ``encoded`` and the targets are as in :class:`RandomBags`.
     """
 
     cases: Sequence[Case]
@@ -117,8 +102,9 @@ class WholeSlides(BagSource):
         """Return a part of a slide as a single bag."""
         part = self.parts[index]
         store = PatchStore(self.cache / f"{part.slide}.zarr")
-        piece = _read(store, np.arange(part.start, part.stop), part.scale, self.encoded)
-        return _patch_bag(self.cases[part.case], self.targets[part.case], [piece], last=part.last)
+        pieces = [(store, np.arange(part.start, part.stop), part.scale)]
+        case, target = self.cases[part.case], self.targets[part.case]
+        return _read_bag(case, target, pieces, encoded=self.encoded, last=part.last)
 
     @property
     def largest_bytes(self) -> int:
@@ -127,16 +113,15 @@ class WholeSlides(BagSource):
         return most * _patch_bytes(self.cases, self.cache)
 
     def _split(self, case: int) -> list[Part]:
-        parts = [part for slide in self.cases[case].slides for part in self._split_slide(case, slide)]
+        parts = []
+        for slide in self.cases[case].slides:
+            store = PatchStore(self.cache / f"{slide}.zarr")
+            for scale in range(len(store.scales) if self.scales == "all" else 1):
+                count = store.num_patches(scale)
+                for start in range(0, count, self.chunk_size):
+                    parts.append(Part(case, slide, scale, start, min(start + self.chunk_size, count), last=False))
         parts[-1] = parts[-1]._replace(last=True)
         return parts
-
-    def _split_slide(self, case: int, slide: str) -> Iterator[Part]:
-        store = PatchStore(self.cache / f"{slide}.zarr")
-        for scale in range(len(store.scales) if self.scales == "all" else 1):
-            count = store.num_patches(scale)
-            for start in range(0, count, self.chunk_size):
-                yield Part(case, slide, scale, start, min(start + self.chunk_size, count), last=False)
 
 
 def check_stores(cases: Sequence[Case], cache: Path) -> None:
@@ -166,30 +151,16 @@ def _patch_bytes(cases: Sequence[Case], cache: Path) -> int:
     return 3 * PatchStore(cache / f"{cases[0].slides[0]}.zarr").patch_size ** 2
 
 
-class _Piece(NamedTuple):
-    """Patches of one slide at one scale."""
-
+def _read_bag(
+    case: Case, target: Target, pieces: Sequence[tuple[PatchStore, np.ndarray, int]], *, encoded: bool, last: bool
+) -> Bag:
+    """Read patches into a bag; each piece is a store with the indices of patches at one of its scales."""
     patches: Tensor | Jpegs
-    coords: np.ndarray
-    scale: int
-
-
-def _read(store: PatchStore, indices: np.ndarray, scale: int, encoded: bool) -> _Piece:
     if encoded:
-        patches: Tensor | Jpegs = Jpegs.of(store.read_encoded(indices, scale))
+        patches = Jpegs.of([stream for store, rows, scale in pieces for stream in store.read_encoded(rows, scale)])
     else:
-        patches = torch.from_numpy(store.read(indices, scale))
-    return _Piece(patches, store.coords(scale)[indices], scale)
-
-
-def _patch_bag(case: Case, target: Target, pieces: Sequence[_Piece], *, last: bool) -> Bag:
-    jpegs = [piece.patches for piece in pieces if isinstance(piece.patches, Jpegs)]
-    pixels = [piece.patches for piece in pieces if isinstance(piece.patches, Tensor)]
-    return make_bag(
-        case,
-        target,
-        join_jpegs(jpegs) if jpegs else torch.cat(pixels) if len(pixels) > 1 else pixels[0],
-        torch.cat([torch.full((len(piece.coords),), piece.scale) for piece in pieces]),
-        torch.from_numpy(np.concatenate([piece.coords for piece in pieces])),
-        last=last,
-    )
+        pixels = [torch.from_numpy(store.read(rows, scale)) for store, rows, scale in pieces]
+        patches = torch.cat(pixels) if len(pixels) > 1 else pixels[0]
+    scales = torch.cat([torch.full((len(rows),), scale) for _, rows, scale in pieces])
+    coords = np.concatenate([store.coords(scale)[rows] for store, rows, scale in pieces])
+    return make_bag(case, target, patches, scales, torch.from_numpy(coords), last=last)

@@ -17,7 +17,6 @@ class FeatureFolder:
         assume_mpp: Level-0 µm per pixel of all other slides.
 
     Attributes:
-        path: The folder.
         files: File of each slide, by the slide's name.
 
     Raises:

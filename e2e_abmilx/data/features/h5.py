@@ -44,12 +44,7 @@ def open_h5(path: Path) -> Iterator[Any]:
 
 
 class H5Features(SlideFeatures):
-    """A table of features in an HDF5 file.
-
-    Args:
-        path: The file.
-        file: The same file, opened.
-        key: Name of the table.
+    """The table ``key`` of features in an HDF5 file, which is opened as ``file``.
 
     Raises:
         FeatureError: The table does not hold features.

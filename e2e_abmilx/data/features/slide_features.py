@@ -37,7 +37,6 @@ class SlideFeatures(ABC):
         shape: Shape of its table of features: ``(N, D)``, or ``(1, N, D)`` for a batch of one slide.
 
     Attributes:
-        path: The file.
         num_patches: N, at least 1.
         num_features: D.
         patch_size_level0: Side of a patch in level-0 pixels; None where unknown.

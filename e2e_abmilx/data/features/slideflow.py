@@ -1,8 +1,9 @@
 """Feature files of slideflow: a tensor and an index of coordinates per slide, and settings per folder."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,9 @@ class SlideflowFeatures(TensorFeatures):
 
     def __init__(self, path: Path, slide_mpp: float | None) -> None:
         super().__init__(path)
-        settings = _read_settings(path.with_name(_SETTINGS))
+        file = path.with_name(_SETTINGS)
+        with _explain_damage(file):
+            settings = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         tile_um, tile_px = settings.get("tile_um"), settings.get("tile_px")
         if isinstance(tile_um, int | float):  # it may be a magnification, such as "10x"
             self.mpp = tile_um / tile_px if tile_px else None
@@ -41,7 +44,10 @@ class SlideflowFeatures(TensorFeatures):
         return super().coords() - int(self.patch_size_level0) // 2  # the index holds centres
 
     def _read_coords(self) -> NDArray[np.generic]:
-        return _read_index(index_of(self.path))
+        file = index_of(self.path)
+        with _explain_damage(file), np.load(file, allow_pickle=False) as tables:
+            places: NDArray[np.generic] = tables["arr_0"]
+        return places
 
 
 def index_of(path: Path) -> Path:
@@ -49,20 +55,9 @@ def index_of(path: Path) -> Path:
     return path.with_suffix(".index.npz")
 
 
-def _read_index(path: Path) -> NDArray[np.generic]:
+@contextmanager
+def _explain_damage(file: Path) -> Iterator[None]:
     try:
-        with np.load(path, allow_pickle=False) as tables:
-            places: NDArray[np.generic] = tables["arr_0"]
+        yield
     except (OSError, ValueError, KeyError) as error:
-        raise FeatureError(f"{path} cannot be read ({error}); let slideflow write it again") from error
-    return places
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FeatureError(f"{path} cannot be read ({error}); let slideflow write it again") from error
-    return settings
+        raise FeatureError(f"{file} cannot be read ({error}); let slideflow write it again") from error

@@ -23,8 +23,6 @@ class StampFeatures(H5Features):
     ``tile_size_px`` is the resolution of the tiles.
 
     Args:
-        path: The file.
-        file: The same file, opened.
         slide_mpp: Level-0 µm per pixel of the slide; None where unknown.
 
     Raises:

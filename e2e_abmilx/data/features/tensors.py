@@ -27,15 +27,20 @@ _NUMPY: list[Any] = [
 class TensorFeatures(SlideFeatures):
     """Features in a ``.pt`` file; tensors are memory-mapped, except in PyTorch's format before 1.6.
 
-    Args:
-        path: The file.
-
     Raises:
         FeatureError: It does not hold features.
     """
 
     def __init__(self, path: Path) -> None:
-        table, self._coords = _tables(_load(path), path)
+        content, self._coords = _load(path), None
+        if isinstance(content, dict):
+            if "features" not in content:
+                raise FeatureError(
+                    f"{path} holds {sorted(map(str, content))}; features must be under 'features', or be the only"
+                    " content"
+                )
+            content, self._coords = content["features"], content.get("coords")
+        table = _table(content, path)
         if not table.is_floating_point():
             raise FeatureError(f"{path} holds {table.dtype}, not real numbers; give the folder of features")
         super().__init__(path, tuple(table.shape))
@@ -46,7 +51,15 @@ class TensorFeatures(SlideFeatures):
             raise NoCoordsError(
                 f"{self.path} does not state the coordinates of its patches; extract features into .h5 files, as TRIDENT does"
             )
-        return _array(self._coords, self.path)
+        try:
+            coords = self._coords
+            return _plain(coords, self.path).numpy() if isinstance(coords, Tensor) else np.asarray(coords)
+        # a type that numpy lacks, or rows of unequal length
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise FeatureError(
+                f"{self.path} has coords that are not a table of numbers ({error}); write them as integers, one (x, y) per"
+                " patch"
+            ) from error
 
     def _read(self, rows: NDArray[np.int64] | None) -> Tensor:
         chosen = self._features if rows is None else self._features[torch.from_numpy(rows)]
@@ -63,17 +76,6 @@ def _load(path: Path) -> Any:  # noqa: ANN401 - any content
         raise FeatureError(
             f"{path} cannot be read as tensors or arrays ({reason}); save nothing but features with torch.save"
         ) from error
-
-
-def _tables(content: Any, path: Path) -> tuple[Tensor, Any]:  # noqa: ANN401
-    """Return the features and, if the content has them, the coordinates."""
-    if isinstance(content, dict):
-        if "features" not in content:
-            raise FeatureError(
-                f"{path} holds {sorted(map(str, content))}; features must be under 'features', or be the only content"
-            )
-        return _table(content["features"], path), content.get("coords")
-    return _table(content, path), None
 
 
 def _table(content: Any, path: Path) -> Tensor:  # noqa: ANN401
@@ -111,17 +113,6 @@ def _without_batch(part: Tensor) -> Tensor:
     if part.ndim == 1:
         return part.unsqueeze(0)
     return part[0] if part.ndim == 3 and len(part) == 1 else part
-
-
-def _array(coords: Any, path: Path) -> NDArray[np.generic]:  # noqa: ANN401
-    """Return coordinates of any type as an array."""
-    try:
-        return _plain(coords, path).numpy() if isinstance(coords, Tensor) else np.asarray(coords)
-    # a type that numpy lacks, or rows of unequal length
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise FeatureError(
-            f"{path} has coords that are not a table of numbers ({error}); write them as integers, one (x, y) per patch"
-        ) from error
 
 
 def _describe(content: Any) -> str:  # noqa: ANN401

@@ -25,10 +25,6 @@ class TridentFeatures(H5Features):
 
     The patch size is an attribute of ``coords``: ``patch_size_level0``, or in older files ``patch_size`` in pixels of the
     stated level. CLAM's ``h5_files`` have neither. The resolution follows from the magnification.
-
-    Args:
-        path: The file.
-        file: The same file, opened.
     """
 
     def __init__(self, path: Path, file: Any) -> None:  # noqa: ANN401 - h5py may be absent
@@ -112,11 +108,7 @@ def read_attributes(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def describe_patches(store: PatchStore) -> dict[str, int]:
-    """Return TRIDENT's attributes of ``coords``, as far as a store knows them.
-
-    Args:
-        store: The store; the attributes describe the patches of its finest scale.
-    """
+    """Return TRIDENT's attributes of ``coords``, for the finest scale of a store, as far as the store knows them."""
     facts = store.attributes
     described = {"patch_size": store.patch_size}
     if facts.get("footprints"):
