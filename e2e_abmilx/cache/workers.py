@@ -77,8 +77,7 @@ def _run_alone(task: Task[J], job: J) -> CachedSlide:
     """Run one job again in a process of its own; record it as failed if that process dies, too."""
     try:
         with _pool(1) as pool:
-            row: CachedSlide = pool.submit(task, job).result()
-            return row
+            return pool.submit(task, job).result()
     except BrokenProcessPool:
         why = "the process that read it died: out of memory, or a decoder crashed on a damaged file"
         return _record_failure(job, f"{job.slide.path}: {why}")

@@ -88,7 +88,6 @@ def open_tiff(path: Path) -> tifffile.TiffFile | None:
     try:
         if "::" in str(path):  # for fsspec, by which tiffslide opens files, a chain of protocols
             return tifffile.TiffFile(path, is_ndpi=False)
-        tiff: tifffile.TiffFile = TiffSlide(path, tifffile_options={"is_ndpi": False}).ts_tifffile
-        return tiff
+        return TiffSlide(path, tifffile_options={"is_ndpi": False}).ts_tifffile
     except tifffile.TiffFileError:
         return None
