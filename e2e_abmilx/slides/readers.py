@@ -19,7 +19,6 @@ _PLAIN = ("generic-tiff", "aperio")
 _SPECIAL = {"bif": "Ventana BIF", "scn": "Leica SCN", "philips": "Philips TIFF"}
 _NDPI = 65420  # a tag that only Hamamatsu files have
 
-
 #: A reader of a slide.
 Reader = TiffReader | OpenSlideReader
 
