@@ -99,12 +99,7 @@ def make_stores(
 ) -> list[CachedSlide]:
     """Make the stores that do not exist yet, and record every slide in the manifest; otherwise as `cache_slides`.
 
-    Args:
-        jobs: The stores.
-        out: Their folder.
-        workers: Number of processes.
-        scheduler: Address of a Dask scheduler.
-        failed: Rows of slides that have failed already.
+    ``failed`` are rows of slides that have failed already.
     """
     too_long = [job.slide for job in jobs if len(os.fsencode(job.store.name)) > _LONGEST_NAME]
     reason = "its name is too long for a store's folder; shorten it to 200 characters"

@@ -21,13 +21,8 @@ def cut_patches(
 
     Regions of about 2048² pixels hold many patches, so that each tile of the file is decoded once. A patch is cut
     from memory at its exact position, within half a level-0 pixel, and area-resized if the level is finer than the
-    scale. If a region cannot be read, its patches are read one by one, and those that fail are left out.
-
-    Args:
-        slide: An open slide.
-        plan: Which level to read, from :meth:`Slide.plan`.
-        coords: Level-0 ``(x, y)`` of the top left corners, shape ``(N, 2)``.
-        patch_size: P, pixels.
+    scale. If a region cannot be read, its patches are read one by one, and those that fail are left out. ``coords``
+    are level-0 ``(x, y)`` of the top left corners, shape ``(N, 2)``; ``patch_size`` is P, pixels.
 
     Yields:
         Patches, uint8, shape ``(n, P, P, 3)``, and their coordinates, shape ``(n, 2)``; row by row of regions.

@@ -21,13 +21,10 @@ class WorkerError(InputError):
 
 
 def run_jobs(task: Task[J], jobs: Sequence[J], workers: int, scheduler: str | None) -> Iterator[CachedSlide]:
-    """Run a task on every job; yield rows in the order in which they are finished.
+    """Run a task, which worker processes can import, on every job; yield rows in the order in which they are finished.
 
-    Args:
-        task: What to do with one job; a function that worker processes can import.
-        jobs: The jobs, one per slide.
-        workers: Number of processes; with 1, the work is done in this process.
-        scheduler: Address of a Dask scheduler whose workers are used instead.
+    With one of ``workers``, the work is done in this process. ``scheduler`` is the address of a Dask scheduler, whose
+    workers are used instead.
 
     Raises:
         WorkerError: Dask is not installed, or no scheduler answers.
