@@ -209,8 +209,9 @@ class BagTask(CaseTask):
         """Check that data and trainer fit this task, and take the names of the classes from the data."""
         use_timm_sync(self.trainer.strategy)
         data = getattr(self.trainer, "datamodule", None)
+        plan = getattr(data, "plan", data)  # data from outside this package may have no plan of the cohort
         if stage != "predict" and self.target:
-            check_target(type(self).__name__, self.target, getattr(data, "target", self.target))
+            check_target(type(self).__name__, self.target, getattr(plan, "target", self.target))
         classes = tuple(getattr(data, "classes", ()))
         check_outputs(classes, self.num_outputs)
         self.classes = classes or self.classes
