@@ -1,6 +1,7 @@
 """The job of one slide: its resolution, tissue and grids, then its patches and its overview."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from e2e_abmilx.slides.bounds import read_bounds
 from e2e_abmilx.slides.grid import coarse_grid, patch_grid
 from e2e_abmilx.slides.tissue import tissue_mask
 from e2e_abmilx.store import PatchStore, StoreWriter
-from e2e_abmilx.store.codec import encode_patch
+from e2e_abmilx.store.codec import JPEG_QUALITY, encode_patch
 
 _SAMPLE = 32  # patches per scale that are cut and encoded to estimate bytes and time
 
@@ -51,41 +52,30 @@ class SlideJob(StoreJob):
         tiling = self.tiling
         with Slide(self.slide.path) as slide:
             layout = _lay_out(slide, self)
-            with StoreWriter(
-                self.store,
-                tiling.mpp,
-                patch_size=tiling.patch_size,
-                attributes={**self.origin(), **_attributes(slide, self.slide.path.name, layout)},
-                quality=tiling.quality,
-                threads=self.threads,
-            ) as writer:
-                writer.write_thumbnail(layout.thumbnail)
-                writer.write_tissue(layout.tissue)
-                for scale, (plan, coords) in enumerate(zip(layout.plans, layout.grids, strict=True)):
-                    for patches, kept in cut_patches(slide, plan, coords, tiling.patch_size):
-                        writer.write(patches, kept, scale)
+            write_layout(self, slide, layout, tiling.mpp, tiling.patch_size, tiling.quality, self.threads)
         self.picture.parent.mkdir(exist_ok=True)
         overview = draw_overview(PatchStore(self.store))
         overview.save(self.picture, compress_level=1)  # twice the bytes in a fifth of the time
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Where a slide's patches lie, before any is cut: per scale a plan and the corners, and what they follow from."""
 
     resolution: Resolution
     plans: list[ReadPlan]
     thumbnail: np.ndarray
-    tissue: np.ndarray
+    tissue: np.ndarray | None
     grids: list[np.ndarray]
 
 
-def _lay_out(slide: Slide, job: SlideJob) -> _Layout:
+def _lay_out(slide: Slide, job: SlideJob) -> Layout:
     """Find resolution, tissue and grids of a slide."""
     tiling = job.tiling
     resolution = slide.resolution(tiling.assume_mpp, override_mpp=job.slide.mpp)
     plans = [slide.plan(scale, tiling.patch_size, resolution.mpp) for scale in tiling.mpp]
     finest = plans[0].footprint
-    thumbnail = slide.thumbnail(_thumbnail_side(slide.size, finest))
+    # about eight thumbnail pixels per patch side
+    thumbnail = slide.thumbnail(min(max(round(8 * max(slide.size) / finest), 512), 2048))
     tissue = tissue_mask(thumbnail, mpp=resolution.mpp * slide.size[0] / thumbnail.shape[1])
     fractions = {"overlap": tiling.overlap, "min_tissue": tiling.min_tissue}
     fine = patch_grid(tissue, slide.size, footprint=finest, **fractions)
@@ -99,18 +89,23 @@ def _lay_out(slide: Slide, job: SlideJob) -> _Layout:
                 f"{slide.path} has no patch of {tiling.patch_size} px at {scale:g} µm/px with at least"
                 f" {tiling.min_tissue:.0%} tissue; if there is tissue, lower min_tissue, mpp or patch_size"
             )
-    return _Layout(resolution, plans, thumbnail, tissue, grids)
+    return Layout(resolution, plans, thumbnail, tissue, grids)
 
 
-def _thumbnail_side(size: tuple[int, int], footprint: float) -> int:
-    """Return the longer side that gives about eight thumbnail pixels per patch side, within 512 to 2048."""
-    return min(max(round(8 * max(size) / footprint), 512), 2048)
-
-
-def _attributes(slide: Slide, file: str, layout: _Layout) -> dict[str, object]:
-    """Return what a store records about its slide."""
-    return {
-        "slide_file": file,
+def write_layout(
+    job: StoreJob,
+    slide: Slide,
+    layout: Layout,
+    scales: Sequence[float],
+    patch_size: int,
+    quality: int = JPEG_QUALITY,
+    threads: int = 1,
+) -> None:
+    """Cut a slide as laid out, and write its patches, thumbnail and tissue into the store of the job."""
+    attributes = {
+        **job.origin(),
+        "fingerprint": fingerprint(job.slide.path),
+        "slide_file": job.slide.path.name,
         "slide_size": list(slide.size),
         "slide_bounds": read_bounds(slide.properties),
         "slide_mpp": layout.resolution.mpp,
@@ -119,6 +114,15 @@ def _attributes(slide: Slide, file: str, layout: _Layout) -> dict[str, object]:
         "footprints": [plan.footprint for plan in layout.plans],
         "grid_patches": [len(coords) for coords in layout.grids],
     }
+    with StoreWriter(
+        job.store, scales, patch_size=patch_size, attributes=attributes, quality=quality, threads=threads
+    ) as writer:
+        writer.write_thumbnail(layout.thumbnail)
+        if layout.tissue is not None:
+            writer.write_tissue(layout.tissue)
+        for scale, (plan, coords) in enumerate(zip(layout.plans, layout.grids, strict=True)):
+            for patches, kept in cut_patches(slide, plan, coords, patch_size):
+                writer.write(patches, kept, scale)
 
 
 def plan_slide(job: SlideJob) -> CachedSlide:

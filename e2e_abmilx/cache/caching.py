@@ -99,16 +99,12 @@ def make_stores(
 ) -> list[CachedSlide]:
     """Make the stores that do not exist yet, and record every slide in the manifest; otherwise as `cache_slides`.
 
-    Args:
-        jobs: The stores.
-        out: Their folder.
-        workers: Number of processes.
-        scheduler: Address of a Dask scheduler.
-        failed: Rows of slides that have failed already.
+    ``failed`` are rows of slides that have failed already.
     """
-    too_long = {job.slide.name for job in jobs if len(os.fsencode(job.store.name)) > _LONGEST_NAME}
-    failed = [*failed, *(_fail_for_name(job) for job in jobs if job.slide.name in too_long)]
-    jobs = [job for job in jobs if job.slide.name not in too_long]
+    too_long = [job.slide for job in jobs if len(os.fsencode(job.store.name)) > _LONGEST_NAME]
+    reason = "its name is too long for a store's folder; shorten it to 200 characters"
+    failed = [*failed, *(CachedSlide(slide.name, "failed", f"{slide.path}: {reason}") for slide in too_long)]
+    jobs = [job for job in jobs if job.slide not in too_long]
     _refuse_other_origins(jobs)
     _make_folder(out)
     earlier = read_manifest(out)
@@ -133,11 +129,6 @@ def _share(jobs: Mapping[str, StoreJob], workers: int, scheduler: str | None) ->
         else:
             yield row
     yield from run_jobs(make_store, claimed, workers, scheduler)
-
-
-def _fail_for_name(job: StoreJob) -> CachedSlide:
-    reason = f"{job.slide.path}: its name is too long for a store's folder; shorten it to 200 characters"
-    return CachedSlide(job.slide.name, "failed", reason)
 
 
 def _refuse_other_origins(jobs: Sequence[StoreJob]) -> None:

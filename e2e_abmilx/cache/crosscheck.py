@@ -49,16 +49,11 @@ def check_count(count: int) -> None:
 
 
 def compare_readers(store: PatchStore, path: Path, count: int, *, quality: int = JPEG_QUALITY) -> Check:
-    """Decode some patches of a store again from its slide, by the reader that did not make them.
+    """Decode ``count`` patches per scale of a store again from its slide, by the reader that did not make them.
 
-    The second reader's pixels are cut and encoded as those of the store were, so that two readers that agree do not
-    differ at all. The patches are drawn at random, always the same ones for slides of the same name.
-
-    Args:
-        store: The patches, cut from level-0 positions of the slide.
-        path: The slide.
-        count: Patches per scale; 0 compares none.
-        quality: JPEG quality of the store.
+    The second reader's pixels are cut and encoded as those of the store were, with its JPEG ``quality``, so that two
+    readers that agree do not differ at all. The patches are drawn at random, always the same ones for slides of the
+    same name.
     """
     with Slide(path) as slide:
         if count == 0:

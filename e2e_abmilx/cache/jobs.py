@@ -63,9 +63,7 @@ class StoreJob(ABC):
 def make_store(job: StoreJob, *, wait: bool = True) -> CachedSlide:
     """Make one store, in a worker process, and record it; return its row of the manifest.
 
-    Args:
-        job: The store.
-        wait: Wait while another process makes this store; otherwise return a row with the status ``"claimed"``.
+    If another process makes it, ``wait`` for that one, or return a row with the status ``"claimed"``.
     """
     with hold(job.claim, wait=wait) as ours:
         if not ours:

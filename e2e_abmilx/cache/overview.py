@@ -23,9 +23,6 @@ _SCALES = ((0, 114, 178), (213, 94, 0), (204, 121, 167))
 def draw_overview(store: PatchStore) -> Image.Image:
     """Draw a slide's thumbnail with its tissue outline and its patches, one colour per scale.
 
-    Args:
-        store: A store that has a thumbnail, a tissue mask, and coordinates.
-
     Raises:
         ValueError: The store has no thumbnail or no tissue mask.
     """
@@ -38,11 +35,6 @@ def draw_overview(store: PatchStore) -> Image.Image:
     mask = np.asarray(Image.fromarray(tissue).resize(size, Image.Resampling.NEAREST))
     pixels[mask & ~ndimage.binary_erosion(mask, iterations=2)] = _TISSUE
     image = Image.fromarray(pixels)
-    _draw_grid(image, store)
-    return image
-
-
-def _draw_grid(image: Image.Image, store: PatchStore) -> None:
     pen = ImageDraw.Draw(image)
     shrink = image.width / store.attributes["slide_size"][0]
     for scale, footprint in enumerate(store.attributes["footprints"]):
@@ -50,15 +42,13 @@ def _draw_grid(image: Image.Image, store: PatchStore) -> None:
         for x, y in store.coords(scale) * shrink:
             end = footprint * shrink - inset
             pen.rectangle((x + inset, y + inset, x + end, y + end), outline=_SCALES[scale % len(_SCALES)])
+    return image
 
 
 def write_sheet(out: Path) -> None:
-    """Draw the overviews of all slides that no process is working on into ``overview.png``.
+    """Draw the overviews of all slides of a cache that no process is working on into its ``overview.png``.
 
     Of several processes that finish together, the last one draws all slides.
-
-    Args:
-        out: Folder of the cache.
     """
     with hold(out / ".overview.lock", wait=True):
         pictures = [path for path in sorted((out / OVERVIEWS).glob("*.png")) if _is_done(path, out)]
@@ -82,11 +72,7 @@ def _is_done(picture: Path, out: Path) -> bool:
 
 
 def draw_sheet(pictures: Sequence[Path]) -> Image.Image:
-    """Draw the overviews of many slides, each under its name, on one sheet.
-
-    Args:
-        pictures: The files of the overviews, named after their slides.
-    """
+    """Draw overviews, from files named after their slides, on one sheet, each under the slide's name."""
     columns = max(1, math.ceil(math.sqrt(len(pictures))))
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new("RGB", (columns * _CELL, rows * (_CELL + 14)), "white")

@@ -21,13 +21,8 @@ def cut_patches(
 
     Regions of about 2048² pixels hold many patches, so that each tile of the file is decoded once. A patch is cut
     from memory at its exact position, within half a level-0 pixel, and area-resized if the level is finer than the
-    scale. If a region cannot be read, its patches are read one by one, and those that fail are left out.
-
-    Args:
-        slide: An open slide.
-        plan: Which level to read, from :meth:`Slide.plan`.
-        coords: Level-0 ``(x, y)`` of the top left corners, shape ``(N, 2)``.
-        patch_size: P, pixels.
+    scale. If a region cannot be read, its patches are read one by one, and those that fail are left out. ``coords``
+    are level-0 ``(x, y)`` of the top left corners, shape ``(N, 2)``; ``patch_size`` is P, pixels.
 
     Yields:
         Patches, uint8, shape ``(n, P, P, 3)``, and their coordinates, shape ``(n, 2)``; row by row of regions.
@@ -113,16 +108,11 @@ class _Cutter:
         box = (int(left), int(top), int(right - left), int(bottom - top))
         region = self._slide.read_level(self._plan.level, *box, shrink=shrink)
         corners, ends = (corners - (left, top)) / shrink, (ends - (left, top)) / shrink
-        return self._crop(region, corners.astype(int)) if is_exact else self._resize(region, corners, ends)
-
-    def _crop(self, region: np.ndarray, corners: np.ndarray) -> np.ndarray:
         size = self._patch_size
-        return np.stack([region[y : y + size, x : x + size] for x, y in corners])
-
-    def _resize(self, region: np.ndarray, corners: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        size, image = (self._patch_size, self._patch_size), Image.fromarray(region)
-        boxes = map(tuple, np.hstack([corners, ends]).tolist())
-        return np.stack([np.asarray(image.resize(size, Image.Resampling.HAMMING, box=box)) for box in boxes])
+        if is_exact:
+            return np.stack([region[y : y + size, x : x + size] for x, y in corners.astype(int)])
+        image, boxes = Image.fromarray(region), map(tuple, np.hstack([corners, ends]).tolist())
+        return np.stack([np.asarray(image.resize((size, size), Image.Resampling.HAMMING, box=box)) for box in boxes])
 
     def _corners(self, coords: np.ndarray) -> np.ndarray:
         """Return positions in the level, moved onto the nearest pixel if the rounding of coords allows it."""

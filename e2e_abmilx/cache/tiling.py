@@ -40,12 +40,8 @@ def parse_scales(
     """Return scales as µm/px, finest first: ``("20x", 1.0)`` → ``(0.5, 1.0)``.
 
     A pyramid level, such as ``level1``, means the resolution of that level in the first slide that can be opened, has
-    a resolution and has all levels asked for, so that slides of different scanners still get the same scale.
-
-    Args:
-        scales: µm per pixel, magnifications or pyramid levels.
-        slides: Where to look for the levels.
-        assume_mpp: Level-0 µm per pixel of slides that state none.
+    a resolution and has all levels asked for, so that slides of different scanners still get the same scale;
+    ``assume_mpp`` is the level-0 µm per pixel of slides that state none.
 
     Raises:
         TilingError: A scale is none of these, no slide has that level, or two scales are the same.

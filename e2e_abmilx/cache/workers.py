@@ -21,13 +21,10 @@ class WorkerError(InputError):
 
 
 def run_jobs(task: Task[J], jobs: Sequence[J], workers: int, scheduler: str | None) -> Iterator[CachedSlide]:
-    """Run a task on every job; yield rows in the order in which they are finished.
+    """Run a task, which worker processes can import, on every job; yield rows in the order in which they are finished.
 
-    Args:
-        task: What to do with one job; a function that worker processes can import.
-        jobs: The jobs, one per slide.
-        workers: Number of processes; with 1, the work is done in this process.
-        scheduler: Address of a Dask scheduler whose workers are used instead.
+    With one of ``workers``, the work is done in this process. ``scheduler`` is the address of a Dask scheduler, whose
+    workers are used instead.
 
     Raises:
         WorkerError: Dask is not installed, or no scheduler answers.
@@ -77,8 +74,7 @@ def _run_alone(task: Task[J], job: J) -> CachedSlide:
     """Run one job again in a process of its own; record it as failed if that process dies, too."""
     try:
         with _pool(1) as pool:
-            row: CachedSlide = pool.submit(task, job).result()
-            return row
+            return pool.submit(task, job).result()
     except BrokenProcessPool:
         why = "the process that read it died: out of memory, or a decoder crashed on a damaged file"
         return _record_failure(job, f"{job.slide.path}: {why}")

@@ -27,26 +27,7 @@ from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
 from e2e_abmilx.heads.transmil import TransMIL
 
 __all__ = [
-    "ABMIL",
-    "ABMILX",
-    "CLAM",
-    "DSMIL",
-    "DTFD",
-    "RRTMIL",
-    "AttentionPlus",
-    "AttentionSparsity",
-    "BagHead",
-    "ContributionError",
-    "GatedABMIL",
-    "HeadOutput",
-    "MaxPool",
-    "MeanMLP",
-    "MeanPool",
-    "MultiBranchCLAM",
-    "PoolingHead",
-    "SequenceHead",
-    "TransMIL",
-    "attention_sparsity",
-    "leave_one_out",
-    "log_odds",
-]
+    "ABMIL", "ABMILX", "CLAM", "DSMIL", "DTFD", "RRTMIL", "AttentionPlus", "AttentionSparsity", "BagHead",
+    "ContributionError", "GatedABMIL", "HeadOutput", "MaxPool", "MeanMLP", "MeanPool", "MultiBranchCLAM",
+    "PoolingHead", "SequenceHead", "TransMIL", "attention_sparsity", "leave_one_out", "log_odds",
+]  # fmt: skip

@@ -54,11 +54,6 @@ class ABMIL(PoolingHead):
         hidden: Tensor = self.embed(features)
         return hidden.unsqueeze(2)
 
-    def classify(self, pooled: Tensor) -> Tensor:
-        """Return logits from z, shape ``(B, 1, C)``."""
-        logits: Tensor = self.classifier(pooled.flatten(1))
-        return logits
-
     def _units(self, hidden: Tensor) -> Tensor:
         return torch.tanh(self.tanh_units(hidden))
 

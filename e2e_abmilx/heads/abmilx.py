@@ -130,11 +130,6 @@ class ABMILX(PoolingHead):
         """Return H^j, shape ``(B, N, H, d)``."""
         return self._hidden(features).reshape(*features.shape[:2], self.num_heads, -1)
 
-    def classify(self, pooled: Tensor) -> Tensor:
-        """Return logits from Z, shape ``(B, H, d)``."""
-        logits: Tensor = self.classifier(self._embed_bag(pooled.flatten(1)))
-        return logits
-
     def _hidden(self, features: Tensor) -> Tensor:
         """Return all H^j side by side, shape ``(B, N, C)``."""
         hidden: Tensor = self.dropout(self.activation(self.embed(self.input_norm(features))))

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from e2e_abmilx.errors import InputError
 
+#: The task's loss, a scalar, as a function of logits of shape ``(B, K)``.
+BagLoss = Callable[[Tensor], Tensor]
+
 
 class HeadOutput(NamedTuple):
     """The output of a head for a batch of bags.
@@ -77,9 +80,7 @@ class BagHead(nn.Module, ABC):
                 but every bag needs at least one real patch.
         """
 
-    def training_loss(
-        self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
-    ) -> Tensor:
+    def training_loss(self, output: HeadOutput, bag_loss: BagLoss, label: Tensor | None = None) -> Tensor:
         """Return the loss that training minimises, a scalar: the bag loss, to which some heads add their own losses.
 
         Args:
@@ -106,14 +107,10 @@ class BagHead(nn.Module, ABC):
         return features if mask is None else features.masked_fill(~mask.unsqueeze(-1), 0)
 
     def check_batch(self, features: Tensor, mask: Tensor | None) -> None:
-        """Refuse a batch that this head cannot process.
+        """Refuse a batch, with the arguments of :meth:`attend`, that this head cannot process.
 
         Looking for empty bags in a mask on a GPU synchronises with the GPU. The head of a task omits that, because
         the loaders never make empty bags; so does a captured graph (``torch.compile``, ``torch.export``).
-
-        Args:
-            features: Patch features, shape ``(B, N, D)``.
-            mask: True on real patches, shape ``(B, N)``.
 
         Raises:
             ValueError: The shapes are not those of a batch of bags, the mask is not boolean, or a bag is empty.
@@ -148,11 +145,7 @@ def _refuse_empty_bags(shape: tuple[int, ...], mask: Tensor | None) -> None:
 
 
 class ContributionError(InputError):
-    """Contributions were asked of a head that does not classify a mean of its patches.
-
-    Args:
-        head: The head.
-    """
+    """Contributions were asked of a head that does not classify a mean of its patches."""
 
     def __init__(self, head: BagHead) -> None:
         super().__init__(
@@ -194,11 +187,9 @@ class SequenceHead(BagHead):
 
 
 def softmax_over_patches(scores: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the attention, shape ``(B, H, N)``, in at least float32 because the exponential magnifies rounding errors.
+    """Return the attention of ``scores``, both of shape ``(B, H, N)``; ``mask``, ``(B, N)``, is True on real patches.
 
-    Args:
-        scores: Shape ``(B, H, N)``.
-        mask: True on real patches, shape ``(B, N)``.
+    It is in at least float32, because the exponential magnifies rounding errors.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if mask is not None:
@@ -207,14 +198,10 @@ def softmax_over_patches(scores: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def attention_pool(attention: Tensor, hidden: Tensor) -> Tensor:
-    """Average the hidden features with each attention head's weights, each head over its own slice of them.
+    """Average hidden features ``(B, N, C)`` by attention ``(B, H, N)``; head j averages features j·C/H to (j+1)·C/H.
 
     A product and a sum instead of a matrix product, because autocast would round attention to half precision, which
     cannot represent weights such as 1/100,000 accurately.
-
-    Args:
-        attention: Shape ``(B, H, N)``.
-        hidden: Shape ``(B, N, C)``; head j averages features ``j·C/H`` to ``(j+1)·C/H``.
 
     Returns:
         One embedding per bag, shape ``(B, C)``, in the precision of ``hidden``.
@@ -224,13 +211,9 @@ def attention_pool(attention: Tensor, hidden: Tensor) -> Tensor:
 
 
 def pool_whole(attention: Tensor, hidden: Tensor) -> Tensor:
-    """Average the hidden features with each attention head's weights, each head over all of them.
+    """Average hidden features ``(B, N, C)`` by attention ``(B, H, N)``; each head averages all of them.
 
     Autocast is off, because it would round attention to half precision.
-
-    Args:
-        attention: Shape ``(B, H, N)``.
-        hidden: Shape ``(B, N, C)``.
 
     Returns:
         One embedding per bag and head, shape ``(B, H, C)``, in the precision of ``hidden``.

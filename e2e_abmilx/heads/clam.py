@@ -1,6 +1,5 @@
 """CLAM: attention with an instance loss on the patches of highest and lowest attention (arXiv:2004.09666)."""
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -8,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e2e_abmilx.heads.abmil import GatedABMIL
-from e2e_abmilx.heads.base import AuxiliaryOutput, HeadOutput, pool_whole, softmax_over_patches
+from e2e_abmilx.heads.base import AuxiliaryOutput, BagLoss, HeadOutput, pool_whole, softmax_over_patches
 
 
 class CLAM(GatedABMIL):
@@ -78,9 +77,7 @@ class CLAM(GatedABMIL):
         costs = self._instance_costs(hidden, scores.detach(), mask)
         return AuxiliaryOutput(self.classify(embedding), attention, embedding.flatten(1), costs)
 
-    def training_loss(
-        self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
-    ) -> Tensor:
+    def training_loss(self, output: HeadOutput, bag_loss: BagLoss, label: Tensor | None = None) -> Tensor:
         """Return the weighted mean of bag and instance loss; see :meth:`BagHead.training_loss`.
 
         Raises:
@@ -97,8 +94,7 @@ class CLAM(GatedABMIL):
         costs = own.gather(1, label)
         if self.exclusive:
             costs = other.scatter(1, label, costs)
-        instance_loss = costs.mean()
-        return (1 - self.instance_weight) * bag_loss(output.logits) + self.instance_weight * instance_loss
+        return (1 - self.instance_weight) * bag_loss(output.logits) + self.instance_weight * costs.mean()
 
     def _units(self, hidden: Tensor) -> Tensor:
         tanh: Tensor = self.dropout(torch.tanh(self.tanh_units(hidden)))

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from e2e_abmilx.heads.base import BagHead, ContributionError
 
@@ -22,6 +22,8 @@ class PoolingHead(BagHead):
     be left out of such means, which defines :meth:`contributions` and :func:`leave_one_out`.
     """
 
+    classifier: nn.Linear
+
     @abstractmethod
     def values(self, features: Tensor) -> Tensor:
         """Return v from patch features ``(B, N, D)``; the values of a patch must not depend on other patches.
@@ -31,19 +33,17 @@ class PoolingHead(BagHead):
             the same values.
         """
 
-    @abstractmethod
     def classify(self, pooled: Tensor) -> Tensor:
-        """Return f(z): logits of shape ``(B, K)`` from means of shape ``(B, H, d)``."""
+        """Return f(z): logits of shape ``(B, K)`` from means of shape ``(B, H, d)``, by default of all means together."""
+        logits: Tensor = self.classifier(self._embed_bag(pooled.flatten(1)))
+        return logits
+
+    def _embed_bag(self, pooled: Tensor) -> Tensor:
+        """Return the input of ``classifier`` from all means of a bag, shape ``(B, H d)``."""
+        return pooled
 
     def contributions(self, features: Tensor) -> Tensor:
-        """Return how much each patch adds to each logit in evaluation mode, by :func:`leave_one_out`.
-
-        Args:
-            features: Patch features of bags without padding, shape ``(B, N, D)``.
-
-        Returns:
-            Shape ``(B, N, K)``, float64.
-        """
+        """Return :meth:`BagHead.contributions` in evaluation mode, by :func:`leave_one_out`, in float64."""
         head = copy.deepcopy(self).eval()
         with torch.no_grad():
             attention = head.attend(features).attention

@@ -1,11 +1,9 @@
 """DSMIL: max pooling, and attention to patches similar to the critical one (arXiv:2011.08939)."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from e2e_abmilx.heads.base import AuxiliaryOutput, BagHead, HeadOutput, pool_whole, softmax_over_patches
+from e2e_abmilx.heads.base import AuxiliaryOutput, BagHead, BagLoss, HeadOutput, pool_whole, softmax_over_patches
 
 
 class DSMIL(BagHead):
@@ -67,9 +65,7 @@ class DSMIL(BagHead):
         streams = torch.stack([critical_logits, self.classifier(embedding)], dim=1)
         return AuxiliaryOutput(streams.mean(dim=1), attention, embedding, streams)
 
-    def training_loss(
-        self, output: HeadOutput, bag_loss: Callable[[Tensor], Tensor], label: Tensor | None = None
-    ) -> Tensor:
+    def training_loss(self, output: HeadOutput, bag_loss: BagLoss, label: Tensor | None = None) -> Tensor:
         """Return the mean of the two streams' losses; see :meth:`BagHead.training_loss`."""
         assert isinstance(output, AuxiliaryOutput)
         critical_logits, bag_logits = output.auxiliary.unbind(dim=1)

@@ -10,8 +10,6 @@ from e2e_abmilx.heads.contributions import PoolingHead
 class _MeanHead(PoolingHead):
     """Base class of heads that classify the plain mean of the patch features."""
 
-    classifier: nn.Linear
-
     def attend(self, features: Tensor, mask: Tensor | None = None) -> HeadOutput:
         """Return logits, attention and embedding; see :meth:`BagHead.attend`."""
         features = self.blank_padding(features, mask)
@@ -23,15 +21,6 @@ class _MeanHead(PoolingHead):
     def values(self, features: Tensor) -> Tensor:
         """Return the features themselves, shape ``(B, N, 1, D)``."""
         return features.unsqueeze(2)
-
-    def classify(self, pooled: Tensor) -> Tensor:
-        """Return logits from the mean, shape ``(B, 1, D)``."""
-        logits: Tensor = self.classifier(self._embed_bag(pooled.flatten(1)))
-        return logits
-
-    def _embed_bag(self, mean: Tensor) -> Tensor:
-        """Return the input of the classifier from the mean, shape ``(B, D)``."""
-        return mean
 
 
 class MeanPool(_MeanHead):
@@ -63,9 +52,8 @@ class MeanMLP(_MeanHead):
         self.hidden = nn.Sequential(nn.Linear(in_features, hidden_features), nn.ReLU(), nn.Dropout(dropout))
         self.classifier = nn.Linear(hidden_features, num_outputs)
 
-    def _embed_bag(self, mean: Tensor) -> Tensor:
-        """Return the hidden layer's activations from the mean, shape ``(B, D)``."""
-        embedding: Tensor = self.hidden(mean)
+    def _embed_bag(self, pooled: Tensor) -> Tensor:
+        embedding: Tensor = self.hidden(pooled)
         return embedding
 
 

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from e2e_abmilx.heads.base import HeadOutput, SequenceHead, check_heads
 
-_INVERSE_ITERATIONS = 6  # as in the Nyströmformer paper and in TransMIL
-
 
 class TransMIL(SequenceHead):
     r"""TransMIL of Shao et al.: Algorithm 2 of the paper, the "TPT module", with a class token.
@@ -153,8 +151,8 @@ def nystrom_attention(query: Tensor, key: Tensor, value: Tensor, num_landmarks: 
     return mixed.to(query.dtype)
 
 
-def pseudo_inverse(matrix: Tensor, iterations: int = _INVERSE_ITERATIONS) -> Tensor:
-    r"""Approximate the Moore–Penrose inverse of matrices A, shape ``(…, M, M)``, by the Nyströmformer's iteration.
+def pseudo_inverse(matrix: Tensor, iterations: int = 6) -> Tensor:
+    r"""Approximate the Moore–Penrose inverse of matrices A, shape ``(…, M, M)``, by the Nyströmformer's iteration, six times as there.
 
     .. math:: Z \leftarrow \tfrac14 Z (13 I - A Z (15 I - A Z (7 I - A Z))), \qquad
         Z_0 = A^\top / (\lVert A \rVert_1 \lVert A \rVert_\infty)

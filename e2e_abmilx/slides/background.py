@@ -27,16 +27,10 @@ def blank(height: int, width: int, colour: Colour) -> NDArray[np.uint8]:
 def composite(
     pixels: NDArray[np.uint8], alpha: NDArray[np.uint8], colour: Colour, *, associated: bool
 ) -> NDArray[np.uint8]:
-    """Composite partly transparent pixels over the background.
+    """Composite partly transparent RGB pixels, shape ``(h, w, 3)``, over a background of one colour.
 
-    Args:
-        pixels: RGB, shape ``(h, w, 3)``.
-        alpha: Opacity, 255 for opaque and 0 for invisible, shape ``(h, w)``.
-        colour: The background.
-        associated: Whether the pixels are already multiplied by alpha.
-
-    Returns:
-        RGB, shape ``(h, w, 3)``.
+    ``alpha`` is the opacity, 255 for opaque and 0 for invisible, shape ``(h, w)``; ``associated`` pixels are already
+    multiplied by it.
     """
     if (alpha == 255).all():
         return pixels

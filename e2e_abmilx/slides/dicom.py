@@ -13,12 +13,7 @@ _TAGS = ["SOPClassUID", "SeriesInstanceUID", "ImageType", "TotalPixelMatrixColum
 
 
 class Series(NamedTuple):
-    """One slide.
-
-    Attributes:
-        file: The file of its finest level, which represents the series.
-        files: All of its files.
-    """
+    """One slide: the file of its finest level, which represents the series, and all of its files."""
 
     file: Path
     files: tuple[Path, ...]

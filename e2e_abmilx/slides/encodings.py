@@ -88,9 +88,7 @@ TRUSTED = _trusted_encodings()
 def encoding_of(page: Any, planar: str | None = None) -> Encoding:  # noqa: ANN401 - a page of untyped tifffile
     """Return how a page of a TIFF stores its pixels.
 
-    Args:
-        page: The page.
-        planar: ``"pages"`` if the page holds one of three channels, which the page itself does not state.
+    ``planar`` is ``"pages"`` if the page holds one of three channels, which the page itself does not state.
     """
     compression = _name(tifffile.COMPRESSION, page.compression)
     photometric = _name(tifffile.PHOTOMETRIC, page.photometric)

@@ -10,6 +10,8 @@ from e2e_abmilx.slides.tissue import TissueError
 # Fraction of a patch: a narrower strip at the border is left out, and a ratio this close to an integer is rounded.
 _SLACK = 0.05
 
+_Starts = NDArray[np.int64]  # of patches along one axis, level-0 pixels
+
 
 def patch_grid(
     mask: NDArray[np.bool_],
@@ -95,7 +97,7 @@ def _check(footprint: float, overlap: float, min_tissue: float) -> None:
         raise TissueError(f"min_tissue is {min_tissue}; it is a fraction of the patch, in [0, 1]: 0.5 for half")
 
 
-def _origins(length: int, footprint: float, stride: float, first: float = 0.0) -> NDArray[np.int64]:
+def _origins(length: int, footprint: float, stride: float, first: float = 0.0) -> _Starts:
     """Return the starts of the patches along one axis, up to the border; the last is moved inside."""
     if footprint > length:
         return np.empty(0, dtype=np.int64)
@@ -105,12 +107,7 @@ def _origins(length: int, footprint: float, stride: float, first: float = 0.0) -
 
 
 def _holds_tissue(
-    mask: NDArray[np.bool_],
-    slide_size: tuple[int, int],
-    x: NDArray[np.int64],
-    y: NDArray[np.int64],
-    footprint: float,
-    min_tissue: float,
+    mask: NDArray[np.bool_], slide_size: tuple[int, int], x: _Starts, y: _Starts, footprint: float, min_tissue: float
 ) -> NDArray[np.bool_]:
     """Return whether the patch at each (y, x) has enough tissue; the fraction is exact, as a square is two intervals."""
     rows = _overlaps(y, footprint, slide_size[1], mask.shape[0])
@@ -119,16 +116,14 @@ def _holds_tissue(
     return fraction >= min_tissue - 1e-9  # a sum of rounded parts may be slightly below 1
 
 
-def _overlaps(origins: NDArray[np.int64], footprint: float, length: int, pixels: int) -> NDArray[np.float64]:
+def _overlaps(origins: _Starts, footprint: float, length: int, pixels: int) -> NDArray[np.float64]:
     """Return the fraction of each patch in each mask pixel along one axis, shape ``(patches, pixels)``."""
     edges = np.linspace(0, length, pixels + 1)
     before = (edges - origins[:, None]).clip(0, footprint)
     return np.diff(before, axis=1) / footprint
 
 
-def _covers_any(
-    x: NDArray[np.int64], y: NDArray[np.int64], footprint: float, points: NDArray[np.floating]
-) -> NDArray[np.bool_]:
+def _covers_any(x: _Starts, y: _Starts, footprint: float, points: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Return whether the patch at each (y, x) covers at least one of the points, which lie on their own lattice."""
     point_x, column = np.unique(points[:, 0], return_inverse=True)
     point_y, row = np.unique(points[:, 1], return_inverse=True)
@@ -140,6 +135,6 @@ def _covers_any(
     return covered
 
 
-def _corners(x: NDArray[np.int64], y: NDArray[np.int64], kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _corners(x: _Starts, y: _Starts, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
     row, column = np.nonzero(kept)
     return np.stack([x[column], y[row]], axis=1)

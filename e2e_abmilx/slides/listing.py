@@ -67,12 +67,7 @@ def list_slides(folder: Path) -> list[SlideFile]:
 
 
 def join_series(files: Sequence[Path], root: Path | None = None) -> list[SlideFile]:
-    """Return the slides of these files, with each DICOM series as one slide.
-
-    Args:
-        files: The files.
-        root: The folder that was listed, after which no slide is named.
-    """
+    """Return the slides of these files, with each DICOM series as one; none is named after the listed folder, ``root``."""
     dicom = [path for path in files if path.suffix.lower() == ".dcm"]
     if not dicom:
         return [SlideFile(path) for path in files]

@@ -26,7 +26,7 @@ class OpenSlideReader:
     Attributes:
         vendor: OpenSlide's name of the format.
 
-    The other attributes are those of :class:`~e2e_abmilx.slides.tiff_reader.TiffReader`.
+    The other attributes are those of :class:`~e2e_abmilx.slides.Slide`.
 
     Raises:
         openslide.OpenSlideError: The file cannot be opened.

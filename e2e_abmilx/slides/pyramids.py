@@ -46,15 +46,6 @@ def level_encodings(image: tifffile.TiffPageSeries) -> list[Encoding]:
     return [_flat_encoding(level) for level in image.levels]
 
 
-def readers_of(image: tifffile.TiffPageSeries) -> set[str]:
-    """Return the readers that are trusted with the levels of an image.
-
-    Raises:
-        SlideError: No reader is trusted with one of the levels.
-    """
-    return {trusted_reader(encoding) for encoding in level_encodings(image)}
-
-
 def _flat_encoding(level: tifffile.TiffPageSeries) -> Encoding:
     pages, axes = len(level.pages), level.axes
     present = [page for page in level.pages if page is not None]

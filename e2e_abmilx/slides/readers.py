@@ -5,9 +5,9 @@ from pathlib import Path
 import openslide
 import tifffile
 
-from e2e_abmilx.slides.encodings import TIFFFILE
+from e2e_abmilx.slides.encodings import TIFFFILE, trusted_reader
 from e2e_abmilx.slides.openslide_reader import OpenSlideReader, detect_vendor
-from e2e_abmilx.slides.pyramids import find_pyramid, level_encodings, readers_of
+from e2e_abmilx.slides.pyramids import find_pyramid, level_encodings
 from e2e_abmilx.slides.resolution import Stated, stated_by_tiff
 from e2e_abmilx.slides.slide_error import SlideError
 from e2e_abmilx.slides.tiff_reader import TiffReader, is_damage, open_tiff
@@ -18,7 +18,6 @@ _PLAIN = ("generic-tiff", "aperio")
 # tifffile's flags of such formats; a file that has one but that OpenSlide does not recognise is damaged or mislabelled.
 _SPECIAL = {"bif": "Ventana BIF", "scn": "Leica SCN", "philips": "Philips TIFF"}
 _NDPI = 65420  # a tag that only Hamamatsu files have
-
 
 #: A reader of a slide.
 Reader = TiffReader | OpenSlideReader
@@ -72,13 +71,14 @@ def _open_plain(path: Path, tiff: tifffile.TiffFile) -> Reader:
         )
     try:
         image = find_pyramid(tiff)
-        readers = readers_of(image)
+        encodings = level_encodings(image)
+        readers = set(map(trusted_reader, encodings))
         stated = stated_by_tiff(tiff, image)
     except SlideError as error:
         raise SlideError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # tifffile raises many kinds on damaged files
         raise SlideError(f"{path} cannot be opened as a slide ({type(error).__name__}: {error})") from error
-    why = f"tifffile is not trusted with its encoding ({level_encodings(image)[0]})"
+    why = f"tifffile is not trusted with its encoding ({encodings[0]})"
     if readers == {TIFFFILE}:
         reader = TiffReader(tiff, image, stated)
         why = _reason_against(reader, path)

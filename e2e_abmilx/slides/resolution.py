@@ -36,12 +36,7 @@ _OME_UNITS = {
 
 
 class Resolution(NamedTuple):
-    """Level-0 resolution of a slide.
-
-    Attributes:
-        mpp: µm per pixel.
-        source: Origin of the number, such as ``"aperio header"`` or ``"assumed"``.
-    """
+    """Level-0 µm per pixel of a slide, and the origin of the number, such as ``"aperio header"`` or ``"assumed"``."""
 
     mpp: float
     source: str

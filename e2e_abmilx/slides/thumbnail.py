@@ -88,9 +88,8 @@ def _shrink_level(
 class _Salvage:
     """Reads a level with background in place of the tiles that cannot be decoded.
 
-    Attributes:
-        lost: Number of pixels that could not be decoded.
-        error: The first error after which nothing is salvaged, else the last error; None without errors.
+    ``lost`` counts the pixels that could not be decoded; ``error`` is the first error after which nothing is salvaged,
+    else the last error, or None.
     """
 
     def __init__(self, level: Level) -> None:

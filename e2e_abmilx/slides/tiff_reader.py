@@ -23,13 +23,9 @@ class TiffReader:
         stated: The resolution that the file states.
 
     Attributes:
-        name: Name of the reader.
-        background: Red, green and blue where there are no pixels.
-        stated: The resolution that the file states.
-        properties: Properties of the file by OpenSlide's names, which viewers follow; a plain TIFF has none.
         is_first_page: Whether the slide is the first page of the file, which OpenSlide takes for the slide.
-        level_dimensions: Width and height of each level, pixels.
-        level_downsamples: Level-0 pixels per pixel of each level.
+
+    The other attributes are those of :class:`~e2e_abmilx.slides.Slide`; a plain TIFF has no properties.
     """
 
     name = TIFFFILE
@@ -88,7 +84,6 @@ def open_tiff(path: Path) -> tifffile.TiffFile | None:
     try:
         if "::" in str(path):  # for fsspec, by which tiffslide opens files, a chain of protocols
             return tifffile.TiffFile(path, is_ndpi=False)
-        tiff: tifffile.TiffFile = TiffSlide(path, tifffile_options={"is_ndpi": False}).ts_tifffile
-        return tiff
+        return TiffSlide(path, tifffile_options={"is_ndpi": False}).ts_tifffile
     except tifffile.TiffFileError:
         return None

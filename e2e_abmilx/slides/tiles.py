@@ -30,11 +30,7 @@ class TiledLevel:
     """One level of a pyramid; a strip is a tile as wide as the image.
 
     Tiles that the file leaves out are background. A tile that is cut off or lies beyond the end of the file is an error;
-    libjpeg would return its beginning and fill the rest with grey.
-
-    Args:
-        level: The level, in an encoding that tifffile is trusted with.
-        encoding: Its encoding.
+    libjpeg would return its beginning and fill the rest with grey. tifffile must be trusted with the encoding.
     """
 
     def __init__(self, level: tifffile.TiffPageSeries, encoding: Encoding) -> None:

@@ -156,7 +156,8 @@ class BagTask(CaseTask):
         self._losses.note(loss, place)
         self.log("train/loss_step", loss, prog_bar=True, batch_size=len(bag.cases))
         means = {"loss": loss.detach()}
-        if self._is_logged(batch_idx):
+        every = max(self.trainer.log_every_n_steps, 1)  # type: ignore[attr-defined] # the logger connector sets it
+        if batch_idx % every == 0 or self.trainer.is_last_batch:  # sparsity needs sorting, which other batches save
             means |= mean_sparsity(attention_sparsity(output.attention.detach(), bag.head_mask))
         self._log_means(means)
         return loss
@@ -169,11 +170,6 @@ class BagTask(CaseTask):
         """Check the last loss before the model is evaluated."""
         super().on_validation_epoch_start()
         self._losses.check()
-
-    def _is_logged(self, batch_idx: int) -> bool:
-        """Return whether a batch is logged; other batches save the sorting that the sparsity of attention needs."""
-        every = max(self.trainer.log_every_n_steps, 1)  # type: ignore[attr-defined] # the logger connector sets it
-        return batch_idx % every == 0 or self.trainer.is_last_batch
 
     def _log_means(self, values: dict[str, Tensor]) -> None:
         """Log the epoch's means, as metrics that a checkpoint within the epoch keeps.
@@ -213,8 +209,9 @@ class BagTask(CaseTask):
         """Check that data and trainer fit this task, and take the names of the classes from the data."""
         use_timm_sync(self.trainer.strategy)
         data = getattr(self.trainer, "datamodule", None)
+        plan = getattr(data, "plan", data)  # data from outside this package may have no plan of the cohort
         if stage != "predict" and self.target:
-            check_target(type(self).__name__, self.target, getattr(data, "target", self.target))
+            check_target(type(self).__name__, self.target, getattr(plan, "target", self.target))
         classes = tuple(getattr(data, "classes", ()))
         check_outputs(classes, self.num_outputs)
         self.classes = classes or self.classes

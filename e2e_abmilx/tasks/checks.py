@@ -61,10 +61,7 @@ def check_limits(trainer: Trainer) -> None:
 def warn_of_gaps(split: str, covered: Coverage, warned: set[str]) -> None:
     """Warn, once each, of metrics of a split that will be NaN, or means over fewer classes than there are.
 
-    Args:
-        split: Name of the split.
-        covered: Which metrics its cases leave undefined.
-        warned: Warnings that were given before; new ones are added.
+    Warnings in ``warned`` were given before; new ones are added to it.
     """
     gaps = []
     for reason in dict.fromkeys(covered.undefined.values()):

@@ -175,7 +175,9 @@ class CaseTask(LightningModule):
         case, output = whole
         logits = output.logits.float()
         loss = self.bag_loss(logits, case)
-        if self._is_trial():  # not every process has reached the end of a case
+        # in a trial run, several processes end at different points of a case
+        trial = getattr(self.trainer, "fast_dev_run", False) and self.trainer.world_size > 1
+        if trial or self.trainer.sanity_checking:
             return None
         self._whole_cases += 1
         # Lightning divides batch sizes by the number of processes and rounds down, so use a multiple of that number
@@ -191,11 +193,6 @@ class CaseTask(LightningModule):
         named = {f"{stage}/{name}": mean for name, mean in means.items()}
         self.log_dict(named, batch_size=one_case, sync_dist=True)
         return whole
-
-    def _is_trial(self) -> bool:
-        """Return whether this is a trial run, which several processes end at different points of a case."""
-        trial = bool(getattr(self.trainer, "fast_dev_run", False)) and self.trainer.world_size > 1
-        return self.trainer.sanity_checking or trial
 
     def _check_whole_cases(self, limit: str) -> None:
         """Refuse an evaluation that ended before the first case was complete."""

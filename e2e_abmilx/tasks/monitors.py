@@ -27,11 +27,7 @@ class Monitors:
     is_complete: bool
 
     def mode_of(self, name: str, stated: str | None) -> Mode:
-        """Return whether to maximise or to minimise a metric.
-
-        Args:
-            name: Full name of the metric, such as ``val/auc``.
-            stated: The mode that the user states, or None.
+        """Return the mode of a metric, given by its full name; ``stated`` is the mode that the user states, or None.
 
         Raises:
             InputError: The metric does not exist, the stated mode contradicts it, or the mode is unknown and not stated.
@@ -60,9 +56,7 @@ class Monitors:
     def check(self, callbacks: Iterable[Callback], why_undefined: Callable[[str], str | None]) -> None:
         """Refuse callbacks that monitor an unknown metric, have the wrong mode, or stop by an undefined metric.
 
-        Args:
-            callbacks: The trainer's callbacks.
-            why_undefined: Returns why a metric is undefined on the validation cases, or None if it is defined.
+        ``why_undefined`` returns why a metric is undefined on the validation cases, or None if it is defined.
 
         Raises:
             InputError: A callback has one of these faults.

@@ -140,11 +140,7 @@ class BagCLI(LightningCLI):
 
 
 def run(args: list[str] | None, *, epilog: str) -> Path | None:
-    """Run fit, validate, test or predict.
-
-    Args:
-        args: Command and options; by default those of the process.
-        epilog: Last line of the help.
+    """Run fit, validate, test or predict, with the options of the process by default; ``epilog`` ends the help.
 
     Returns:
         Folder with the predictions of a finished test; None without a test, and in all processes but the first.

@@ -20,12 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 def trainer_defaults(settings: Any, command: str, checkpoint: str | None) -> dict[str, Any]:  # noqa: ANN401
-    """Return the arguments that complete those of a config, and make the run's folder.
+    """Return the arguments that complete the trainer's settings of a config, and make the run's folder.
 
-    Args:
-        settings: The trainer's settings, with callbacks as objects.
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
-        checkpoint: The file that a fit starts from; a file in the run's folder means that the run is resumed.
+    A fit that starts from a ``checkpoint`` in the run's folder resumes the run.
 
     Raises:
         InputError: The folder cannot be written, or checkpoints are disabled.

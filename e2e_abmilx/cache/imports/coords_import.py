@@ -8,20 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
+from e2e_abmilx.cache.build import Layout, write_layout
 from e2e_abmilx.cache.caching import make_stores
 from e2e_abmilx.cache.crosscheck import CHECK_PATCHES, Check, check_count, compare_readers
 from e2e_abmilx.cache.imports.coords_files import Tiles, read_tiles
 from e2e_abmilx.cache.jobs import StoreJob, fingerprint
 from e2e_abmilx.cache.manifest import CachedSlide
-from e2e_abmilx.cache.patches import cut_patches
 from e2e_abmilx.cache.tiling import parse_scales
 from e2e_abmilx.errors import SourceError
-from e2e_abmilx.slides import SNAP, ReadPlan, Resolution, Slide
-from e2e_abmilx.slides.bounds import read_bounds
+from e2e_abmilx.slides import SNAP, ReadPlan, Slide
 from e2e_abmilx.slides.grid import coarse_grid
 from e2e_abmilx.slides.listing import plain_name
 from e2e_abmilx.slides.slide_files import find_slides
-from e2e_abmilx.store import PatchStore, StoreWriter
+from e2e_abmilx.store import PatchStore
 
 logger = logging.getLogger(__name__)
 
@@ -114,28 +113,8 @@ class _CoordsJob(StoreJob):
             sampled = (own if abs(own / scales[0] - 1) <= SNAP else scales[0], *scales[1:])
             plans = [slide.plan(scale, tiles.patch_size, resolution.mpp) for scale in sampled]
             grids = _lay_out(tiles, slide, plans)
-            attributes = self._attributes(slide, resolution, plans, grids)
-            with StoreWriter(self.store, scales, patch_size=tiles.patch_size, attributes=attributes) as writer:
-                writer.write_thumbnail(slide.thumbnail(1024))
-                for scale, (plan, grid) in enumerate(zip(plans, grids, strict=True)):
-                    for patches, kept in cut_patches(slide, plan, grid, tiles.patch_size):
-                        writer.write(patches, kept, scale)
-
-    def _attributes(
-        self, slide: Slide, resolution: Resolution, plans: Sequence[ReadPlan], grids: Sequence[np.ndarray]
-    ) -> dict[str, object]:
-        return {
-            **self.origin(),
-            "slide_mpp": resolution.mpp,
-            "slide_mpp_source": resolution.source,
-            "patch_mpp": [plan.mpp for plan in plans],
-            "grid_patches": [len(grid) for grid in grids],
-            "slide_file": self.slide.path.name,
-            "slide_size": list(slide.size),
-            "slide_bounds": read_bounds(slide.properties),
-            "fingerprint": fingerprint(self.slide.path),
-            "footprints": [plan.footprint for plan in plans],
-        }
+            layout = Layout(resolution, plans, slide.thumbnail(1024), None, grids)
+            write_layout(self, slide, layout, scales, tiles.patch_size)
 
 
 def _conventional(mpp: float) -> float:

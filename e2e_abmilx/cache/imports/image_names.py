@@ -38,11 +38,7 @@ def numbers_in_names(slide: str, files: Sequence[Path]) -> NDArray[np.int64] | N
 
 
 def choose_names(folder: Path, slides: Mapping[str, NamedImages]) -> Names:
-    """Return the meaning of the numbers in the names of a folder's images, the same for all slides.
-
-    Args:
-        folder: The folder, for messages.
-        slides: Numbers of each slide whose images have any.
+    """Return the meaning of the numbers in the names of a folder's images, the same for all slides that have any.
 
     Raises:
         SourceError: The numbers may be either, or differ in meaning between slides.
@@ -81,12 +77,9 @@ def _choose_names(images: NamedImages) -> Literal["pixels", "tiles", "either", "
 
 
 def edge_tiles(numbers: NDArray[np.int64], sizes: Sequence[tuple[int, int]], side: int) -> NDArray[np.bool_]:
-    """Return which images are narrower or lower than the others because their slide ends there, shape ``(N,)``.
+    """Return which images are narrower or lower than ``side``, that of most, because their slide ends there: ``(N,)``.
 
-    Args:
-        numbers: Numbers in the names of the images, shape ``(N, 2)``.
-        sizes: Width and height of each image.
-        side: Width and height of the other images.
+    ``numbers`` are those in the names of the images, shape ``(N, 2)``; ``sizes`` are width and height of each.
     """
     pixels = np.array(sizes)
     outermost = (numbers == numbers.max(axis=0)) | (numbers == numbers.min(axis=0))

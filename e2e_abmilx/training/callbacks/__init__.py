@@ -27,15 +27,6 @@ from e2e_abmilx.training.callbacks.run_record import RunRecord
 from e2e_abmilx.training.callbacks.splits import SplitTable
 
 __all__ = [
-    "AttentionHeatmap",
-    "BestCheckpoint",
-    "DataWait",
-    "DeferredEarlyStopping",
-    "FeatureWriter",
-    "LastCheckpoint",
-    "MemoryAdvice",
-    "PredictionTable",
-    "ProgressLines",
-    "RunRecord",
-    "SplitTable",
-]
+    "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "FeatureWriter", "LastCheckpoint",
+    "MemoryAdvice", "PredictionTable", "ProgressLines", "RunRecord", "SplitTable",
+]  # fmt: skip
