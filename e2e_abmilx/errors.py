@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class SourceError(InputError):
     """Error in existing files of a user, which cannot be imported."""
+
+
+class SlideError(InputError):
+    """Error in a slide, which cannot be used."""

@@ -14,11 +14,10 @@
 * ``tiles``: one level of a TIFF, read tile by tile
 * ``tissue``: the tissue mask of a thumbnail
 * ``grid``: patches on the tissue, at a fine and a coarse scale
-* ``slide_error``: the error about slides
 """
 
+from e2e_abmilx.errors import SlideError
 from e2e_abmilx.slides.resolution import PLAUSIBLE_MPP, Resolution
 from e2e_abmilx.slides.slide import SNAP, ReadPlan, Slide
-from e2e_abmilx.slides.slide_error import SlideError
 
 __all__ = ["PLAUSIBLE_MPP", "SNAP", "ReadPlan", "Resolution", "Slide", "SlideError"]

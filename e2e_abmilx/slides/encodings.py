@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import tifffile
 
-from e2e_abmilx.slides.slide_error import SlideError
+from e2e_abmilx.errors import SlideError
 
 #: The two readers.
 TIFFFILE, OPENSLIDE = "tifffile", "OpenSlide"

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import tifffile
 
+from e2e_abmilx.errors import SlideError
 from e2e_abmilx.slides.encodings import Encoding, encoding_of, trusted_reader
-from e2e_abmilx.slides.slide_error import SlideError
 
 # Another image with more than this fraction of the slide's pixels could be the slide itself.
 _RIVAL = 0.25

@@ -5,11 +5,11 @@ from pathlib import Path
 import openslide
 import tifffile
 
+from e2e_abmilx.errors import SlideError
 from e2e_abmilx.slides.encodings import TIFFFILE, trusted_reader
 from e2e_abmilx.slides.openslide_reader import OpenSlideReader, detect_vendor
 from e2e_abmilx.slides.pyramids import find_pyramid, level_encodings
 from e2e_abmilx.slides.resolution import Stated, stated_by_tiff
-from e2e_abmilx.slides.slide_error import SlideError
 from e2e_abmilx.slides.tiff_reader import TiffReader, is_damage, open_tiff
 
 # Formats that are plain pages of tiles. In all others OpenSlide also handles overlapping tiles, gaps and true sizes.

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
-from e2e_abmilx.slides.slide_error import SlideError
+from e2e_abmilx.errors import SlideError
 
 logger = logging.getLogger(__name__)
 

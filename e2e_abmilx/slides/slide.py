@@ -7,10 +7,10 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from e2e_abmilx.errors import SlideError
 from e2e_abmilx.slides.background import blank
 from e2e_abmilx.slides.readers import Reader, open_reader, open_second_reader
 from e2e_abmilx.slides.resolution import Resolution, Stated, decide_resolution
-from e2e_abmilx.slides.slide_error import SlideError
 from e2e_abmilx.slides.thumbnail import Level, draw_thumbnail, read_shrunk
 
 #: A level whose µm per pixel differs by at most this fraction from the requested value is used without resampling.

@@ -6,9 +6,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from e2e_abmilx.errors import SlideError
 from e2e_abmilx.io.tables import SPREADSHEET_SUFFIXES, TABLE_SUFFIXES, clean, is_missing, open_table, plain_key
 from e2e_abmilx.slides.listing import SUFFIXES, SlideFile, join_series, list_slides
-from e2e_abmilx.slides.slide_error import SlideError
 
 logger = logging.getLogger(__name__)
 

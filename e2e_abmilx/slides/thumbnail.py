@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from e2e_abmilx.errors import SlideError
 from e2e_abmilx.slides.background import Colour, blank
-from e2e_abmilx.slides.slide_error import SlideError
 
 logger = logging.getLogger(__name__)
 
