@@ -39,9 +39,7 @@ def fit_models(words: Sequence[str]) -> tuple[Path, dict[str, list[Path]]]:
     return options.out, {name: [fit.folder for fit in planned] for name, planned in fits.items()}
 
 
-def _models(
-    configs: Sequence[str], heads: Sequence[str], words: Sequence[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _models(configs: Sequence[str], heads: Sequence[str], words: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and settings of each config with each head, or with its own head where none is named."""
     for config in configs:
         for head in heads or [""]:

@@ -46,9 +46,7 @@ def is_finished(folder: Path) -> bool:
     with another logger has no ``metrics.csv``.
     """
     metrics = folder / "metrics.csv"
-    return (folder / "predictions.csv").is_file() and (
-        not metrics.is_file() or bool(read_test_metrics(folder))
-    )
+    return (folder / "predictions.csv").is_file() and (not metrics.is_file() or bool(read_test_metrics(folder)))
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -173,8 +171,7 @@ def _parse_numbers(table: pd.DataFrame, kind: str, path: Path) -> pd.DataFrame:
 
 def _kind_of(table: pd.DataFrame) -> Literal["classes", "labels", "survival"] | None:
     classes, labels = (
-        [name.removeprefix(prefix) for name in columns_named(prefix, table)]
-        for prefix in ("probability_", "label_")
+        [name.removeprefix(prefix) for name in columns_named(prefix, table)] for prefix in ("probability_", "label_")
     )
     if {"time", "event", "risk"} <= set(table):
         return "survival"
