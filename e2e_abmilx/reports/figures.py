@@ -46,11 +46,8 @@ class Drawing(NamedTuple):
     figure: Figure
 
 
-class _Predictions(NamedTuple):
-    """Predictions that are drawn together: a pool, or a run if the runs cannot be pooled."""
-
-    name: str
-    table: pd.DataFrame
+#: Name and table of predictions that are drawn together: a pool, or a run if the runs cannot be pooled.
+_Predictions = tuple[str, pd.DataFrame]
 
 
 class _Curve(NamedTuple):
@@ -64,37 +61,29 @@ class _Curve(NamedTuple):
 
 def draw_figures(report: Report) -> Iterator[Drawing]:
     """Draw the figures that the predictions and metrics of the runs allow."""
-    summaries = named_summaries(report)
-    tested = [one for name, summary in summaries.items() for one in _tested(name, summary)]
-    if "risk" in tested[0].table:
+    tested = [one for name, summary in report.summaries.items() for one in _tested(name, summary)]
+    _, table = tested[0]
+    if "risk" in table:
         yield from _draw_survival(tested)
-    elif has_multi_labels(tested[0].table):
+    elif has_multi_labels(table):
         yield from _draw_multi_labels(tested)
     else:
         yield from _draw_classification(tested)
     yield from _draw_folds(report)
-    runs = [run for summary in summaries.values() for run in summary.runs]
+    runs = report.runs
     for name, run in zip(run_names(runs), runs, strict=True):
         yield from _draw_training(name if len(runs) > 1 else "", run)
 
 
-def named_summaries(report: Report) -> dict[str, Summary]:
-    """Return the summaries of a comparison as ``first`` and ``second``, and a single one with an empty name."""
-    if report.against is None:
-        return {"": report.summary}
-    return {"first": report.summary, "second": report.against}
-
-
 def _tested(name: str, summary: Summary) -> list[_Predictions]:
     if summary.pooled:
-        return [_Predictions(name, pool(summary.runs))]
-    names = run_names(summary.runs)
-    return [_Predictions(name, run.predictions) for name, run in zip(names, summary.runs, strict=True)]
+        return [(name, pool(summary.runs))]
+    return list(zip(run_names(summary.runs), [run.predictions for run in summary.runs], strict=True))
 
 
 def _draw_classification(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     """Draw all models in one ROC figure if there are two classes, otherwise all classes of each model."""
-    if len(classes_of(tested[0].table)) == 2:
+    if len(classes_of(tested[0][1])) == 2:
         groups = [("", [_curve(table, 1, name) for name, table in tested])]
     else:
         groups = [
@@ -172,7 +161,7 @@ def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
 
 def _draw_folds(report: Report) -> Iterator[Drawing]:
     key, measure = next(iter(report.measures.items()))
-    estimates = {name: [values[key] for values in summary.per_run] for name, summary in named_summaries(report).items()}
+    estimates = {name: [values[key] for values in summary.per_run] for name, summary in report.summaries.items()}
     most = max(map(len, estimates.values()))
     if most < 2 or any(np.isnan([one.low for one in each]).any() for each in estimates.values()):
         return

@@ -17,7 +17,7 @@ from e2e_abmilx import __version__
 from e2e_abmilx.evaluation.bootstrap import Estimate
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
-from e2e_abmilx.reports.figures import draw_figures, named_summaries
+from e2e_abmilx.reports.figures import draw_figures
 from e2e_abmilx.reports.measures import Measure, has_multi_labels
 from e2e_abmilx.reports.origins import Origin, origins_of
 from e2e_abmilx.reports.page_facts import fact_tables
@@ -41,10 +41,9 @@ _OVERLAY_SIDE = 640  # pixels
 
 def write_page(report: Report, path: Path) -> None:
     """Write the page; links to heatmaps are relative to its folder."""
-    runs = [*report.summary.runs, *(report.against.runs if report.against else [])]
-    origins = {origin: origin.read_cases() for origin in origins_of(runs)}
+    origins = {origin: origin.read_cases() for origin in origins_of(report.runs)}
     slides = {case: named for cases in origins.values() for case, named in cases.items()}
-    configs = (run.folder / name for run in runs for name in ("fit.yaml", "test.yaml"))
+    configs = (run.folder / name for run in report.runs for name in ("fit.yaml", "test.yaml"))
     page = _TEMPLATES.get_template("page.html").render(
         title=common_folder(report.summary.runs).name,
         subtitle=_subtitle(report.summary),
@@ -54,10 +53,10 @@ def write_page(report: Report, path: Path) -> None:
         explanation=". ".join([*explanations(report), "–: not defined"]),
         measures=report.measures.values(),
         origins=[_origin(origin, cases) for origin, cases in origins.items()],
-        splits=_splits(runs),
+        splits=_splits(report.runs),
         figures=[(title, caption, _embed_figure(figure)) for title, caption, figure in draw_figures(report)],
         **_cases(report.summary.runs, slides, path.parent),
-        fact_tables=fact_tables(runs),
+        fact_tables=fact_tables(report.runs),
         configs=[(config, config.read_text(encoding="utf-8")) for config in configs if config.is_file()],
         version=__version__,
     )
@@ -90,7 +89,7 @@ def _tiles(summary: Summary, measures: Mapping[str, Measure]) -> Iterator[tuple[
 
 
 def _measure_tables(report: Report) -> Iterator[Table]:
-    for name, summary in named_summaries(report).items():
+    for name, summary in report.summaries.items():
         yield _summary_table(name, summary, report.measures)
     if report.comparison:
         rows = [

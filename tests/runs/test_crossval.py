@@ -181,8 +181,6 @@ def test_finished_folds_are_not_run_again(config: Path, resumed: str, capsys: py
         (["--trainer.max_epochs", "3"], r"other settings:\n  trainer.max_epochs: 2 there, 3 now\n"),
         (["--model.head.dropout=0.5"], r"model.head.dropout: 0.25 there, 0.5 now"),
         (["--folds", "3"], "holds 2 folds"),
-        (["--data.splits", "absent"], "is not a folder with one file of splits per fold"),
-        (["--ckpt_path", "last.ckpt"], "leave it out"),
     ],
 )
 def test_other_settings_are_refused(config: Path, resumed: str, change: list[str], message: str) -> None:
@@ -194,12 +192,6 @@ def test_other_settings_are_refused(config: Path, resumed: str, change: list[str
 
 def test_settings_that_change_no_result_may_differ(config: Path, resumed: str) -> None:
     assert crossval(["--config", str(config), "--data.num_workers=1", "--data.fold=0"]) == resumed
-
-
-def test_data_without_folds_are_refused() -> None:
-    demo = Path(__file__).parents[2] / "configs/demo.yaml"
-    with pytest.raises(InputError, match="SyntheticDataModule has no setting fold"):
-        crossval(["--config", str(demo)])
 
 
 @pytest.mark.slow
