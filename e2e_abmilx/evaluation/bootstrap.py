@@ -71,8 +71,8 @@ def paired_bootstrap(
     Args:
         first: A measure of the n rows.
         second: The same measure of other predictions of these rows, in the same order.
-        cases: Case of each row, shape ``(n,)``.
-        n_resamples: Number of resamples.
+        cases: As for :func:`bootstrap`.
+        n_resamples: As for :func:`bootstrap`.
         seed: As for :func:`bootstrap`.
 
     Raises:
@@ -91,10 +91,7 @@ def paired_bootstrap(
 def resamples(cases: Sequence[str], *, n_resamples: int, seed: int) -> Iterator[Weight]:
     """Yield all ones, for the rows themselves, then how often each resample drew each row; shape ``(n,)`` each.
 
-    Args:
-        cases: Case of each row, shape ``(n,)``.
-        n_resamples: Number of resamples.
-        seed: Seed of the random numbers.
+    The arguments are those of :func:`bootstrap`.
     """
     names, case_of_row = np.unique(np.asarray(cases, dtype=str), return_inverse=True)
     generator = np.random.default_rng(seed)

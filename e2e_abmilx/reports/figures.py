@@ -9,17 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from e2e_abmilx.evaluation import plots
 from e2e_abmilx.evaluation.calibration import reliability_curve
-from e2e_abmilx.evaluation.plots import (
-    plot_attention_sparsity,
-    plot_confusion_matrix,
-    plot_folds,
-    plot_kaplan_meier,
-    plot_learning_curves,
-    plot_precision_recall,
-    plot_reliability,
-    plot_roc,
-)
 from e2e_abmilx.evaluation.risk_groups import stratify_by_risk
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.reports.measures import classes_of, has_multi_labels, labels_of, multi_labels_of, probabilities_of
@@ -93,12 +84,12 @@ def _draw_classification(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     yield from _draw_curves(groups)
     for name, table in tested:
         predicted = probabilities_of(table).argmax(axis=1)
-        axes = plot_confusion_matrix(predicted, labels_of(table), classes_of(table), axes=_new_axes())
+        axes = plots.plot_confusion_matrix(predicted, labels_of(table), classes_of(table), axes=_new_axes())
         caption = "Cases, and their fraction of the true class; predicted is the most probable class."
         yield _drawing(axes, "Confusion", name, caption)
     axes = _new_axes()
     for name, table in tested:
-        plot_reliability(reliability_curve(probabilities_of(table), labels_of(table)), name=name, axes=axes)
+        plots.plot_reliability(reliability_curve(probabilities_of(table), labels_of(table)), name=name, axes=axes)
     caption = "How often the most probable class was true; on the diagonal the model is calibrated."
     yield _drawing(axes, "Reliability", "", caption)
 
@@ -114,7 +105,7 @@ def _draw_multi_labels(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     for name, curves in models:
         axes = _new_axes()
         for curve in curves:
-            plot_reliability(reliability_curve(curve.probability, curve.label), name=curve.name, axes=axes)
+            plots.plot_reliability(reliability_curve(curve.probability, curve.label), name=curve.name, axes=axes)
         caption = "How often each class was true; on the diagonal the model is calibrated."
         yield _drawing(axes, "Reliability", name, caption)
 
@@ -132,9 +123,9 @@ def _label_curves(table: pd.DataFrame) -> list[_Curve]:
 def _draw_curves(groups: Iterable[tuple[str, Sequence[_Curve]]]) -> Iterator[Drawing]:
     """Draw the curves of each group in one figure, without those that lack positive or negative cases."""
     figures = (
-        (plot_roc, "ROC", "The band is the 95 % interval over cases; the diagonal is random prediction."),
+        (plots.plot_roc, "ROC", "The band is the 95 % interval over cases; the diagonal is random prediction."),
         (
-            plot_precision_recall,
+            plots.plot_precision_recall,
             "Precision and recall",
             "AP: average precision. The grey line is the precision of random prediction.",
         ),
@@ -154,7 +145,7 @@ def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
             continue
         margin = table["risk"] - table["threshold"]  # each of the pooled runs has its own threshold
         groups = stratify_by_risk(margin, table["time"], table["event"], Threshold(0.0, "val"))
-        axes = plot_kaplan_meier(groups, axes=_new_axes(height_mm=80))
+        axes = plots.plot_kaplan_meier(groups, axes=_new_axes(height_mm=80))
         caption = "High risk: at or above the threshold that each run fitted on its validation cases."
         yield _drawing(axes, "Kaplan–Meier", name, caption)
 
@@ -167,7 +158,7 @@ def _draw_folds(report: Report) -> Iterator[Drawing]:
         return
     axes = _new_axes()
     for name, each in estimates.items():
-        plot_folds(each, measure.title, name=name, axes=axes)
+        plots.plot_folds(each, measure.title, name=name, axes=axes)
     axes.set_xticks(range(1, most + 1))
     axes.set_xlabel("run, in the order of the tables")
     caption = "With 95 % intervals; the line and the legend give the mean ± std."
@@ -179,10 +170,10 @@ def _draw_training(name: str, run: Run) -> Iterator[Drawing]:
     metrics = pd.read_csv(path) if path.is_file() else pd.DataFrame()
     losses = {title: column for title, column in _LOSSES.items() if column in metrics}
     if losses:
-        axes = plot_learning_curves(metrics, losses, measure="loss", axes=_new_axes())
+        axes = plots.plot_learning_curves(metrics, losses, measure="loss", axes=_new_axes())
         yield _drawing(axes, "Loss", name, "Mean over each epoch.")
     if set(metrics) >= _SPARSITY:
-        axes = plot_attention_sparsity(metrics, axes=_new_axes())
+        axes = plots.plot_attention_sparsity(metrics, axes=_new_axes())
         caption = "The lower, the fewer patches decide; mean over heads and bags."
         yield _drawing(axes, "Attention sparsity", name, caption)
 

@@ -95,7 +95,7 @@ def write_models(table: ModelTable, path: Path) -> None:
 
 
 def _shared_truth(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return one row per case; refuse models that were tested on different cases or with different labels."""
+    """Return one row per case."""
     truths = {name: table[~table.index.duplicated()].sort_index() for name, table in tables.items()}
     first_name, truth = next(iter(truths.items()))
     for name, other in truths.items():

@@ -154,7 +154,6 @@ def _splits(runs: Sequence[Run]) -> Table:
 
 
 def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Path) -> dict[str, object]:
-    """Return the cards of the worst and the best cases, the table of all, and what their correctness means."""
     cases = case_table(runs)
     overlays = {name: find_heatmaps(run) for name, run in zip(run_names(runs), runs, strict=True)}
     own = [
@@ -162,12 +161,17 @@ def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Pat
         for case, run in zip(map(str, cases.index), cases["run"], strict=True)
     ]
     links = [{slide: _address(path, folder) for slide, path in one.items()} for one in own]
+    cases = cases.assign(heatmap=pd.Series(links, cases.index))
+    constant = [name for name in ("run", "threshold") if cases[name].nunique() <= 1]
+    columns = [name for name in _FIRST_COLUMNS if name in cases]
+    columns += [name for name in map(str, cases) if name not in [*columns, *constant]]
+    short = [name for name in columns if name in (*_FIRST_COLUMNS, "heatmap")]
     judged = cases["correctness"].notna().to_numpy().nonzero()[0].tolist()
     size = min(_EXTREMES, len(judged) // 2)
     extremes = {"Worst predictions": judged[:size], "Best predictions": judged[::-1][:size]}
     cards = [
         (
-            _case_table(title, cases.iloc[places], [links[place] for place in places]),
+            _case_table(title, cases[short].iloc[places]),
             [
                 (slide, links[place][slide], _embed_overlay(path))
                 for place in places
@@ -177,8 +181,8 @@ def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Pat
         for title, places in extremes.items()
         if places
     ]
-    whole = _case_table("Every tested case", cases, links, whole=True)
-    return {"cards": cards, "case_table": whole, "correctness": _meaning_of_correctness(runs[0].predictions)}
+    whole = _case_table("Every tested case", cases[columns], sortable=True)
+    return {"cards": cards, "case_table": whole, "correctness": _meaning_of_correctness(cases)}
 
 
 def _meaning_of_correctness(predictions: pd.DataFrame) -> str:
@@ -189,28 +193,16 @@ def _meaning_of_correctness(predictions: pd.DataFrame) -> str:
     return "probability of the true class"
 
 
-def _case_table(caption: str, cases: pd.DataFrame, links: Sequence[Mapping[str, str]], *, whole: bool = False) -> Table:
-    """Return a table of cases; a whole one also has the columns after the first, unless they are constant."""
-    columns = [name for name in _FIRST_COLUMNS if name in cases]
-    if whole:
-        columns += [
-            name
-            for name in map(str, cases)
-            if name not in columns and (name not in ("run", "threshold") or cases[name].nunique() > 1)
-        ]
-    linked = any(links)
-    rows = [
-        [case, *map(_cell, row[columns]), *([own] if linked else [])]
-        for (case, row), own in zip(cases.iterrows(), links, strict=True)
-    ]
-    head = ["case", *(name.replace("_", " ") for name in columns), *(["heatmap"] if linked else [])]
-    return Table(caption, head, rows, sortable=whole)
+def _case_table(caption: str, cases: pd.DataFrame, *, sortable: bool = False) -> Table:
+    cases = cases.drop(columns=[] if any(cases["heatmap"]) else ["heatmap"])
+    rows = [[case, *map(_cell, row)] for case, *row in cases.itertuples(name=None)]
+    return Table(caption, ["case", *(name.replace("_", " ") for name in map(str, cases))], rows, sortable)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> object:
     if isinstance(value, float):
         return f"{value:g}" if value.is_integer() else decimals(value)
-    return str(value)
+    return value if isinstance(value, dict) else str(value)
 
 
 def _address(path: Path, folder: Path) -> str:
