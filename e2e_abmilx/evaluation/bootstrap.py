@@ -68,15 +68,8 @@ def paired_bootstrap(
 ) -> Difference:
     """Compare two sets of predictions of the same cases on the same resamples.
 
-    Args:
-        first: A measure of the n rows.
-        second: The same measure of other predictions of these rows, in the same order.
-        cases: As for :func:`bootstrap`.
-        n_resamples: As for :func:`bootstrap`.
-        seed: As for :func:`bootstrap`.
-
-    Raises:
-        InputError: If an estimator has another number of rows.
+    ``first`` and ``second`` are the same measure of either set, with the n rows in the same order. Other arguments and
+    errors are those of :func:`bootstrap`.
     """
     _check_rows(cases, first, second)
     estimate, values = _summarise(

@@ -61,9 +61,8 @@ def draw_figures(report: Report) -> Iterator[Drawing]:
     else:
         yield from _draw_classification(tested)
     yield from _draw_folds(report)
-    runs = report.runs
-    for name, run in zip(run_names(runs), runs, strict=True):
-        yield from _draw_training(name if len(runs) > 1 else "", run)
+    for name, run in zip(run_names(report.runs), report.runs, strict=True):
+        yield from _draw_training(name if len(report.runs) > 1 else "", run)
 
 
 def _tested(name: str, summary: Summary) -> list[_Predictions]:

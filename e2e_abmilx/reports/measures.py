@@ -1,7 +1,7 @@
 """The measures that a report gives, each with its definition."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -86,11 +86,8 @@ def _of_predicted(estimator: Callable[[ArrayLike, ArrayLike], Estimator]) -> Cal
     return lambda table: estimator(probabilities_of(table).argmax(axis=1), labels_of(table))
 
 
-def _ece(predictions: pd.DataFrame) -> Estimator:
-    def error(probability: NDArray[Any], label: NDArray[Any]) -> float:
-        return reliability_curve(probability, label).expected_calibration_error
-
-    return Resampled(error, probabilities_of(predictions), labels_of(predictions))
+def _ece(probability: ArrayLike, label: ArrayLike) -> float:
+    return reliability_curve(probability, label).expected_calibration_error
 
 
 def _reached(predictions: pd.DataFrame) -> NDArray[np.bool_]:
@@ -176,7 +173,11 @@ CLASSIFICATION = {
         "quadratic weighted κ: Cohen's κ with errors weighted by their squared distance, for ordered classes",
         _of_predicted(QuadraticWeightedKappa),
     ),
-    "ece": Measure("ECE", "expected calibration error of the most probable class, 15 bins; lower is better", _ece),
+    "ece": Measure(
+        "ECE",
+        "expected calibration error of the most probable class, 15 bins; lower is better",
+        lambda table: Resampled(_ece, probabilities_of(table), labels_of(table)),
+    ),
 }
 
 AT_THRESHOLD = {

@@ -154,13 +154,16 @@ def _splits(runs: Sequence[Run]) -> Table:
 
 
 def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Path) -> dict[str, object]:
-    cases = case_table(runs)
+    cases, base = case_table(runs), folder.resolve()
     overlays = {name: find_heatmaps(run) for name, run in zip(run_names(runs), runs, strict=True)}
     own = [
         {slide: path for slide in slides.get(case, (case,)) if (path := overlays[run].get(slide))}
         for case, run in zip(map(str, cases.index), cases["run"], strict=True)
     ]
-    links = [{slide: _address(path, folder) for slide, path in one.items()} for one in own]
+    links = [
+        {slide: quote(Path(os.path.relpath(path.resolve(), base)).as_posix()) for slide, path in one.items()}
+        for one in own
+    ]
     cases = cases.assign(heatmap=pd.Series(links, cases.index))
     constant = [name for name in ("run", "threshold") if cases[name].nunique() <= 1]
     columns = [name for name in _FIRST_COLUMNS if name in cases]
@@ -203,10 +206,6 @@ def _cell(value: object) -> object:
     if isinstance(value, float):
         return f"{value:g}" if value.is_integer() else decimals(value)
     return value if isinstance(value, dict) else str(value)
-
-
-def _address(path: Path, folder: Path) -> str:
-    return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
 
 
 def _embed_figure(figure: Figure) -> str:

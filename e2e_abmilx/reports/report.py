@@ -40,11 +40,7 @@ class Report(NamedTuple):
 
 
 def make_report(runs: Sequence[Run], against: Sequence[Run] = ()) -> Report:
-    """Measure runs, and compare them with others if others are given.
-
-    Args:
-        runs: At least one run.
-        against: Runs of the same task.
+    """Measure at least one run, and compare them with runs of the same task if such are given.
 
     Raises:
         InputError: If the runs have different tasks or classes, or cannot be compared.

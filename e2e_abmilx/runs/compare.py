@@ -67,20 +67,16 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--configs",
-        type=_list,
-        required=True,
+        "--configs", type=_list, required=True,
         help="configs of fits, such as one for training end to end and one for training on features",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--heads", type=_list, default=[], help="names or class paths; by default the head of each config"
     )
     parser.add_argument(
-        "--seeds",
-        type=_list,
-        default=[0],
+        "--seeds", type=_list, default=[0],
         help="seeds of weights and draws (default: 0); data.split_seed is that of made folds",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("runs/compare"), help="folder of all runs (default: %(default)s)"
     )

@@ -155,7 +155,6 @@ def _write(settings: Mapping[str, Any], folders: Sequence[Path], path: Path) -> 
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to resume or to reuse a run with other settings."""
     if not is_finished(folder) and not (folder / "last.ckpt").is_file():
         return
     then, now = dict(_flatten(read_settings(folder))), dict(_flatten(settings))
@@ -181,7 +180,6 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _run(fit: Fit) -> int:
-    """Run a fit and return its exit status."""
     words = ["--config", fit.config, "--trainer.default_root_dir", fit.folder]
     fold = [] if fit.fold is None else ["--data.fold", fit.fold]
     last = fit.folder / "last.ckpt"
