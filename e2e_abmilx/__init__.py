@@ -30,60 +30,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ABMIL": "heads",
-    "ABMILX": "heads",
-    "CLAM": "heads",
-    "ClassificationTask": "tasks",
-    "DSMIL": "heads",
-    "DTFD": "heads",
-    "FeatureDataModule": "datamodules",
-    "FrozenEncoder": "encoders",
-    "GatedABMIL": "heads",
-    "MaxPool": "heads",
-    "MeanMLP": "heads",
-    "MeanPool": "heads",
-    "MultiBranchCLAM": "heads",
-    "MultiLabelTask": "tasks",
-    "PatchStore": "store",
-    "Precomputed": "encoders",
-    "RRTMIL": "heads",
-    "ResNetEncoder": "encoders",
-    "SlideDataModule": "datamodules",
-    "SurvivalTask": "tasks",
-    "SyntheticDataModule": "datamodules",
-    "TimmEncoder": "encoders",
-    "TransMIL": "heads",
-    "cache_slides": "cache",
-    "write_store": "store",
+    name: room
+    for room, names in {
+        "cache": "cache_slides",
+        "datamodules": "FeatureDataModule SlideDataModule SyntheticDataModule",
+        "encoders": "FrozenEncoder Precomputed ResNetEncoder TimmEncoder",
+        "heads": "ABMIL ABMILX CLAM DSMIL DTFD GatedABMIL MaxPool MeanMLP MeanPool MultiBranchCLAM RRTMIL TransMIL",
+        "store": "PatchStore write_store",
+        "tasks": "ClassificationTask MultiLabelTask SurvivalTask",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = [
-    "ABMIL",
-    "ABMILX",
-    "CLAM",
-    "DSMIL",
-    "DTFD",
-    "RRTMIL",
-    "ClassificationTask",
-    "FeatureDataModule",
-    "FrozenEncoder",
-    "GatedABMIL",
-    "MaxPool",
-    "MeanMLP",
-    "MeanPool",
-    "MultiBranchCLAM",
-    "MultiLabelTask",
-    "PatchStore",
-    "Precomputed",
-    "ResNetEncoder",
-    "SlideDataModule",
-    "SurvivalTask",
-    "SyntheticDataModule",
-    "TimmEncoder",
-    "TransMIL",
-    "cache_slides",
+    "ABMIL", "ABMILX", "CLAM", "DSMIL", "DTFD", "RRTMIL", "ClassificationTask", "FeatureDataModule", "FrozenEncoder",
+    "GatedABMIL", "MaxPool", "MeanMLP", "MeanPool", "MultiBranchCLAM", "MultiLabelTask", "PatchStore", "Precomputed",
+    "ResNetEncoder", "SlideDataModule", "SurvivalTask", "SyntheticDataModule", "TimmEncoder", "TransMIL", "cache_slides",
     "write_store",
-]
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

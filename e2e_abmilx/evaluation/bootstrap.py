@@ -68,15 +68,8 @@ def paired_bootstrap(
 ) -> Difference:
     """Compare two sets of predictions of the same cases on the same resamples.
 
-    Args:
-        first: A measure of the n rows.
-        second: The same measure of other predictions of these rows, in the same order.
-        cases: Case of each row, shape ``(n,)``.
-        n_resamples: Number of resamples.
-        seed: As for :func:`bootstrap`.
-
-    Raises:
-        InputError: If an estimator has another number of rows.
+    ``first`` and ``second`` are the same measure of either set, with the n rows in the same order. Other arguments and
+    errors are those of :func:`bootstrap`.
     """
     _check_rows(cases, first, second)
     estimate, values = _summarise(
@@ -91,10 +84,7 @@ def paired_bootstrap(
 def resamples(cases: Sequence[str], *, n_resamples: int, seed: int) -> Iterator[Weight]:
     """Yield all ones, for the rows themselves, then how often each resample drew each row; shape ``(n,)`` each.
 
-    Args:
-        cases: Case of each row, shape ``(n,)``.
-        n_resamples: Number of resamples.
-        seed: Seed of the random numbers.
+    The arguments are those of :func:`bootstrap`.
     """
     names, case_of_row = np.unique(np.asarray(cases, dtype=str), return_inverse=True)
     generator = np.random.default_rng(seed)

@@ -23,15 +23,16 @@ class Censoring:
         events_there = np.bincount(moment, events, minlength=len(self.time))
         censored = size - events_there
         at_risk = len(times) - np.cumsum(size) + censored  # without the events at the same time
-        self.probability = np.cumprod(1 - censored / np.maximum(at_risk, 1))
+        #: G before the first time, then after each of them
+        self.steps = np.concatenate([[1.0], np.cumprod(1 - censored / np.maximum(at_risk, 1))])
 
     def after(self, time: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return G(t) = P(censored after t), in the shape of the times."""
-        return self._steps()[np.searchsorted(self.time, time, side="right")]
+        return self.steps[np.searchsorted(self.time, time, side="right")]
 
     def from_on(self, time: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return G(t-) = P(censored at t or after), in the shape of the times."""
-        return self._steps()[np.searchsorted(self.time, time, side="left")]
+        return self.steps[np.searchsorted(self.time, time, side="left")]
 
     def integral(self, time: NDArray[np.float64], horizon: float) -> NDArray[np.float64]:
         """Return the integral of 1 / G from 0 to each time, which must not exceed the horizon.
@@ -49,9 +50,6 @@ class Censoring:
         areas = np.diff(knots) / remaining[:-1]
         integral: NDArray[np.float64] = np.interp(time, knots, np.concatenate([[0.0], np.cumsum(areas)]))
         return integral
-
-    def _steps(self) -> NDArray[np.float64]:
-        return np.concatenate([[1.0], self.probability])
 
 
 def case_brier_scores(

@@ -64,12 +64,7 @@ def stratify_by_risk(risk: ArrayLike, time: ArrayLike, event: ArrayLike, thresho
 
 
 def kaplan_meier(time: NDArray[np.float64], event: NDArray[np.int64]) -> SurvivalCurve:
-    """Estimate survival.
-
-    Args:
-        time: Months until the event or the censoring, shape ``(n,)``.
-        event: 1 where the event happened, 0 where the case was censored, shape ``(n,)``.
-    """
+    """Estimate survival; the columns are those of :func:`stratify_by_risk`."""
     if not len(time):
         nothing = np.empty(0)
         return SurvivalCurve(nothing, nothing, nothing, nothing, np.empty(0, np.int64))

@@ -66,14 +66,6 @@ def fit_youden_threshold(probability: ArrayLike, label: ArrayLike, *, split: str
 
 
 def fit_median_threshold(risk: ArrayLike, *, split: str) -> Threshold:
-    """Return the median risk.
-
-    Args:
-        risk: Shape ``(n,)``.
-        split: Split of these cases, ``"train"`` or ``"val"``.
-
-    Raises:
-        InputError: If the split is any other.
-    """
+    """Return the median of risks of shape ``(n,)``; the split and errors are those of :func:`fit_youden_threshold`."""
     (risks,) = aligned(risk=risk)
     return Threshold(float(np.median(risks)), split)

@@ -14,7 +14,7 @@ def brier_horizon(runs: Sequence[Run]) -> float | None:
     """
     if not all({"time", "event"} <= set(run.splits) and _survival_columns(run) for run in runs):
         return None
-    return min(_edges(run)[-1] for run in runs)
+    return min(max(_survival_columns(run)) for run in runs)
 
 
 def add_brier_scores(run: Run, horizon: float) -> Run:
@@ -23,10 +23,10 @@ def add_brier_scores(run: Run, horizon: float) -> Run:
     Raises:
         InputError: If no training case is followed beyond the horizon.
     """
-    train, table = run.splits[run.splits["split"] == "train"], run.predictions
+    train, table, columns = run.splits[run.splits["split"] == "train"], run.predictions, _survival_columns(run)
     scores = case_brier_scores(
-        table[_survival_columns(run)],
-        _edges(run),
+        table[list(columns.values())],
+        list(columns),
         table["time"],
         table["event"],
         censoring=Censoring(train["time"], train["event"]),
@@ -35,13 +35,7 @@ def add_brier_scores(run: Run, horizon: float) -> Run:
     return run._replace(predictions=table.assign(brier=scores))
 
 
-def _survival_columns(run: Run) -> list[str]:
-    return sorted(columns_named("survival_", run.predictions), key=_months)
-
-
-def _edges(run: Run) -> list[float]:
-    return [_months(name) for name in _survival_columns(run)]
-
-
-def _months(name: str) -> float:
-    return float(name.removeprefix("survival_"))
+def _survival_columns(run: Run) -> dict[float, str]:
+    """Return the columns by their months, in order of time."""
+    names = columns_named("survival_", run.predictions)
+    return dict(sorted((float(name.removeprefix("survival_")), name) for name in names))

@@ -48,26 +48,15 @@ def report(
 
 
 def crossval(words: Sequence[str]) -> str:
-    """Fit and test every fold with :func:`~e2e_abmilx.runs.crossval.fit_folds`, then report on all folds.
-
-    Args:
-        words: ``--config`` and other options of ``fit``, and ``--folds``.
-
-    Returns:
-        The report, as text.
-    """
+    """Fit and test every fold as :func:`~e2e_abmilx.runs.crossval.fit_folds`, and return the report on all of them."""
     root, folders = fit_folds(words)
     return report(folders, out=root)
 
 
 def compare(words: Sequence[str]) -> str:
-    """Fit and test models with :func:`~e2e_abmilx.runs.compare.fit_models`, then report them in one table.
+    """Fit and test models as :func:`~e2e_abmilx.runs.compare.fit_models`, and return one table of all as Markdown.
 
-    Args:
-        words: ``--configs``, ``--heads``, ``--seeds``, ``--out`` and options of ``fit`` that all runs share.
-
-    Returns:
-        The table as Markdown, also written to ``<out>/models.md``, with its numbers in ``<out>/models.csv``.
+    The table is also written to ``<out>/models.md``, and its numbers to ``<out>/models.csv``.
     """
     out, folders = fit_models(words)
     table = tabulate_models({name: [read_run(folder) for folder in runs] for name, runs in folders.items()})

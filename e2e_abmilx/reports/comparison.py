@@ -14,13 +14,7 @@ from e2e_abmilx.runs.read import Run
 
 
 class ComparedMeasure(NamedTuple):
-    """A measure of both sets on the shared cases.
-
-    Attributes:
-        first: Value for the first set.
-        second: Value for the second set.
-        difference: The first minus the second.
-    """
+    """A measure of the first and of the second set on the shared cases, and the first minus the second."""
 
     first: float
     second: float
@@ -44,12 +38,7 @@ class Comparison(NamedTuple):
 
 
 def compare_on_shared_cases(runs: Sequence[Run], against: Sequence[Run], measures: Mapping[str, Measure]) -> Comparison:
-    """Compare two sets of runs by the paired bootstrap.
-
-    Args:
-        runs: The first set.
-        against: The second set.
-        measures: Measures that both sets have.
+    """Compare two sets of runs by the paired bootstrap, in measures that both have.
 
     Raises:
         InputError: If a set tests a case twice, the sets share no case, or they differ in the truth of a shared case.

@@ -9,17 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from e2e_abmilx.evaluation import plots
 from e2e_abmilx.evaluation.calibration import reliability_curve
-from e2e_abmilx.evaluation.plots import (
-    plot_attention_sparsity,
-    plot_confusion_matrix,
-    plot_folds,
-    plot_kaplan_meier,
-    plot_learning_curves,
-    plot_precision_recall,
-    plot_reliability,
-    plot_roc,
-)
 from e2e_abmilx.evaluation.risk_groups import stratify_by_risk
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.reports.measures import classes_of, has_multi_labels, labels_of, multi_labels_of, probabilities_of
@@ -46,11 +37,8 @@ class Drawing(NamedTuple):
     figure: Figure
 
 
-class _Predictions(NamedTuple):
-    """Predictions that are drawn together: a pool, or a run if the runs cannot be pooled."""
-
-    name: str
-    table: pd.DataFrame
+#: Name and table of predictions that are drawn together: a pool, or a run if the runs cannot be pooled.
+_Predictions = tuple[str, pd.DataFrame]
 
 
 class _Curve(NamedTuple):
@@ -64,37 +52,28 @@ class _Curve(NamedTuple):
 
 def draw_figures(report: Report) -> Iterator[Drawing]:
     """Draw the figures that the predictions and metrics of the runs allow."""
-    summaries = named_summaries(report)
-    tested = [one for name, summary in summaries.items() for one in _tested(name, summary)]
-    if "risk" in tested[0].table:
+    tested = [one for name, summary in report.summaries.items() for one in _tested(name, summary)]
+    _, table = tested[0]
+    if "risk" in table:
         yield from _draw_survival(tested)
-    elif has_multi_labels(tested[0].table):
+    elif has_multi_labels(table):
         yield from _draw_multi_labels(tested)
     else:
         yield from _draw_classification(tested)
     yield from _draw_folds(report)
-    runs = [run for summary in summaries.values() for run in summary.runs]
-    for name, run in zip(run_names(runs), runs, strict=True):
-        yield from _draw_training(name if len(runs) > 1 else "", run)
-
-
-def named_summaries(report: Report) -> dict[str, Summary]:
-    """Return the summaries of a comparison as ``first`` and ``second``, and a single one with an empty name."""
-    if report.against is None:
-        return {"": report.summary}
-    return {"first": report.summary, "second": report.against}
+    for name, run in zip(run_names(report.runs), report.runs, strict=True):
+        yield from _draw_training(name if len(report.runs) > 1 else "", run)
 
 
 def _tested(name: str, summary: Summary) -> list[_Predictions]:
     if summary.pooled:
-        return [_Predictions(name, pool(summary.runs))]
-    names = run_names(summary.runs)
-    return [_Predictions(name, run.predictions) for name, run in zip(names, summary.runs, strict=True)]
+        return [(name, pool(summary.runs))]
+    return list(zip(run_names(summary.runs), [run.predictions for run in summary.runs], strict=True))
 
 
 def _draw_classification(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     """Draw all models in one ROC figure if there are two classes, otherwise all classes of each model."""
-    if len(classes_of(tested[0].table)) == 2:
+    if len(classes_of(tested[0][1])) == 2:
         groups = [("", [_curve(table, 1, name) for name, table in tested])]
     else:
         groups = [
@@ -104,12 +83,12 @@ def _draw_classification(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     yield from _draw_curves(groups)
     for name, table in tested:
         predicted = probabilities_of(table).argmax(axis=1)
-        axes = plot_confusion_matrix(predicted, labels_of(table), classes_of(table), axes=_new_axes())
+        axes = plots.plot_confusion_matrix(predicted, labels_of(table), classes_of(table), axes=_new_axes())
         caption = "Cases, and their fraction of the true class; predicted is the most probable class."
         yield _drawing(axes, "Confusion", name, caption)
     axes = _new_axes()
     for name, table in tested:
-        plot_reliability(reliability_curve(probabilities_of(table), labels_of(table)), name=name, axes=axes)
+        plots.plot_reliability(reliability_curve(probabilities_of(table), labels_of(table)), name=name, axes=axes)
     caption = "How often the most probable class was true; on the diagonal the model is calibrated."
     yield _drawing(axes, "Reliability", "", caption)
 
@@ -125,7 +104,7 @@ def _draw_multi_labels(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     for name, curves in models:
         axes = _new_axes()
         for curve in curves:
-            plot_reliability(reliability_curve(curve.probability, curve.label), name=curve.name, axes=axes)
+            plots.plot_reliability(reliability_curve(curve.probability, curve.label), name=curve.name, axes=axes)
         caption = "How often each class was true; on the diagonal the model is calibrated."
         yield _drawing(axes, "Reliability", name, caption)
 
@@ -143,9 +122,9 @@ def _label_curves(table: pd.DataFrame) -> list[_Curve]:
 def _draw_curves(groups: Iterable[tuple[str, Sequence[_Curve]]]) -> Iterator[Drawing]:
     """Draw the curves of each group in one figure, without those that lack positive or negative cases."""
     figures = (
-        (plot_roc, "ROC", "The band is the 95 % interval over cases; the diagonal is random prediction."),
+        (plots.plot_roc, "ROC", "The band is the 95 % interval over cases; the diagonal is random prediction."),
         (
-            plot_precision_recall,
+            plots.plot_precision_recall,
             "Precision and recall",
             "AP: average precision. The grey line is the precision of random prediction.",
         ),
@@ -165,20 +144,20 @@ def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
             continue
         margin = table["risk"] - table["threshold"]  # each of the pooled runs has its own threshold
         groups = stratify_by_risk(margin, table["time"], table["event"], Threshold(0.0, "val"))
-        axes = plot_kaplan_meier(groups, axes=_new_axes(height_mm=80))
+        axes = plots.plot_kaplan_meier(groups, axes=_new_axes(height_mm=80))
         caption = "High risk: at or above the threshold that each run fitted on its validation cases."
         yield _drawing(axes, "Kaplan–Meier", name, caption)
 
 
 def _draw_folds(report: Report) -> Iterator[Drawing]:
     key, measure = next(iter(report.measures.items()))
-    estimates = {name: [values[key] for values in summary.per_run] for name, summary in named_summaries(report).items()}
+    estimates = {name: [values[key] for values in summary.per_run] for name, summary in report.summaries.items()}
     most = max(map(len, estimates.values()))
     if most < 2 or any(np.isnan([one.low for one in each]).any() for each in estimates.values()):
         return
     axes = _new_axes()
     for name, each in estimates.items():
-        plot_folds(each, measure.title, name=name, axes=axes)
+        plots.plot_folds(each, measure.title, name=name, axes=axes)
     axes.set_xticks(range(1, most + 1))
     axes.set_xlabel("run, in the order of the tables")
     caption = "With 95 % intervals; the line and the legend give the mean ± std."
@@ -190,10 +169,10 @@ def _draw_training(name: str, run: Run) -> Iterator[Drawing]:
     metrics = pd.read_csv(path) if path.is_file() else pd.DataFrame()
     losses = {title: column for title, column in _LOSSES.items() if column in metrics}
     if losses:
-        axes = plot_learning_curves(metrics, losses, measure="loss", axes=_new_axes())
+        axes = plots.plot_learning_curves(metrics, losses, measure="loss", axes=_new_axes())
         yield _drawing(axes, "Loss", name, "Mean over each epoch.")
     if set(metrics) >= _SPARSITY:
-        axes = plot_attention_sparsity(metrics, axes=_new_axes())
+        axes = plots.plot_attention_sparsity(metrics, axes=_new_axes())
         caption = "The lower, the fewer patches decide; mean over heads and bags."
         yield _drawing(axes, "Attention sparsity", name, caption)
 

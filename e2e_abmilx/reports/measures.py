@@ -1,7 +1,7 @@
 """The measures that a report gives, each with its definition."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -86,11 +86,8 @@ def _of_predicted(estimator: Callable[[ArrayLike, ArrayLike], Estimator]) -> Cal
     return lambda table: estimator(probabilities_of(table).argmax(axis=1), labels_of(table))
 
 
-def _ece(predictions: pd.DataFrame) -> Estimator:
-    def error(probability: NDArray[Any], label: NDArray[Any]) -> float:
-        return reliability_curve(probability, label).expected_calibration_error
-
-    return Resampled(error, probabilities_of(predictions), labels_of(predictions))
+def _ece(probability: ArrayLike, label: ArrayLike) -> float:
+    return reliability_curve(probability, label).expected_calibration_error
 
 
 def _reached(predictions: pd.DataFrame) -> NDArray[np.bool_]:
@@ -99,57 +96,41 @@ def _reached(predictions: pd.DataFrame) -> NDArray[np.bool_]:
     return reached
 
 
-class _Label(NamedTuple):
-    """One of several labels; each array has shape ``(n,)``."""
-
-    probability: NDArray[np.float64]
-    called: NDArray[np.bool_]
-    true: NDArray[np.bool_]
-    known: NDArray[np.bool_]
-
-    def auc(self) -> Estimator:
-        return OnSubset(Auroc(self.probability, self.true), self.known)
-
-    def correct(self) -> NDArray[np.bool_]:
-        correct: NDArray[np.bool_] = (self.called == self.true) & self.known
-        return correct
-
-    def accuracy(self) -> Estimator:
-        return RatioOfSums(self.correct(), self.known)
-
-    def f1(self) -> Estimator:
-        called = self.called & self.known
-        return RatioOfSums(2 * (called & self.true), called.astype(int) + self.true)
+def _label_auc(probability: NDArray[np.float64], label: NDArray[np.float64]) -> Estimator:
+    return OnSubset(Auroc(probability, label == 1), ~np.isnan(label))
 
 
-def _labels(predictions: pd.DataFrame) -> list[_Label]:
-    return [
-        _Label(probability, probability >= 0.5, label == 1, ~np.isnan(label))
-        for probability, label in zip(probabilities_of(predictions).T, multi_labels_of(predictions).T, strict=True)
-    ]
+def _label_accuracy(probability: NDArray[np.float64], label: NDArray[np.float64]) -> Estimator:
+    return RowMean((probability >= 0.5) == (label == 1), among=~np.isnan(label))
+
+
+def _label_f1(probability: NDArray[np.float64], label: NDArray[np.float64]) -> Estimator:
+    called, true = (probability >= 0.5) & ~np.isnan(label), label == 1
+    return RatioOfSums(2 * (called & true), called.astype(int) + true)
 
 
 def _auc_of(name: str) -> Measure:
-    return Measure(
-        f"AUC {name}",
-        f"area under the ROC curve of {name}, over the cases where it is known",
-        lambda table: _labels(table)[classes_of(table).index(name)].auc(),
-    )
+    def estimator(predictions: pd.DataFrame) -> Estimator:
+        number = classes_of(predictions).index(name)
+        return _label_auc(probabilities_of(predictions)[:, number], multi_labels_of(predictions)[:, number])
+
+    return Measure(f"AUC {name}", f"area under the ROC curve of {name}, over the cases where it is known", estimator)
 
 
 def _micro_accuracy(predictions: pd.DataFrame) -> Estimator:
-    labels = _labels(predictions)
-    correct, known = ([one.correct() for one in labels], [one.known for one in labels])
-    return RatioOfSums(np.sum(correct, axis=0), np.sum(known, axis=0))
+    label = multi_labels_of(predictions)
+    known = ~np.isnan(label)
+    correct = ((probabilities_of(predictions) >= 0.5) == (label == 1)) & known
+    return RatioOfSums(correct.sum(axis=1), known.sum(axis=1))
 
 
-def _mean_over_classes(measure: Callable[[_Label], Estimator]) -> Callable[[pd.DataFrame], Estimator]:
+def _mean_over_classes(measure: Callable[..., Estimator]) -> Callable[[pd.DataFrame], Estimator]:
     """Average over the classes with both positive and negative cases, as ``metrics.csv`` does."""
 
     def estimator(predictions: pd.DataFrame) -> Estimator:
-        labels = _labels(predictions)
-        counted = [one for one in labels if one.true.any() and (one.known & ~one.true).any()]
-        return MeanOfMeasures([measure(one) for one in counted], len(predictions))
+        columns = zip(probabilities_of(predictions).T, multi_labels_of(predictions).T, strict=True)
+        counted = [(score, label) for score, label in columns if (label == 1).any() and (label == 0).any()]
+        return MeanOfMeasures([measure(*one) for one in counted], len(predictions))
 
     return estimator
 
@@ -158,7 +139,7 @@ MULTI_LABEL = {
     "auc": Measure(
         "AUC",
         "area under the ROC curve, mean over the classes, each over the cases where it is known",
-        _mean_over_classes(_Label.auc),
+        _mean_over_classes(_label_auc),
     ),
     "accuracy": Measure(
         "accuracy",
@@ -166,10 +147,10 @@ MULTI_LABEL = {
         _micro_accuracy,
     ),
     "balanced_accuracy": Measure(
-        "balanced acc.", "this fraction for each class, mean over the classes", _mean_over_classes(_Label.accuracy)
+        "balanced acc.", "this fraction for each class, mean over the classes", _mean_over_classes(_label_accuracy)
     ),
     "f1": Measure(
-        "F1", "mean of the classes' F1 scores at a probability of 0.5, over known labels", _mean_over_classes(_Label.f1)
+        "F1", "mean of the classes' F1 scores at a probability of 0.5, over known labels", _mean_over_classes(_label_f1)
     ),
 }
 
@@ -192,7 +173,11 @@ CLASSIFICATION = {
         "quadratic weighted κ: Cohen's κ with errors weighted by their squared distance, for ordered classes",
         _of_predicted(QuadraticWeightedKappa),
     ),
-    "ece": Measure("ECE", "expected calibration error of the most probable class, 15 bins; lower is better", _ece),
+    "ece": Measure(
+        "ECE",
+        "expected calibration error of the most probable class, 15 bins; lower is better",
+        lambda table: Resampled(_ece, probabilities_of(table), labels_of(table)),
+    ),
 }
 
 AT_THRESHOLD = {

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.evaluation.bootstrap import Difference, bootstrap, paired_bootstrap
+from e2e_abmilx.evaluation.bootstrap import bootstrap, paired_bootstrap
 from e2e_abmilx.evaluation.estimators import MeanOverRuns
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import track
@@ -40,14 +40,11 @@ class ModelTable(NamedTuple):
 
 
 def tabulate_models(runs_of: Mapping[str, Sequence[Run]]) -> ModelTable:
-    """Measure the runs of each model, and compare each model with the first.
+    """Measure the runs of each model, given by its name, and compare each model with the first.
 
     The runs of a model are folds, seeds, or both: the measure is computed in each run and averaged over runs. Intervals
     come from resampling cases, each with all its predictions, so they show how much the mean depends on the cases; the
     standard deviation over runs shows how much it depends on seeds and folds.
-
-    Args:
-        runs_of: Runs of each model, by the model's name.
 
     Raises:
         InputError: If models were tested on different cases, or with different labels.
@@ -56,17 +53,23 @@ def tabulate_models(runs_of: Mapping[str, Sequence[Run]]) -> ModelTable:
     measure = next(iter(measures_of(pd.concat(tables.values())).values()))
     truth = _shared_truth(tables)
     cases = truth.index.tolist()
-    means = {name: _mean_over_runs(runs, measure, truth.index) for name, runs in runs_of.items()}
-    first = next(iter(means.values()))
-    rows = []
+    first, rows = None, []
     for name, runs in track(runs_of.items(), "comparing", "models"):
-        mean = means[name]
-        spread = spread_of([estimator(np.ones(estimator.rows, np.int64)) for estimator, _ in mean.parts])
+        places = [truth.index.get_indexer(run.predictions.index) for run in runs]
+        parts = [measure.estimator(run.predictions) for run in runs]
+        mean = MeanOverRuns(list(zip(parts, places, strict=True)), len(cases))
+        spread = spread_of([estimator(np.ones(estimator.rows, np.int64)) for estimator in parts])
         interval = bootstrap(mean, cases)
         row = {"model": name, "runs": spread.runs, "mean": spread.mean, "std": spread.std}
         row |= {"low": interval.low, "high": interval.high}
-        change = _difference(None if mean is first else paired_bootstrap(mean, first, cases))
-        rows.append(row | change | _recorded(runs))
+        row |= dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), np.nan)
+        if first is None:
+            first = mean
+        else:
+            change, p_value = paired_bootstrap(mean, first, cases)
+            row |= {"difference": change.point, "difference_low": change.low, "difference_high": change.high}
+            row["p_value"] = p_value
+        rows.append(row | _recorded(runs))
     return ModelTable(measure, len(cases), pd.DataFrame(rows))
 
 
@@ -95,7 +98,7 @@ def write_models(table: ModelTable, path: Path) -> None:
 
 
 def _shared_truth(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return one row per case; refuse models that were tested on different cases or with different labels."""
+    """Return one row per case."""
     truths = {name: table[~table.index.duplicated()].sort_index() for name, table in tables.items()}
     first_name, truth = next(iter(truths.items()))
     for name, other in truths.items():
@@ -106,19 +109,6 @@ def _shared_truth(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             )
         refuse_different_truth(truth, other)
     return truth
-
-
-def _mean_over_runs(runs: Sequence[Run], measure: Measure, cases: pd.Index) -> MeanOverRuns:
-    parts = [(measure.estimator(run.predictions), cases.get_indexer(run.predictions.index)) for run in runs]
-    return MeanOverRuns(parts, len(cases))
-
-
-def _difference(change: Difference | None) -> dict[str, float]:
-    names = ("difference", "difference_low", "difference_high", "p_value")
-    if change is None:
-        return dict.fromkeys(names, np.nan)
-    estimate = change.estimate
-    return dict(zip(names, (estimate.point, estimate.low, estimate.high, change.p_value), strict=True))
 
 
 def _recorded(runs: Sequence[Run]) -> dict[str, float]:

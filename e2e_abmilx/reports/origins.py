@@ -10,14 +10,9 @@ from e2e_abmilx.runs.read import Run
 
 
 class Origin(NamedTuple):
-    """A label table and a cache; relative paths are relative to the folder that the run was started in.
+    """A label table, the table of its cases' slides, and a cache; paths are relative to the working folder of the run.
 
-    Attributes:
-        labels: The label table.
-        columns: Our name and the table's name of each column.
-        slide_table: The table of the slides of each case.
-        target: The learning target.
-        cache: Folder of the patch stores.
+    Each of the ``columns`` is our name and the table's name of a column.
     """
 
     labels: Path | None

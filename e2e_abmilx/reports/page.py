@@ -17,7 +17,7 @@ from e2e_abmilx import __version__
 from e2e_abmilx.evaluation.bootstrap import Estimate
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
-from e2e_abmilx.reports.figures import draw_figures, named_summaries
+from e2e_abmilx.reports.figures import draw_figures
 from e2e_abmilx.reports.measures import Measure, has_multi_labels
 from e2e_abmilx.reports.origins import Origin, origins_of
 from e2e_abmilx.reports.page_facts import fact_tables
@@ -41,10 +41,9 @@ _OVERLAY_SIDE = 640  # pixels
 
 def write_page(report: Report, path: Path) -> None:
     """Write the page; links to heatmaps are relative to its folder."""
-    runs = [*report.summary.runs, *(report.against.runs if report.against else [])]
-    origins = {origin: origin.read_cases() for origin in origins_of(runs)}
+    origins = {origin: origin.read_cases() for origin in origins_of(report.runs)}
     slides = {case: named for cases in origins.values() for case, named in cases.items()}
-    configs = (run.folder / name for run in runs for name in ("fit.yaml", "test.yaml"))
+    configs = (run.folder / name for run in report.runs for name in ("fit.yaml", "test.yaml"))
     page = _TEMPLATES.get_template("page.html").render(
         title=common_folder(report.summary.runs).name,
         subtitle=_subtitle(report.summary),
@@ -54,10 +53,10 @@ def write_page(report: Report, path: Path) -> None:
         explanation=". ".join([*explanations(report), "–: not defined"]),
         measures=report.measures.values(),
         origins=[_origin(origin, cases) for origin, cases in origins.items()],
-        splits=_splits(runs),
+        splits=_splits(report.runs),
         figures=[(title, caption, _embed_figure(figure)) for title, caption, figure in draw_figures(report)],
         **_cases(report.summary.runs, slides, path.parent),
-        fact_tables=fact_tables(runs),
+        fact_tables=fact_tables(report.runs),
         configs=[(config, config.read_text(encoding="utf-8")) for config in configs if config.is_file()],
         version=__version__,
     )
@@ -90,7 +89,7 @@ def _tiles(summary: Summary, measures: Mapping[str, Measure]) -> Iterator[tuple[
 
 
 def _measure_tables(report: Report) -> Iterator[Table]:
-    for name, summary in named_summaries(report).items():
+    for name, summary in report.summaries.items():
         yield _summary_table(name, summary, report.measures)
     if report.comparison:
         rows = [
@@ -155,20 +154,27 @@ def _splits(runs: Sequence[Run]) -> Table:
 
 
 def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Path) -> dict[str, object]:
-    """Return the cards of the worst and the best cases, the table of all, and what their correctness means."""
-    cases = case_table(runs)
+    cases, base = case_table(runs), folder.resolve()
     overlays = {name: find_heatmaps(run) for name, run in zip(run_names(runs), runs, strict=True)}
     own = [
         {slide: path for slide in slides.get(case, (case,)) if (path := overlays[run].get(slide))}
         for case, run in zip(map(str, cases.index), cases["run"], strict=True)
     ]
-    links = [{slide: _address(path, folder) for slide, path in one.items()} for one in own]
+    links = [
+        {slide: quote(Path(os.path.relpath(path.resolve(), base)).as_posix()) for slide, path in one.items()}
+        for one in own
+    ]
+    cases = cases.assign(heatmap=pd.Series(links, cases.index))
+    constant = [name for name in ("run", "threshold") if cases[name].nunique() <= 1]
+    columns = [name for name in _FIRST_COLUMNS if name in cases]
+    columns += [name for name in map(str, cases) if name not in [*columns, *constant]]
+    short = [name for name in columns if name in (*_FIRST_COLUMNS, "heatmap")]
     judged = cases["correctness"].notna().to_numpy().nonzero()[0].tolist()
     size = min(_EXTREMES, len(judged) // 2)
     extremes = {"Worst predictions": judged[:size], "Best predictions": judged[::-1][:size]}
     cards = [
         (
-            _case_table(title, cases.iloc[places], [links[place] for place in places]),
+            _case_table(title, cases[short].iloc[places]),
             [
                 (slide, links[place][slide], _embed_overlay(path))
                 for place in places
@@ -178,8 +184,8 @@ def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Pat
         for title, places in extremes.items()
         if places
     ]
-    whole = _case_table("Every tested case", cases, links, whole=True)
-    return {"cards": cards, "case_table": whole, "correctness": _meaning_of_correctness(runs[0].predictions)}
+    whole = _case_table("Every tested case", cases[columns], sortable=True)
+    return {"cards": cards, "case_table": whole, "correctness": _meaning_of_correctness(cases)}
 
 
 def _meaning_of_correctness(predictions: pd.DataFrame) -> str:
@@ -190,32 +196,16 @@ def _meaning_of_correctness(predictions: pd.DataFrame) -> str:
     return "probability of the true class"
 
 
-def _case_table(caption: str, cases: pd.DataFrame, links: Sequence[Mapping[str, str]], *, whole: bool = False) -> Table:
-    """Return a table of cases; a whole one also has the columns after the first, unless they are constant."""
-    columns = [name for name in _FIRST_COLUMNS if name in cases]
-    if whole:
-        columns += [
-            name
-            for name in map(str, cases)
-            if name not in columns and (name not in ("run", "threshold") or cases[name].nunique() > 1)
-        ]
-    linked = any(links)
-    rows = [
-        [case, *map(_cell, row[columns]), *([own] if linked else [])]
-        for (case, row), own in zip(cases.iterrows(), links, strict=True)
-    ]
-    head = ["case", *(name.replace("_", " ") for name in columns), *(["heatmap"] if linked else [])]
-    return Table(caption, head, rows, sortable=whole)
+def _case_table(caption: str, cases: pd.DataFrame, *, sortable: bool = False) -> Table:
+    cases = cases.drop(columns=[] if any(cases["heatmap"]) else ["heatmap"])
+    rows = [[case, *map(_cell, row)] for case, *row in cases.itertuples(name=None)]
+    return Table(caption, ["case", *(name.replace("_", " ") for name in map(str, cases))], rows, sortable)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> object:
     if isinstance(value, float):
         return f"{value:g}" if value.is_integer() else decimals(value)
-    return str(value)
-
-
-def _address(path: Path, folder: Path) -> str:
-    return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+    return value if isinstance(value, dict) else str(value)
 
 
 def _embed_figure(figure: Figure) -> str:

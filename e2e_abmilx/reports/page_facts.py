@@ -41,20 +41,20 @@ def _training(run: Run, record: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "seed", _known(run.settings.get("seed_everything"))
     yield "fold", _known(run.data.get("fold"))
     yield "precision", record.get("precision") or "–"
-    yield "parameters of the encoder", _integer(parameters.get("encoder"))
-    yield "parameters of the head", _integer(parameters.get("head"))
+    yield "parameters of the encoder", _known(parameters.get("encoder"), ",.0f")
+    yield "parameters of the head", _known(parameters.get("head"), ",.0f")
     path = run.folder / "metrics.csv"
     metrics = pd.read_csv(path) if path.is_file() else pd.DataFrame()
     trained = metrics[metrics["train/loss_epoch"].notna()] if "train/loss_epoch" in metrics else metrics[:0]
     for name in ("epoch", "step"):
         yield f"{name}s", int(trained[name].max()) + 1 if len(trained) else "–"
-    yield "best epoch, counted from 0", _integer(best.get("epoch"))
+    yield "best epoch, counted from 0", _known(best.get("epoch"), ",.0f")
     yield "selected by", f"{best['monitor']} {best['value']:.4g}" if best.get("monitor") else "–"
     yield "started (UTC)", f"{fit['started']:%Y-%m-%d %H:%M}" if fit.get("started") else "–"
     yield "duration of the fit", _duration(fit_seconds(record))
     yield "duration per epoch", _duration(fit.get("seconds_per_epoch"))
     yield "duration of the test", _duration(record["test"].get("seconds"))
-    yield "times resumed", _integer(fit.get("times_resumed"))
+    yield "times resumed", _known(fit.get("times_resumed"), ",.0f")
 
 
 def _machine(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -63,17 +63,13 @@ def _machine(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     models = [f"{gpus.count(name)} × {name}" for name in dict.fromkeys(gpus)]
     yield "GPUs", ", ".join(models) or ("none" if hardware.get("cpu") else "–")
     yield "CPU", hardware.get("cpu") or "–"
-    yield "cores", _integer(hardware.get("cores"))
-    yield "memory, GiB", _integer(hardware.get("memory_gib"))
-    yield "processes", _integer(hardware.get("processes"))
+    yield "cores", _known(hardware.get("cores"), ",.0f")
+    yield "memory, GiB", _known(hardware.get("memory_gib"), ",.0f")
+    yield "processes", _known(hardware.get("processes"), ",.0f")
 
 
-def _known(value: object) -> object:
-    return "–" if value is None else value
-
-
-def _integer(number: float | None) -> str:
-    return "–" if number is None else f"{number:,.0f}"
+def _known(value: object, form: str = "") -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _duration(seconds: float | None) -> str:

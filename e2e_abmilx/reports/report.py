@@ -28,13 +28,19 @@ class Report(NamedTuple):
     comparison: Comparison | None
     notes: list[str]
 
+    @property
+    def summaries(self) -> dict[str, Summary]:
+        """The summaries of a comparison as ``first`` and ``second``; a single one with an empty name."""
+        return {"first": self.summary, "second": self.against} if self.against else {"": self.summary}
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of both sets."""
+        return [run for summary in self.summaries.values() for run in summary.runs]
+
 
 def make_report(runs: Sequence[Run], against: Sequence[Run] = ()) -> Report:
-    """Measure runs, and compare them with others if others are given.
-
-    Args:
-        runs: At least one run.
-        against: Runs of the same task.
+    """Measure at least one run, and compare them with runs of the same task if such are given.
 
     Raises:
         InputError: If the runs have different tasks or classes, or cannot be compared.

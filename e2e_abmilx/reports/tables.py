@@ -14,7 +14,7 @@ from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.reports.comparison import Comparison
 from e2e_abmilx.reports.measures import Measure
 from e2e_abmilx.reports.report import Report
-from e2e_abmilx.reports.summary import Summary
+from e2e_abmilx.reports.summary import Spread, Summary
 from e2e_abmilx.runs.read import Run
 
 
@@ -33,9 +33,8 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 def text(report: Report) -> str:
     """Return tables for a terminal, followed by the meaning of their columns."""
-    parts = [_summary_table(report.summary, report.measures)]
-    if report.against and report.comparison:
-        parts.append(_summary_table(report.against, report.measures))
+    parts = [_summary_table(summary, report.measures) for summary in report.summaries.values()]
+    if report.comparison:
         parts.append(_comparison_table(report, report.comparison))
     definitions = (f"{measure.title}: {measure.definition}" for measure in report.measures.values())
     return "\n\n".join([*parts, "\n".join([*explanations(report), *definitions, *report.notes])])
@@ -74,7 +73,7 @@ def decimals(value: float) -> str:
 def explanations(report: Report) -> Iterator[str]:
     """Explain means, pooled values and intervals."""
     n_resamples = next(iter(report.summary.per_run[0].values())).n_resamples
-    if max(len(summary.runs) for summary in (report.summary, report.against) if summary) > 1:
+    if max(len(summary.runs) for summary in report.summaries.values()) > 1:
         yield "mean ± std: over runs, with n - 1"
         yield (
             "pooled: all test cases, each predicted by the run that tested it; AUC and C-index thus rank scores"
@@ -133,31 +132,26 @@ def _align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _rows(report: Report) -> Iterator[list[Any]]:
-    for label, summary in (("runs", report.summary), ("against", report.against)):
-        if summary:
-            yield from ([label, *row] for row in _summary_rows(summary))
+def _rows(report: Report) -> Iterator[dict[str, Any]]:
+    for label, summary in zip(("runs", "against"), report.summaries.values(), strict=False):
+        folders = [str(run.folder) for run in summary.runs]
+        sizes = [len(run.predictions) for run in summary.runs]
+        rows: list[tuple[str, int | None, Mapping[str, Estimate | Spread]]] = [
+            *zip(folders, sizes, summary.per_run, strict=True),
+            ("mean", None, summary.spread),
+            ("pooled", sum(sizes), summary.pooled or {}),
+        ]
+        for row, cases, values in rows:
+            for name, one in values.items():
+                yield {"set": label, "row": row, "measure": name, "cases": cases, **_numbers(one)}
     if report.comparison:
-        for name, one in report.comparison.compared.items():
-            change = one.difference.estimate
-            yield [
-                "runs - against", "difference", name, report.comparison.cases, change.point, change.std, change.low,
-                change.high, one.difference.p_value,
-            ]  # fmt: skip
+        for name, (_, _, (change, p_value)) in report.comparison.compared.items():
+            about = {"set": "runs - against", "row": "difference", "measure": name, "cases": report.comparison.cases}
+            yield {**about, **_numbers(change), "p_value": p_value}
 
 
-def _summary_rows(summary: Summary) -> Iterator[list[Any]]:
-    for run, values in zip(summary.runs, summary.per_run, strict=True):
-        yield from _estimate_rows(str(run.folder), len(run.predictions), values)
-    for name, spread in summary.spread.items():
-        yield ["mean", name, None, spread.mean, spread.std, None, None, None]
-    if summary.pooled:
-        yield from _estimate_rows("pooled", sum(len(run.predictions) for run in summary.runs), summary.pooled)
-
-
-def _estimate_rows(row: str, cases: int, values: Mapping[str, Estimate]) -> Iterator[list[Any]]:
-    for name, one in values.items():
-        yield [row, name, cases, one.point, one.std, one.low, one.high, None]
+def _numbers(one: Estimate | Spread) -> dict[str, float]:
+    return {**one._asdict(), "value": one.mean if isinstance(one, Spread) else one.point}
 
 
 def _summary_content(summary: Summary) -> dict[str, Any]:

@@ -39,9 +39,7 @@ def fit_models(words: Sequence[str]) -> tuple[Path, dict[str, list[Path]]]:
     return options.out, {name: [fit.folder for fit in planned] for name, planned in fits.items()}
 
 
-def _models(
-    configs: Sequence[str], heads: Sequence[str], words: Sequence[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _models(configs: Sequence[str], heads: Sequence[str], words: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and settings of each config with each head, or with its own head where none is named."""
     for config in configs:
         for head in heads or [""]:
@@ -69,20 +67,16 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--configs",
-        type=_list,
-        required=True,
+        "--configs", type=_list, required=True,
         help="configs of fits, such as one for training end to end and one for training on features",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--heads", type=_list, default=[], help="names or class paths; by default the head of each config"
     )
     parser.add_argument(
-        "--seeds",
-        type=_list,
-        default=[0],
+        "--seeds", type=_list, default=[0],
         help="seeds of weights and draws (default: 0); data.split_seed is that of made folds",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("runs/compare"), help="folder of all runs (default: %(default)s)"
     )

@@ -22,13 +22,7 @@ from e2e_abmilx.runs.read import is_finished, read_settings
 logger = logging.getLogger(__name__)
 
 #: Settings that may differ from those of an earlier run: they are set per fold, or do not change the result.
-_FREE = (
-    "data.fold",
-    "data.num_workers",
-    "trainer.default_root_dir",
-    "trainer.enable_progress_bar",
-    "ckpt_path",
-)
+_FREE = ("data.fold", "data.num_workers", "trainer.default_root_dir", "trainer.enable_progress_bar", "ckpt_path")
 
 
 class Fit(NamedTuple):
@@ -123,9 +117,7 @@ def fit_all(fits: Sequence[Fit]) -> None:
     Raises:
         InputError: Fits failed, or the process was terminated.
     """
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # so that terminating this process ends its fit too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that terminating this process ends its fit too
     pace, fitted = Pace(), 0
     failed: dict[Path, str] = {}
     for wait, (number, fit) in itertools.product((False, True), enumerate(fits, start=1)):
@@ -163,7 +155,6 @@ def _write(settings: Mapping[str, Any], folders: Sequence[Path], path: Path) -> 
 
 
 def _refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to resume or to reuse a run with other settings."""
     if not is_finished(folder) and not (folder / "last.ckpt").is_file():
         return
     then, now = dict(_flatten(read_settings(folder))), dict(_flatten(settings))
@@ -189,7 +180,6 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _run(fit: Fit) -> int:
-    """Run a fit and return its exit status."""
     words = ["--config", fit.config, "--trainer.default_root_dir", fit.folder]
     fold = [] if fit.fold is None else ["--data.fold", fit.fold]
     last = fit.folder / "last.ckpt"

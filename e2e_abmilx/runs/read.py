@@ -4,7 +4,7 @@ import csv
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -46,9 +46,7 @@ def is_finished(folder: Path) -> bool:
     with another logger has no ``metrics.csv``.
     """
     metrics = folder / "metrics.csv"
-    return (folder / "predictions.csv").is_file() and (
-        not metrics.is_file() or bool(read_test_metrics(folder))
-    )
+    return (folder / "predictions.csv").is_file() and (not metrics.is_file() or bool(read_test_metrics(folder)))
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -136,8 +134,7 @@ def _read_predictions(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} is missing; a run writes it at the end of its test, so let it finish")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    kind = _kind_of(table)
-    if kind is None or "case" not in table:
+    if "case" not in table or not (_is_survival(table) or _has_labels(table)):
         raise InputError(
             f"{path} has the columns {', '.join(map(str, table))}; a report needs case, label and probability_<class>,"
             " or case, label_<class> and probability_<class>, or case, time, event and risk"
@@ -145,42 +142,45 @@ def _read_predictions(path: Path) -> pd.DataFrame:
     if table["case"].duplicated().any():
         case = table["case"][table["case"].duplicated()].iloc[0]
         raise InputError(f"{path} has two rows of case {case}; a case is tested once, so test again")
-    return _parse_numbers(table.set_index("case"), kind, path)
+    return _parse_numbers(table.set_index("case"), path)
 
 
-def _parse_numbers(table: pd.DataFrame, kind: str, path: Path) -> pd.DataFrame:
+def _parse_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Parse predictions that were read as text, and refuse invalid values."""
-    probabilities, labels = columns_named("probability_", table), columns_named("label_", table)
-    survival = ["time", "event", "risk", *columns_named("survival_", table)]
-    numbers = survival if kind == "survival" else probabilities
+    survival = _is_survival(table)
+    labels = [] if survival else columns_named("label_", table)
+    classes = _classes("probability_", table)
+    numbers = ["time", "event", "risk", *columns_named("survival_", table)]
+    numbers = numbers if survival else columns_named("probability_", table)
     table[numbers] = table[numbers].map(_parse)
     invalid = table[numbers].isna().any(axis=1)
-    if kind == "classes":
-        invalid |= ~table["label"].isin([name.removeprefix("probability_") for name in probabilities])
-    if kind == "labels":
+    if labels:
         invalid |= ~table[labels].isin(["1", "0", ""]).all(axis=1)
+    elif not survival:
+        invalid |= ~table["label"].isin(classes)
     if invalid.any():
         raise InputError(
             f"{path}: {invalid.sum()} of {len(table)} cases, first {table.index[invalid][0]}, have a label that is not"
             " one of the classes, or text where a number is needed; correct the label table and test again"
         )
-    if kind == "labels":
+    if labels:
         table[labels] = table[labels].map(_parse)
-        classes = [name.removeprefix("label_") for name in labels]
         table["label"] = [in_words(classes, row) for row in table[labels].to_numpy()]
     return table
 
 
-def _kind_of(table: pd.DataFrame) -> Literal["classes", "labels", "survival"] | None:
-    classes, labels = (
-        [name.removeprefix(prefix) for name in columns_named(prefix, table)]
-        for prefix in ("probability_", "label_")
-    )
-    if {"time", "event", "risk"} <= set(table):
-        return "survival"
-    if labels:
-        return "labels" if labels == classes else None
-    return "classes" if "label" in table and len(classes) > 1 else None
+def _is_survival(table: pd.DataFrame) -> bool:
+    return {"time", "event", "risk"} <= set(table)
+
+
+def _has_labels(table: pd.DataFrame) -> bool:
+    """Return whether there is a label, or one per class, next to the probabilities."""
+    classes, labelled = _classes("probability_", table), _classes("label_", table)
+    return labelled == classes if labelled else "label" in table and len(classes) > 1
+
+
+def _classes(prefix: str, table: pd.DataFrame) -> list[str]:
+    return [name.removeprefix(prefix) for name in columns_named(prefix, table)]
 
 
 def _read_splits(path: Path) -> pd.DataFrame:

@@ -23,26 +23,15 @@ def configs(tmp_path_factory: pytest.TempPathFactory, cohort: Path, stores: Path
         patches = PatchStore(stores / f"{case.slides[0]}.zarr")
         colours = torch.from_numpy(patches.read(range(patches.num_patches()))).float().mean(dim=(1, 2)) / 255
         torch.save(colours, folder / f"features/{case.slides[0]}.pt")
-    labels = {
-        "labels": str(cohort / "labels.csv"),
-        "columns": {"label": "lesion"},
-        "batch_size": 4,
-        "num_workers": 0,
-    }
+    labels = {"labels": str(cohort / "labels.csv"), "columns": {"label": "lesion"}, "batch_size": 4, "num_workers": 0}
     content = {
         "end_to_end": (
             {"class_path": "TimmEncoder", "init_args": {"name": "test_resnet", "pretrained": False}},
-            {
-                "class_path": "SlideDataModule",
-                "init_args": {"cache": str(stores), "patches_per_bag": 4, **labels},
-            },
+            {"class_path": "SlideDataModule", "init_args": {"cache": str(stores), "patches_per_bag": 4, **labels}},
         ),
         "frozen": (
             {"class_path": "Precomputed", "init_args": {"num_features": 3}},
-            {
-                "class_path": "FeatureDataModule",
-                "init_args": {"features": str(folder / "features"), **labels},
-            },
+            {"class_path": "FeatureDataModule", "init_args": {"features": str(folder / "features"), **labels}},
         ),
     }
     for name, (encoder, data) in content.items():
@@ -53,12 +42,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory, cohort: Path, stores: Path
                 "init_args": {"num_outputs": 2, "encoder": encoder, "head": head},
             },
             "data": data,
-            "trainer": {
-                "max_epochs": 1,
-                "accelerator": "cpu",
-                "precision": "32-true",
-                "enable_progress_bar": False,
-            },
+            "trainer": {"max_epochs": 1, "accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False},
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings))
     return [folder / f"{name}.yaml" for name in content]
@@ -85,9 +69,7 @@ def test_models_are_fitted_once_and_compared(
     assert end_to_end > frozen == 0
     tests = [pd.read_csv(out / name / "seed-3/predictions.csv", dtype=str) for name in names]
     cases = [
-        case.id
-        for case in read_cohort(cohort / "labels.csv", columns={"label": "lesion"})
-        if case.split == "test"
+        case.id for case in read_cohort(cohort / "labels.csv", columns={"label": "lesion"}) if case.split == "test"
     ]
     assert all(test["case"].tolist() == sorted(cases) for test in tests)
     settings = yaml.safe_load((out / "frozen/MeanPool/seed-3/fit.yaml").read_text())
@@ -96,9 +78,7 @@ def test_models_are_fitted_once_and_compared(
     assert settings["model"]["init_args"]["head"]["class_path"].endswith(".MeanPool")
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("predictions.csv")}
-    assert (
-        compare(_words(configs, "--heads", "[MeanPool]", "--seeds", "[3,3]")) == text.strip()
-    )  # a seed counts once
+    assert compare(_words(configs, "--heads", "[MeanPool]", "--seeds", "[3,3]")) == text.strip()  # a seed counts once
     assert {path: path.stat().st_mtime_ns for path in out.rglob("predictions.csv")} == before
     with pytest.raises(InputError, match=r"max_epochs: 1 there, 2 now"):
         compare(_words(configs, "--heads", "[MeanPool]", "--seeds", "[3]", "--trainer.max_epochs", "2"))

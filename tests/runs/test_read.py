@@ -90,9 +90,7 @@ def test_a_cross_validation_is_replaced_by_its_folds_in_order(tmp_path: Path) ->
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_leak_is_refused(split: str, tmp_path: Path) -> None:
     leaking = SPLITS.replace("007,test", f"007,{split}")
-    with pytest.raises(
-        InputError, match=rf"1 tested cases are in another split of splits.csv, first 007 \({split}\)"
-    ):
+    with pytest.raises(InputError, match=rf"1 tested cases are in another split of splits.csv, first 007 \({split}\)"):
         read_run(_write(tmp_path, splits_csv=leaking))
 
 

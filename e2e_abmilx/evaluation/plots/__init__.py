@@ -20,15 +20,6 @@ from e2e_abmilx.evaluation.plots.survival import plot_kaplan_meier
 from e2e_abmilx.evaluation.plots.training import plot_attention_sparsity, plot_folds, plot_learning_curves
 
 __all__ = [
-    "COLOURS",
-    "DASHES",
-    "new_axes",
-    "plot_attention_sparsity",
-    "plot_confusion_matrix",
-    "plot_folds",
-    "plot_kaplan_meier",
-    "plot_learning_curves",
-    "plot_precision_recall",
-    "plot_reliability",
-    "plot_roc",
-]
+    "COLOURS", "DASHES", "new_axes", "plot_attention_sparsity", "plot_confusion_matrix", "plot_folds",
+    "plot_kaplan_meier", "plot_learning_curves", "plot_precision_recall", "plot_reliability", "plot_roc",
+]  # fmt: skip

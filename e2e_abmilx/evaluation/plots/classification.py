@@ -81,8 +81,8 @@ def plot_precision_recall(
     :func:`plot_roc`.
     """
     axes = axes or new_axes()
-    style, ranking = next_curve_style(axes), _Ranking(probability, label)
-    estimate = bootstrap(_AveragePrecision(ranking), cases, n_resamples=n_resamples, seed=seed)
+    style, ranking = next_curve_style(axes), _AveragePrecision(probability, label)
+    estimate = bootstrap(ranking, cases, n_resamples=n_resamples, seed=seed)
     recall, precision = ranking.precision_recall(np.ones(ranking.rows, np.int64))
     axes.step(
         [0, *recall], [precision[0], *precision], style.dashes, where="pre", color=style.colour, linewidth=1.2,
@@ -178,14 +178,11 @@ class _Ranking:
         return recall, precision
 
 
-class _AveragePrecision(Estimator):
+class _AveragePrecision(_Ranking, Estimator):
     """The area under the steps of precision over recall."""
 
-    def __init__(self, ranking: _Ranking) -> None:
-        self.ranking, self.rows = ranking, ranking.rows
-
     def __call__(self, weight: Weight) -> float:
-        recall, precision = self.ranking.precision_recall(weight)
+        recall, precision = self.precision_recall(weight)
         return float(np.diff(recall, prepend=0) @ precision)
 
 

@@ -56,14 +56,7 @@ def draw_diagonal(axes: Axes) -> None:
 
 
 def finish_axes(axes: Axes, x_label: str, y_label: str, *, fractions: bool = False) -> Axes:
-    """Label the axes, set sizes that are legible in print, and place the legend above.
-
-    Args:
-        axes: Of the figure.
-        x_label: Label of the x axis.
-        y_label: Label of the y axis.
-        fractions: Whether both axes run from 0 to 1.
-    """
+    """Label the axes, set sizes that are legible in print, and place the legend above; ``fractions`` run from 0 to 1."""
     axes.set_xlabel(x_label, fontsize=_LABEL_PT, parse_math=False)
     axes.set_ylabel(y_label, fontsize=_LABEL_PT, parse_math=False)
     axes.tick_params(labelsize=SMALL_PT)

@@ -12,9 +12,7 @@ from e2e_abmilx.evaluation.risk_groups import RiskGroups, SurvivalCurve
 def plot_kaplan_meier(groups: RiskGroups, *, axes: Axes | None = None) -> Axes:
     """Draw survival at low and high risk with 95 % bands and the log-rank p, above a table of the numbers at risk.
 
-    Args:
-        groups: From :func:`~e2e_abmilx.evaluation.risk_groups.stratify_by_risk`.
-        axes: Where to draw.
+    The groups come from :func:`~e2e_abmilx.evaluation.risk_groups.stratify_by_risk`.
     """
     axes = axes or new_axes(height_mm=80)
     curves = {"low risk": groups.low, "high risk": groups.high}

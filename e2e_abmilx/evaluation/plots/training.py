@@ -43,12 +43,7 @@ def plot_learning_curves(
 def plot_attention_sparsity(metrics: pd.DataFrame, *, axes: Axes | None = None) -> Axes:
     """Draw over epochs the fraction of patches that hold 95 % of the attention, in training and validation.
 
-    Args:
-        metrics: Content of a run's ``metrics.csv``.
-        axes: Where to draw.
-
-    Raises:
-        InputError: If the run did not log it.
+    Arguments and errors are those of :func:`plot_learning_curves`.
     """
     columns = {"training": "train/fraction_holding_95", "validation": "val/fraction_holding_95"}
     measure = "fraction of patches that hold\n95 % of the attention"
