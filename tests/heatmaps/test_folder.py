@@ -16,8 +16,8 @@ def test_the_folder_replaces_an_earlier_one(attention: SlideAttention, tmp_path:
 
 
 def test_a_slide_with_a_single_patch(cohort: Path, tmp_path: Path) -> None:
-    cache_slides(cohort / "slides" / "slide-000.tiff", tmp_path, mpp=(1.0,), patch_size=256, workers=1)
-    store = PatchStore(tmp_path / "slide-000.zarr")
+    cache_slides(cohort / "slides" / "slide-002.tiff", tmp_path, mpp=(1.0,), patch_size=256, workers=1)
+    store = PatchStore(tmp_path / "slide-002.zarr")
     assert store.num_patches() == 1
     write_heatmap(SlideAttention.from_weights(store, store.coords(), [0], [[1.0]]), tmp_path / "heatmap")
     assert (tmp_path / "heatmap" / "contact_sheet.png").stat().st_size > 1000

@@ -32,7 +32,7 @@ class _Slow(FeatureDataModule):
 
 def test_waiting_for_data_is_measured_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = make_data(tmp_path)
-    slow = _Slow(data.features, data.labels, num_workers=0)
+    slow = _Slow(data.features, data.plan.labels, num_workers=0)
     with caplog.at_level(logging.WARNING, logger="e2e_abmilx"):
         trainer = make_trainer(tmp_path, DataWait())
         trainer.fit(make_task(), slow)
@@ -57,7 +57,7 @@ class _Busy(Callback):
 def test_time_between_batches_is_not_waiting(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, DataWait(), _Busy())
     data = make_data(tmp_path, cases=12)
-    trainer.fit(make_task(), _Slow(data.features, data.labels, num_workers=0))
+    trainer.fit(make_task(), _Slow(data.features, data.plan.labels, num_workers=0))
     fraction = float(trainer.callback_metrics["train/data_wait"])
     # 100 ms of at least 220 ms; as a fraction of loader and step alone it would be above 0.8
     assert 0 < fraction < 0.6

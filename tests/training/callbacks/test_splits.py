@@ -14,6 +14,6 @@ def test_splits_are_written_and_can_be_read_again(tmp_path: Path) -> None:
     rows = (tmp_path / "splits.csv").read_text().splitlines()
     assert len(rows) == 31
     assert sum(row.endswith(",val") for row in rows) == 4
-    again = FeatureDataModule(data.features, data.labels, splits=tmp_path / "splits.csv", num_workers=0)
+    again = FeatureDataModule(data.features, data.plan.labels, splits=tmp_path / "splits.csv", num_workers=0)
     again.setup("fit")
     assert again.cases == data.cases
