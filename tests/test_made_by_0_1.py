@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from e2e_abmilx import ClassificationTask, PatchStore
+from e2e_abmilx.io.old_names import METRICS
 from e2e_abmilx.main import main
-from e2e_abmilx.tasks.old_names import METRICS
 
 HERE = Path(__file__).parent / "made_by_0_1"
 EXPECTED = json.loads((HERE / "expected.json").read_text())

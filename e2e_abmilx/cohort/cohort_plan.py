@@ -145,7 +145,7 @@ class CohortPlan:
         if self.labels is None:
             return NumberedTargets([-1] * len(cases), ())
         if self.target == "survival":
-            return encode_times(cases, self.time_bins, self.bins)
+            return encode_times(cases, self.time_bins, self.bins, table=self.labels)
         if self.target == "multi_label":
             classes = tuple(self.class_names or ())
             return NumberedTargets(encode_multi_labels(cases, classes), classes)

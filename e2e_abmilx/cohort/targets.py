@@ -75,7 +75,9 @@ def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[t
     return [case.labels for case in cases]
 
 
-def encode_times(cases: Sequence[Case], num_bins: int, bins: BinSource) -> NumberedTargets:
+def encode_times(
+    cases: Sequence[Case], num_bins: int, bins: BinSource, *, table: object = "the label table"
+) -> NumberedTargets:
     """Number the time bins of a survival cohort, with the arguments of :func:`time_edges`.
 
     Raises:
@@ -83,7 +85,7 @@ def encode_times(cases: Sequence[Case], num_bins: int, bins: BinSource) -> Numbe
     """
     unknown = [case.id for case in cases if math.isnan(case.time)]
     if unknown:
-        raise CohortError(f"{len(unknown)} cases have no survival time, first {unknown[0]}; complete the label table")
+        raise CohortError(f"{len(unknown)} cases have no survival time, first {unknown[0]}; complete {table}")
     if bins == "cohort":
         logger.warning(
             "bins: cohort derives the time bins from events of the test cases too; use it only to reproduce results of"

@@ -3,5 +3,6 @@
 * ``tables``: CSV files as people write them: encodings, separators, words for missing values
 * ``locks``: lock files, which one process at a time can hold
 * ``atomic``: files that are either complete or absent
+* ``old_names``: options, class paths and metrics of earlier releases, as their files have them
 * ``progress``: progress of long work, as a bar or as log lines
 """

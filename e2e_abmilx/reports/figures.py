@@ -17,7 +17,7 @@ from e2e_abmilx.reports.measures import classes_of, has_multi_labels, labels_of,
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary, pool
 from e2e_abmilx.reports.tables import run_names
-from e2e_abmilx.runs.read import Run
+from e2e_abmilx.runs.read import Run, read_metrics
 
 _LOSSES = {"training": "train/loss_epoch", "validation": "val/loss"}
 _SPARSITY = {"train/fraction_holding_95", "val/fraction_holding_95"}
@@ -165,8 +165,7 @@ def _draw_folds(report: Report) -> Iterator[Drawing]:
 
 
 def _draw_training(name: str, run: Run) -> Iterator[Drawing]:
-    path = run.folder / "metrics.csv"
-    metrics = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    metrics = read_metrics(run.folder)
     losses = {title: column for title, column in _LOSSES.items() if column in metrics}
     if losses:
         axes = plots.plot_learning_curves(metrics, losses, measure="loss", axes=_new_axes())

@@ -4,12 +4,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from e2e_abmilx.reports.page_table import Table
 from e2e_abmilx.reports.records import fit_seconds, read_record
 from e2e_abmilx.reports.tables import run_names
-from e2e_abmilx.runs.read import Run
+from e2e_abmilx.runs.read import Run, read_metrics
 
 
 def fact_tables(runs: Sequence[Run]) -> list[Table]:
@@ -43,13 +41,12 @@ def _training(run: Run, record: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "precision", record.get("precision") or "–"
     yield "parameters of the encoder", _known(parameters.get("encoder"), ",.0f")
     yield "parameters of the head", _known(parameters.get("head"), ",.0f")
-    path = run.folder / "metrics.csv"
-    metrics = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    metrics = read_metrics(run.folder)
     trained = metrics[metrics["train/loss_epoch"].notna()] if "train/loss_epoch" in metrics else metrics[:0]
     for name in ("epoch", "step"):
         yield f"{name}s", int(trained[name].max()) + 1 if len(trained) else "–"
     yield "best epoch, counted from 0", _known(best.get("epoch"), ",.0f")
-    yield "selected by", f"{best['monitor']} {best['value']:.4g}" if best.get("monitor") else "–"
+    yield "selected by", f"{best['monitor']} {_known(best.get('value'), '.4g')}" if best.get("monitor") else "–"
     yield "started (UTC)", f"{fit['started']:%Y-%m-%d %H:%M}" if fit.get("started") else "–"
     yield "duration of the fit", _duration(fit_seconds(record))
     yield "duration per epoch", _duration(fit.get("seconds_per_epoch"))

@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.old_names import new_metric
 
 
 class Run(NamedTuple):
@@ -127,7 +128,13 @@ def read_test_metrics(folder: Path) -> dict[str, str]:
         last = [{}, *csv.DictReader(file)][-1]
     if None in last.values():
         return {}
-    return {name: value for name, value in last.items() if name.startswith("test/") and value}
+    return {new_metric(name): value for name, value in last.items() if name.startswith("test/") and value}
+
+
+def read_metrics(folder: Path) -> pd.DataFrame:
+    """Return ``metrics.csv``, with its columns under their present names; an empty table if a run has none."""
+    path = folder / "metrics.csv"
+    return pd.read_csv(path).rename(columns=new_metric) if path.is_file() else pd.DataFrame()
 
 
 def _read_predictions(path: Path) -> pd.DataFrame:

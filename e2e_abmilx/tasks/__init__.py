@@ -11,7 +11,6 @@
 - ``loss_watch.py``: detection of losses that are not finite
 - ``schedules.py``: learning rates, warm-up and cosine
 - ``sync_norms.py``: BatchNorm synchronised over processes
-- ``old_names.py``: names of earlier releases
 """
 
 from e2e_abmilx.tasks.base import BagTask

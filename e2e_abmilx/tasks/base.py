@@ -10,6 +10,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.cloud_io import _load as load_checkpoint  # reads URLs too
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -23,10 +24,10 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
+from e2e_abmilx.io.old_names import new_metric, update_callback_states, update_hyperparameters
 from e2e_abmilx.tasks.checks import SPLITS_OF, check_limits, check_outputs, check_target, check_width, warn_of_gaps
 from e2e_abmilx.tasks.evaluating import CaseTask, mean_sparsity
 from e2e_abmilx.tasks.loss_watch import LossWatch
-from e2e_abmilx.tasks.old_names import METRICS, update_hyperparameters
 from e2e_abmilx.tasks.sync_norms import use_timm_sync
 
 
@@ -232,14 +233,15 @@ class BagTask(CaseTask):
         checkpoint["train_means"] = {name: metric.metric_state for name, metric in self.train_means.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what :meth:`on_save_checkpoint` saved."""
+        """Restore what :meth:`on_save_checkpoint` saved; callbacks find their states under their present names."""
+        checkpoint["callbacks"] = update_callback_states(checkpoint.get("callbacks", {}))
         self.classes = tuple(checkpoint.get("classes", self.classes))
         self._seed = checkpoint.get("seed")
         fitted = checkpoint.get("threshold")
         self.threshold = Threshold(**fitted) if fitted else None
         for name, state in checkpoint.get("train_means", {}).items():
             for key, value in state.items():
-                setattr(self.train_means[METRICS.get(name, name)], key, value)
+                setattr(self.train_means[new_metric(name)], key, value)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override] # Lightning's decorator hides the method's type
@@ -253,7 +255,7 @@ class BagTask(CaseTask):
             checkpoint_path: The file.
             **how: Lightning's other arguments, and arguments of the task that replace those in the file.
         """
-        saved = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        saved = load_checkpoint(checkpoint_path, map_location="cpu", weights_only=True)
         saved["hyper_parameters"] = update_hyperparameters(saved.get("hyper_parameters", {}))
         renamed = io.BytesIO()
         torch.save(saved, renamed)

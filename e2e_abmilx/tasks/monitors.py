@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.tasks.old_names import METRICS
+from e2e_abmilx.io.old_names import new_metric
 
 Mode = Literal["min", "max"]
 
@@ -33,9 +33,7 @@ class Monitors:
             InputError: The metric does not exist, the stated mode contradicts it, or the mode is unknown and not stated.
         """
         if self.is_complete and name not in self.modes:
-            split, _, metric = name.rpartition("/")
-            new = f"{split}/{METRICS[metric]}" if metric in METRICS else name
-            near = difflib.get_close_matches(new, self.modes, n=1)
+            near = difflib.get_close_matches(new_metric(name), self.modes, n=1)
             meant = f" (is it {near[0]}?)" if near else ""
             raise InputError(f"there is no metric {name!r}{meant}; monitor one of {', '.join(sorted(self.modes))}")
         known = self.modes.get(name)

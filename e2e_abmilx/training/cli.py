@@ -14,8 +14,8 @@ import e2e_abmilx.heads
 import e2e_abmilx.tasks.schedules  # noqa: F401 - once imported, a config can name a class without its module
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.old_names import update_hyperparameters
 from e2e_abmilx.tasks import BagTask
-from e2e_abmilx.tasks.old_names import update_hyperparameters
 from e2e_abmilx.training.callbacks import (
     BestCheckpoint,
     DataWait,
@@ -76,8 +76,13 @@ class BagCLI(LightningCLI):
         settings.pop("_instantiator", None)
         if "_class_path" in settings:
             settings = {"class_path": settings.pop("_class_path"), "dict_kwargs": settings}
-        if settings:
+        if not settings:
+            return
+        try:
             self.config = self.parser.parse_object({command: {"model": settings}}, self.config)
+        except SystemExit:
+            logger.error("the model's settings in %s cannot be used, for the reason above", path)
+            raise
 
     def _find_checkpoint(self, command: str, config: Any) -> None:  # noqa: ANN401 - jsonargparse's namespace
         """Replace ``ckpt_path`` by the file that it means; only fits, trials and features can do without one."""

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.tasks.old_names import DATA_ARGUMENTS, TASK_ARGUMENTS, new_class_path
+from e2e_abmilx.io.old_names import DATA_ARGUMENTS, TASK_ARGUMENTS, new_class_path
 
 _OPTIONS = {
     **{f"model.{old}": f"model.{new}" for old, new in TASK_ARGUMENTS.items()},

@@ -8,8 +8,8 @@ import yaml
 from feature_runs import write_config
 from slide_runs import message_of
 
+from e2e_abmilx.io.old_names import DATA_ARGUMENTS, TASK_ARGUMENTS
 from e2e_abmilx.main import main
-from e2e_abmilx.tasks.old_names import DATA_ARGUMENTS, TASK_ARGUMENTS
 from e2e_abmilx.training.old_options import refuse_old_options
 
 _VALUES = {"short_bags": "mask", "coarse_share": "0.5", "val_share": "0.5", "recompute": "true"}

@@ -1,5 +1,6 @@
 """Names of release 0.1 before its rooms were laid out: what they are called now."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ DATA_ARGUMENTS = {
 CLASS_PATHS = {
     "e2e_abmilx.callbacks.early_stopping.PatientStopping": "e2e_abmilx.training.callbacks.DeferredEarlyStopping",
     "e2e_abmilx.callbacks.PatientStopping": "e2e_abmilx.training.callbacks.DeferredEarlyStopping",
+    "e2e_abmilx.callbacks.progress.": "e2e_abmilx.training.callbacks.progress_lines.",
     "e2e_abmilx.callbacks.": "e2e_abmilx.training.callbacks.",
     "e2e_abmilx.loggers.": "e2e_abmilx.training.loggers.",
     "e2e_abmilx.schedules.": "e2e_abmilx.tasks.schedules.",
@@ -40,6 +42,22 @@ def new_class_path(path: str) -> str:
         if path.startswith(old):
             return new + path[len(old) :]
     return path
+
+
+def new_metric(name: str) -> str:
+    """Return the name of a metric, such as ``val/auc``, under its new name; any other name as it is."""
+    split, slash, metric = name.rpartition("/")
+    return f"{split}{slash}{METRICS.get(metric, metric)}"
+
+
+def update_callback_states(states: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the states of callbacks, as a checkpoint holds them by class and monitored metric, under new names."""
+    return {
+        re.sub(
+            r"\w+/\w+", lambda found: new_metric(found[0]), re.sub(r"^\w+", lambda kind: new_class_path(kind[0]), name)
+        ): state
+        for name, state in states.items()
+    }
 
 
 def update_hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:
