@@ -44,6 +44,11 @@ def test_a_checkpoint_rebuilds_its_task() -> None:
     torch.testing.assert_close(logits, torch.tensor([EXPECTED["logits"]]))
 
 
+def test_a_checkpoint_may_be_named_by_a_url() -> None:
+    task = ClassificationTask.load_from_checkpoint((HERE / "best.ckpt").resolve().as_uri())
+    assert task.train_chunk_size == 64
+
+
 def test_arguments_still_replace_those_of_the_checkpoint() -> None:
     task = ClassificationTask.load_from_checkpoint(HERE / "best.ckpt", train_chunk_size=7)
     assert task.train_chunk_size == 7

@@ -42,5 +42,5 @@ def test_times_are_numbered_by_bin(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_cases_without_a_time_are_named() -> None:
     cases = [Case("a", ("a",), time=1.0, event=1, split="train"), Case("b", ("b",))]
-    with pytest.raises(CohortError, match="1 cases have no survival time, first b"):
-        encode_times(cases, 1, "train")
+    with pytest.raises(CohortError, match=r"1 cases have no survival time, first b; complete labels\.csv"):
+        encode_times(cases, 1, "train", table="labels.csv")

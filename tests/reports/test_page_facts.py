@@ -47,3 +47,10 @@ def test_older_runs_have_dashes(tmp_path: Path) -> None:
     ):
         assert facts[name] == ["–"]
     assert facts["epochs"] == ["2"]
+
+
+def test_a_checkpoint_without_a_value_has_a_dash(tmp_path: Path) -> None:
+    run = write_fold(tmp_path / "run", classified(CASES, ["0", "1"], seed=0))
+    (run.folder / "run.yaml").write_text(RECORD.replace("value: 0.6", "value: null"))
+    assert "value: null" in (run.folder / "run.yaml").read_text()
+    assert facts_of(make_page(run.folder, [run]))["selected by"] == ["val/loss –"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.runs.read import find_runs, is_finished, read_run
+from e2e_abmilx.runs.read import find_runs, is_finished, read_metrics, read_run, read_test_metrics
 
 PREDICTIONS = "case,label,probability_no,probability_yes\n007,yes,0.25,0.75\nNA,no,0.5,0.5\n"
 METRICS = "epoch,step,test/auc,test/threshold,val/auc\n0,4,,,0.5\n0,5,1.0,0.375,\n"
@@ -116,3 +116,17 @@ def test_a_leak_is_refused(split: str, tmp_path: Path) -> None:
 def test_damaged_runs_are_refused(changed: dict[str, str | None], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         read_run(_write(tmp_path, **changed))
+
+
+def test_metrics_of_earlier_runs_have_their_present_names(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "epoch,step,train/share_holding_95,test/accuracy_macro,test/kappa,test/kappa_quadratic\n0,1,0.5,,,\n1,2,,0.75,0.5,0.25\n"
+    )
+    assert list(read_metrics(tmp_path)) == [
+        "epoch", "step", "train/fraction_holding_95", "test/balanced_accuracy", "test/kappa", "test/qwk",
+    ]  # fmt: skip
+    assert read_test_metrics(tmp_path) == {"test/balanced_accuracy": "0.75", "test/kappa": "0.5", "test/qwk": "0.25"}
+
+
+def test_a_run_without_metrics_has_an_empty_table(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path).empty
