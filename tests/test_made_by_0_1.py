@@ -22,7 +22,7 @@ def _smooth_patch(number: int) -> np.ndarray:
 
 
 def _features(folder: Path) -> None:
-    """Sixteen cases of four features; the labels are in the second half of each pair."""
+    """Write sixteen cases with 12 patches of 4 features; every other case is labelled yes."""
     (folder / "features").mkdir()
     lines = ["slide,label,split"]
     for case in range(16):
@@ -79,7 +79,7 @@ def test_the_command_line_reads_a_checkpoint(verb: str, tmp_path: Path, monkeypa
     assert len(lines) == 1 + (4 if verb == "test" else 16)
 
 
-def test_its_config_is_refused_by_the_new_names(capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_config_is_refused_by_the_new_names() -> None:
     with pytest.raises(SystemExit, match=r"model\.encoder_chunk is now model\.train_chunk_size"):
         main(["test", "--config", str(HERE / "fit.yaml"), "--ckpt_path", str(HERE / "best.ckpt")])
 

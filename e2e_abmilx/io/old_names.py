@@ -16,7 +16,7 @@ DATA_ARGUMENTS = {
     "workers": "num_workers",
 }
 
-#: Beginnings of class paths.
+#: Class paths, and modules, whose names end in a dot.
 CLASS_PATHS = {
     "e2e_abmilx.callbacks.early_stopping.PatientStopping": "e2e_abmilx.training.callbacks.DeferredEarlyStopping",
     "e2e_abmilx.callbacks.PatientStopping": "e2e_abmilx.training.callbacks.DeferredEarlyStopping",
@@ -39,8 +39,8 @@ METRICS = {
 def new_class_path(path: str) -> str:
     """Return a class path under its new name; any other path as it is."""
     for old, new in CLASS_PATHS.items():
-        if path.startswith(old):
-            return new + path[len(old) :]
+        if path == old or (old.endswith(".") and path.startswith(old)):
+            return new + path.removeprefix(old)
     return path
 
 
@@ -52,12 +52,13 @@ def new_metric(name: str) -> str:
 
 def update_callback_states(states: Mapping[str, Any]) -> dict[str, Any]:
     """Return the states of callbacks, as a checkpoint holds them by class and monitored metric, under new names."""
-    return {
-        re.sub(
-            r"\w+/\w+", lambda found: new_metric(found[0]), re.sub(r"^\w+", lambda kind: new_class_path(kind[0]), name)
-        ): state
-        for name, state in states.items()
-    }
+    return {_update_state_key(key): state for key, state in states.items()}
+
+
+def _update_state_key(key: str) -> str:
+    """Rename the parts of a key such as ``PatientStopping{'monitor': 'val/accuracy_macro', 'mode': 'max'}``."""
+    kind, brace, arguments = key.partition("{")
+    return new_class_path(kind) + brace + re.sub(r"\w+/\w+", lambda found: new_metric(found[0]), arguments)
 
 
 def update_hyperparameters(settings: Mapping[str, Any]) -> dict[str, Any]:

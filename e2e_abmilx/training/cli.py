@@ -71,8 +71,8 @@ class BagCLI(LightningCLI):
         path = command and self.config[command].get("ckpt_path")
         if not path or not Path(path).is_file():
             return
-        saved = torch.load(path, map_location="cpu", weights_only=True).get("hyper_parameters", {})
-        settings = update_hyperparameters(saved)
+        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # the weights stay on disk
+        settings = update_hyperparameters(saved.get("hyper_parameters", {}))
         settings.pop("_instantiator", None)
         if "_class_path" in settings:
             settings = {"class_path": settings.pop("_class_path"), "dict_kwargs": settings}

@@ -60,7 +60,9 @@ def test_hyperparameters_are_renamed_at_any_depth() -> None:
     }
 
 
-@pytest.mark.parametrize("path", ["my_lab.callbacks.PatientStopping", "e2e_abmilx.heads.ABMILX", "torch.optim.AdamW"])
+@pytest.mark.parametrize(
+    "path", ["my_lab.callbacks.PatientStopping", "PatientStoppingToo", "e2e_abmilx.heads.ABMILX", "torch.optim.AdamW"]
+)
 def test_other_class_paths_stay(path: str) -> None:
     assert new_class_path(path) == path
 

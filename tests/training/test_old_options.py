@@ -126,31 +126,32 @@ class OwnData(LightningDataModule):
 '''
 
 
-def test_a_data_module_of_a_user_may_have_arguments_of_these_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def config_of_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A config with the data module of a user, which states its ``workers``."""
     (tmp_path / "own_data.py").write_text(_OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     config = yaml.safe_load(write_config(tmp_path).read_text())
     config["data"] = {"class_path": "own_data.OwnData", "init_args": {"workers": 3}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    return str(tmp_path / "config.yaml")
+
+
+def test_a_data_module_of_a_user_may_have_arguments_of_these_names(
+    config_of_own_data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["fit", "--config", str(tmp_path / "config.yaml"), "--data.chunk_size", "7", "--print_config"])
+        main(["fit", "--config", config_of_own_data, "--data.chunk_size", "7", "--print_config"])
     assert stopped.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["data"]["init_args"] == {"workers": 3, "chunk_size": 7}
 
 
 def test_another_mistake_next_to_such_an_argument_is_reported_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    config_of_own_data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "own_data.py").write_text(_OWN)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    config = yaml.safe_load(write_config(tmp_path).read_text())
-    config["data"] = {"class_path": "own_data.OwnData", "init_args": {"workers": 3}}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(SystemExit):
-        main(["fit", "--config", str(tmp_path / "config.yaml"), "--data.nonsense", "7"])
+        main(["fit", "--config", config_of_own_data, "--data.nonsense", "7"])
     error = capsys.readouterr().err
     assert "nonsense" in error
     assert "new name" not in error
