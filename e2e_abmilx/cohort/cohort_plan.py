@@ -1,6 +1,7 @@
 """All settings of a cohort, and the steps from the label table to numbered cases."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -136,20 +137,43 @@ class CohortPlan:
             split = hold_out_validation(split, fraction=self.val_fraction, seed=self.split_seed, stratify_by=stratum)
         return split
 
-    def number(self, cases: Sequence[Case]) -> NumberedTargets:
+    def number(
+        self, cases: Sequence[Case], stage: str = "fit", known: NumberedTargets | None = None
+    ) -> NumberedTargets:
         """Number the targets of the cases; without a label table, all are -1.
+
+        Args:
+            cases: The cases.
+            stage: As in :meth:`read`; in prediction the target of a case may be unknown, and is then -1.
+            known: Classes and edges of time bins of a trained model, which replace those of the table.
 
         Raises:
             CohortError: A target is missing or cannot be used.
         """
-        if self.labels is None:
-            return NumberedTargets([-1] * len(cases), ())
+        fixed = known or NumberedTargets([], tuple(self.class_names or ()) if self.labels else ())
+        with_target = [case for case in cases if self.labels is not None and self._has_target(case)]
+        if self.labels is not None and (stage != "predict" or len(with_target) == len(cases)):
+            return self._number(cases, known)
+        if self.labels is not None:
+            logger.info("%d of %d cases have no target", len(cases) - len(with_target), len(cases))
+        numbered = self._number(with_target, known) if with_target else fixed
+        number_of = dict(zip((case.id for case in with_target), numbered.numbers, strict=True))
+        unknown = (-1,) * len(numbered.classes) if self.target == "multi_label" and self.labels else -1
+        return numbered._replace(numbers=[number_of.get(case.id, unknown) for case in cases])
+
+    def _number(self, cases: Sequence[Case], known: NumberedTargets | None) -> NumberedTargets:
         if self.target == "survival":
-            return encode_times(cases, self.time_bins, self.bins, table=self.labels)
+            edges = None if known is None else known.edges
+            return encode_times(cases, self.time_bins, self.bins, table=self.labels, edges=edges)
         if self.target == "multi_label":
-            classes = tuple(self.class_names or ())
-            return NumberedTargets(encode_multi_labels(cases, classes), classes)
-        return NumberedTargets(*encode_labels(cases, self.class_names))
+            names = tuple(self.class_names or ())
+            return NumberedTargets(encode_multi_labels(cases, names), names)
+        return NumberedTargets(*encode_labels(cases, self.class_names if known is None else known.classes))
+
+    def _has_target(self, case: Case) -> bool:
+        if self.target == "survival":
+            return not math.isnan(case.time)
+        return max(case.labels, default=-1) >= 0 if self.target == "multi_label" else bool(case.label)
 
     def join_held_out(self, cases: Sequence[Case]) -> list[Case]:
         """Move validation cases into the test split, where checkpoints are selected on test cases."""

@@ -62,6 +62,12 @@ def group_patients(rows: Sequence[Identity], table: object) -> Grouping:
     return Grouping(_name_groups(rows, list(counts)), widest[:1] or decided_by)
 
 
+def barcodes_in(text: str) -> Iterator[str]:
+    """Yield the patients' barcodes in a name, spelt alike."""
+    for found in PATIENT_BARCODE.finditer(text):
+        yield found[0].upper().replace(".", "-").replace("_", "-")
+
+
 def _count_groups(rows: Sequence[Identity], sources: Sequence[str]) -> int:
     """Count the groups that some of the sources make."""
     return len(set(_join_cases(rows, sources).values()))
@@ -103,7 +109,7 @@ def _links(row: Identity, sources: Iterable[str]) -> Iterator[tuple[str, str]]:
     for source in sources:
         if source == _BARCODE:
             for text in (row.case, *row.slides):
-                for found in PATIENT_BARCODE.finditer(text):
-                    yield _BARCODE, found[0].upper().replace(".", "-").replace("_", "-")
+                for barcode in barcodes_in(text):
+                    yield _BARCODE, barcode
         elif name := row.group if source == _GROUP else row.patients.get(source, ""):
             yield source, name

@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import CohortError, suggest
 from e2e_abmilx.cohort.time_bins import BinSource, time_bins, time_edges
@@ -76,9 +78,16 @@ def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[t
 
 
 def encode_times(
-    cases: Sequence[Case], num_bins: int, bins: BinSource, *, table: object = "the label table"
+    cases: Sequence[Case],
+    num_bins: int,
+    bins: BinSource,
+    *,
+    table: object = "the label table",
+    edges: Sequence[float] | None = None,
 ) -> NumberedTargets:
     """Number the time bins of a survival cohort, with the arguments of :func:`time_edges`.
+
+    If ``edges`` are given, such as those of a trained model, they are used instead of the cohort's own.
 
     Raises:
         CohortError: A case has no time, or the events cannot fill the bins.
@@ -86,14 +95,19 @@ def encode_times(
     unknown = [case.id for case in cases if math.isnan(case.time)]
     if unknown:
         raise CohortError(f"{len(unknown)} cases have no survival time, first {unknown[0]}; complete {table}")
+    if edges is not None:
+        return _number_times(cases, np.asarray(edges, dtype=float))
     if bins == "cohort":
         logger.warning(
             "bins: cohort derives the time bins from events of the test cases too; use it only to reproduce results of"
             " others"
         )
-    edges = time_edges(cases, num_bins, bins=bins)
+    return _number_times(cases, time_edges(cases, num_bins, bins=bins))
+
+
+def _number_times(cases: Sequence[Case], edges: np.ndarray) -> NumberedTargets:
     numbers: list[int] = time_bins([case.time for case in cases], edges).tolist()
-    return NumberedTargets(numbers, tuple(map(str, range(num_bins))), tuple(map(float, edges)))
+    return NumberedTargets(numbers, tuple(map(str, range(len(edges) + 1))), tuple(map(float, edges)))
 
 
 def _numbers_first(label: str) -> tuple[float, str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import Bag, BagError, BagSource, Part, Target, make_bag
 from e2e_abmilx.data.features import FeatureFolder, NoCoordsError, SlideFeatures
+from e2e_abmilx.data.inputs import FeatureInput
 from e2e_abmilx.data.samplers import Draw, rows_by_slide
 
 _FLOAT_BYTES = 4  # features are read as float32
@@ -99,23 +100,28 @@ def known_coords(features: SlideFeatures) -> NDArray[np.int64]:
         return np.full((features.num_patches, 2), -1)
 
 
-def check_features(cases: Sequence[Case], folder: FeatureFolder) -> int:
-    """Return D, the features per patch; refuse feature files that cannot be used in the same bags.
+def check_features(cases: Sequence[Case], folder: FeatureFolder) -> FeatureInput:
+    """Return what the feature files of the cases hold; refuse files that cannot be used in the same bags.
 
     Raises:
         FeatureError: A file cannot be used, or holds no patch.
-        BagError: Files differ in their number of features.
+        BagError: Files differ in their number of features, their encoder or the µm per pixel of their patches.
     """
-    slides = [slide for case in cases for slide in case.slides]
-    width = folder.shape(slides[0])[1]
-    for slide in slides:
-        other = folder.shape(slide)[1]
-        if other != width:
+    known: FeatureInput | None = None
+    first = ""
+    for slide in (slide for case in cases for slide in case.slides):
+        _, width, encoder, mpp = folder.facts(slide)
+        given = FeatureInput(width, encoder, mpp)
+        if known is None:
+            known, first = given, slide
+        if any(known.differences(given)):
             raise BagError(
-                f"{folder.files[slide]} has {other} features per patch, {folder.files[slides[0]]} has {width};"
-                " extract all slides with one encoder"
+                f"{folder.files[slide]} has {given}, {folder.files[first]} has {known}; extract all slides with one"
+                " encoder, at one µm/px"
             )
-    return width
+        known = FeatureInput(width, known.encoder or encoder, known.mpp or mpp)
+    assert known is not None  # a cohort has a case, and a case a slide
+    return known
 
 
 def _read_bag(

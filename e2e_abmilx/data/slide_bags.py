@@ -11,6 +11,7 @@ from torch import Tensor
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import Bag, BagError, BagSource, Part, Target, make_bag
+from e2e_abmilx.data.inputs import EvalScales
 from e2e_abmilx.data.jpegs import Jpegs
 from e2e_abmilx.data.samplers import Draw, rows_by_slide
 from e2e_abmilx.store import PatchStore
@@ -86,7 +87,7 @@ class WholeSlides(BagSource):
     cache: Path
     _: KW_ONLY
     chunk_size: int
-    scales: Literal["finest", "all"] = "finest"
+    scales: EvalScales = "finest"
     encoded: bool = False
 
     size_settings = "data.eval_chunk_size"

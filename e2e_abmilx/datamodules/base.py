@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import Dataset
 
 from e2e_abmilx.cohort import SPLITS, Case, CohortError, CohortPlan, write_splits
+from e2e_abmilx.cohort.targets import NumberedTargets
 from e2e_abmilx.data.bag import Bag, BagSource, Target, collate
+from e2e_abmilx.data.contract import ContractError, InputContract
+from e2e_abmilx.data.inputs import ModelInput
 from e2e_abmilx.data.loaders import BagLoader, Padded, plan_workers, recommended_workers
 from e2e_abmilx.data.samplers import CaseSampler, EpochSampler, Progress
+from e2e_abmilx.data.seen_cases import SeenCases
 from e2e_abmilx.data.transfer import AsyncCopy, decode_patches
 
 logger = logging.getLogger(__name__)
@@ -62,6 +66,11 @@ class BagDataModule(LightningDataModule):
         self._progress: Progress | None = None
         self._copy = AsyncCopy()
         self._stage = ""
+        #: All cases, before ``select_on_test`` joins splits; known after ``setup``.
+        self.read_cases: list[Case] = []
+        self._unnumbered: CohortError | None = None
+        #: Input contract of the model to evaluate; by default that of the trainer's model or checkpoint.
+        self.contract: InputContract | None = None
 
     @abstractmethod
     def available(self) -> tuple[Path, list[str]]:
@@ -79,30 +88,82 @@ class BagDataModule(LightningDataModule):
     def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
         """Return all patches of a split, for evaluation, and the case of each item."""
 
+    def describe_input(self) -> ModelInput | None:
+        """Return what the bags hold, for the input contract of a model; None if it is not known."""
+        return None
+
+    def slide_marks(self, cases: Sequence[Case]) -> list[str]:
+        """Return a mark of each slide that stays the same if the slide is renamed; empty if there are none."""
+        return []
+
     def setup(self, stage: str) -> None:
         """Read the cohort, match it with the slides and number its targets.
+
+        Outside ``fit``, the input contract of the trained model decides: see :meth:`obey`.
 
         Raises:
             CohortError: The table, its splits or its labels cannot be used.
             BagError: Files cannot be used in the same bags.
+            ContractError: The model was trained on other data.
         """
-        if self.cases.get("train") or (self.cases and stage == self._stage):
-            return
-        self._stage = stage  # the cases of a table without splits depend on the stage
+        if not (self.cases.get("train") or (self.cases and stage == self._stage)):
+            self._read_cohort(stage)
+        self._stage = stage
+        contract = None if stage == "fit" else self.contract or _contract_of(self.trainer)
+        try:
+            self.obey(contract)
+        except CohortError as error:
+            if stage == "fit" or contract is not None or self.trainer is None:
+                raise
+            self._unnumbered = error  # a checkpoint, which Lightning restores later, may bring the contract
+
+    def obey(self, contract: InputContract | None) -> None:
+        """Number the targets, with the classes and time bins of a trained model if its contract is given.
+
+        Raises:
+            CohortError: A target is missing or cannot be used.
+            ContractError: The data do not fit the model, or the model has seen cases of the test split.
+        """
+        known = None
+        if contract is not None:
+            if self.plan.labels is not None:
+                contract.check_target(self.plan.target, self.plan.class_names)
+            contract.check_input(self.describe_input())
+            self._refuse_seen(contract.seen)
+            known = NumberedTargets([], contract.classes, contract.time_edges)
+        numbered = self.plan.number(self.read_cases, self._stage, known)
+        self.classes, self.time_edges, self._unnumbered = numbered.classes, numbered.edges, None
+        pairs = zip(numbered.numbers, self.read_cases, strict=True)
+        target_of = {case.id: Target(number, case.time, case.event) for number, case in pairs}
+        self.targets = {split: [target_of[case.id] for case in cases] for split, cases in self.cases.items()}
+
+    def _read_cohort(self, stage: str) -> None:
         folder, slides = self.available()
-        cases = self.plan.read(slides, folder, stage)
-        self.check(cases)
-        numbers, self.classes, self.time_edges = self.plan.number(cases)
-        targets = [Target(number, case.time, case.event) for number, case in zip(numbers, cases, strict=True)]
-        cases = self.plan.join_held_out(cases)
-        for split in SPLITS:
-            chosen = [index for index, case in enumerate(cases) if case.split == split]
-            self.cases[split] = [cases[index] for index in chosen]
-            self.targets[split] = [targets[index] for index in chosen]
+        self.read_cases = self.plan.read(slides, folder, stage)
+        self.check(self.read_cases)
+        cases = self.plan.join_held_out(self.read_cases)
+        self.cases = {split: [case for case in cases if case.split == split] for split in SPLITS}
         if self.plan.select_on_test:
-            self.cases["val"], self.targets["val"] = self.cases["test"], self.targets["test"]
-        self.cases["all"], self.targets["all"] = cases, targets
+            self.cases["val"] = self.cases["test"]
+        self.cases["all"] = cases
         logger.info("cases: %s", ", ".join(f"{len(self.cases[split])} {split}" for split in SPLITS))
+
+    def _refuse_seen(self, seen: SeenCases | None) -> None:
+        """Refuse to test a model on cases that it was trained on, or on made folds of an external cohort."""
+        if seen is None or self._stage != "test" or self.plan.select_on_test:
+            return
+        found = seen.find(self.cases["test"])
+        if found:
+            raise ContractError(
+                f"the model was trained or validated on {len(found)} of the {len(self.cases['test'])} test cases, first"
+                f" {next(iter(found))}; test it on the split or fold that it was not trained on"
+            )
+        makes_folds = self.plan.fold is not None and self.plan.splits is None
+        if makes_folds and self.cases["train"] and not seen.find(self.cases["train"]):
+            raise ContractError(
+                f"data.fold {self.plan.fold} would test one fold of {self.plan.labels} only, which has none of the model's"
+                " training cases; set data.fold to null to test all its cases"
+            )
 
     def train_dataloader(self) -> BagLoader:
         """Return the shuffled bags of the training split, without an incomplete last batch."""
@@ -167,6 +228,8 @@ class BagDataModule(LightningDataModule):
         return self._copy(copy, device) if device.type == "cuda" else copy()
 
     def _evaluate(self, split: str) -> BagLoader:
+        if self._unnumbered is not None:
+            raise self._unnumbered
         bags, case_of = self.whole_bags(split)
         sampler = CaseSampler(case_of, **self._rank())
         return BagLoader(Padded(bags), batch_size=1, sampler=sampler, **self._reading(bags, 1))
@@ -197,3 +260,8 @@ class BagDataModule(LightningDataModule):
             "persistent_workers": workers > 0,
             "pin_memory": torch.cuda.is_available(),
         }
+
+
+def _contract_of(trainer: Trainer | None) -> InputContract | None:
+    """Return the contract of the trainer's model, which has one if it was trained or loaded from a checkpoint."""
+    return getattr(getattr(trainer, "lightning_module", None), "contract", None)

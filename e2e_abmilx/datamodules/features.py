@@ -12,6 +12,7 @@ from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.data.feature_bags import FeatureBags, RandomFeatureBags, check_features
 from e2e_abmilx.data.features import FeatureFolder
+from e2e_abmilx.data.inputs import FeatureInput
 from e2e_abmilx.datamodules.base import BagDataModule
 from e2e_abmilx.slides import Slide
 from e2e_abmilx.slides.slide_files import find_slides
@@ -52,6 +53,7 @@ class FeatureDataModule(BagDataModule):
         self.max_patches = max_patches
         #: D, features per patch; known after ``setup``.
         self.num_features: int | None = None
+        self._input: FeatureInput | None = None
 
     @cached_property
     def folder(self) -> FeatureFolder:
@@ -66,8 +68,13 @@ class FeatureDataModule(BagDataModule):
         return self.features, [slide for slide in self.folder.files if slide not in empty]
 
     def check(self, cases: Sequence[Case]) -> None:
-        """Refuse files that are empty or differ in their number of features."""
-        self.num_features = check_features(cases, self.folder)
+        """Refuse files that are empty, or differ in width, encoder or µm per pixel."""
+        self._input = check_features(cases, self.folder)
+        self.num_features = self._input.num_features
+
+    def describe_input(self) -> FeatureInput | None:
+        """Return width and, as far as the files state it, encoder and µm per pixel of the features."""
+        return self._input
 
     def random_bags(self, split: str) -> Dataset[Bag]:
         """Return all features of each case, or a random subset."""

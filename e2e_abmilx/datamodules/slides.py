@@ -10,9 +10,11 @@ from torch.utils.data import Dataset
 from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.cohort import Case, CohortError
 from e2e_abmilx.data.bag import Bag
+from e2e_abmilx.data.inputs import EvalScales, PatchInput
 from e2e_abmilx.data.jpegs import import_decoders
 from e2e_abmilx.data.slide_bags import RandomBags, WholeSlides, check_stores
 from e2e_abmilx.datamodules.base import BagDataModule
+from e2e_abmilx.store import PatchStore
 
 
 class SlideDataModule(BagDataModule):
@@ -51,7 +53,7 @@ class SlideDataModule(BagDataModule):
         patches_per_bag: int = 512,
         coarse_fraction: float = 0.25,
         padding: Literal["mask", "duplicate"] = "mask",
-        eval_scales: Literal["finest", "all"] = "finest",
+        eval_scales: EvalScales = "finest",
         eval_chunk_size: int = 256,
         decode_on_device: bool = False,
         **cohort: Any,  # noqa: ANN401
@@ -92,6 +94,11 @@ class SlideDataModule(BagDataModule):
         check_stores(cases, self.cache)
         if self.decode_on_device and self.trainer and self.trainer.strategy.root_device.type == "cuda":
             import_decoders()
+
+    def describe_input(self) -> PatchInput:
+        """Return size and resolution of the patches, which all stores have in common."""
+        store = PatchStore(self.cache / f"{self.read_cases[0].slides[0]}.zarr")
+        return PatchInput.of(store, self.eval_scales, self.eval_chunk_size)
 
     def random_bags(self, split: str) -> Dataset[Bag]:
         """Return random multi-scale bags."""

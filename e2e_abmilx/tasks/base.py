@@ -1,16 +1,11 @@
 """How every task learns: encode the patches of a bag, pool them, and update both networks from the bag's loss."""
 
-import io
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.cloud_io import _load as load_checkpoint  # reads URLs too
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -21,17 +16,15 @@ from e2e_abmilx.augment import Normalize
 from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, count_chunks, encode_chunks
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
-from e2e_abmilx.io.old_names import new_metric, update_callback_states, update_hyperparameters
-from e2e_abmilx.tasks.checks import SPLITS_OF, check_limits, check_outputs, check_target, check_width, warn_of_gaps
-from e2e_abmilx.tasks.evaluating import CaseTask, mean_sparsity
+from e2e_abmilx.io.old_names import new_metric
+from e2e_abmilx.tasks.checkpointed import CheckpointedTask
+from e2e_abmilx.tasks.evaluating import mean_sparsity
 from e2e_abmilx.tasks.loss_watch import LossWatch
-from e2e_abmilx.tasks.sync_norms import use_timm_sync
 
 
-class BagTask(CaseTask):
+class BagTask(CheckpointedTask):
     """A patch encoder and a bag head, trained together from labels of cases.
 
     Args:
@@ -50,9 +43,6 @@ class BagTask(CaseTask):
             same gradients.
         decay_norms: Whether weight decay applies to norms and biases, as in the authors' code.
     """
-
-    #: The data's argument ``target`` that this task learns from; empty if any is accepted.
-    target: str = ""
 
     def __init__(
         self,
@@ -206,69 +196,20 @@ class BagTask(CaseTask):
         weights = [parameter for parameter in trained if parameter.ndim >= 2]
         return [{"params": weights}, {"params": norms_and_biases, "weight_decay": 0.0}]
 
-    def setup(self, stage: str) -> None:
-        """Check that data and trainer fit this task, and take the names of the classes from the data."""
-        use_timm_sync(self.trainer.strategy)
-        data = getattr(self.trainer, "datamodule", None)
-        plan = getattr(data, "plan", data)  # data from outside this package may have no plan of the cohort
-        if stage != "predict" and self.target:
-            check_target(type(self).__name__, self.target, getattr(plan, "target", self.target))
-        classes = tuple(getattr(data, "classes", ()))
-        check_outputs(classes, self.num_outputs)
-        self.classes = classes or self.classes
-        check_width(self.encoder, getattr(data, "num_features", None))
-        if stage == "fit":
-            self.monitors().check(self.trainer.callbacks, self.why_undefined)  # type: ignore[attr-defined]
-        check_limits(self.trainer)
-        for split in SPLITS_OF.get(str(getattr(stage, "value", stage)), ()):
-            targets = getattr(data, "targets", {}).get(split, ())
-            warn_of_gaps(split, self.coverage(targets, self.classes), self._warned_gaps)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save class names, seed, threshold and the epoch's means so far; refuse to save after a non-finite loss."""
+        """Save the contract, the seed and the epoch's means so far; refuse to save after a non-finite loss."""
         self._losses.check()
-        checkpoint["classes"] = list(self.classes)
+        super().on_save_checkpoint(checkpoint)
         checkpoint["seed"] = self._seed
-        checkpoint["threshold"] = None if self.threshold is None else asdict(self.threshold)
         checkpoint["train_means"] = {name: metric.metric_state for name, metric in self.train_means.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what :meth:`on_save_checkpoint` saved; callbacks find their states under their present names."""
-        checkpoint["callbacks"] = update_callback_states(checkpoint.get("callbacks", {}))
-        self.classes = tuple(checkpoint.get("classes", self.classes))
+        """Restore what :meth:`on_save_checkpoint` saved."""
+        super().on_load_checkpoint(checkpoint)
         self._seed = checkpoint.get("seed")
-        fitted = checkpoint.get("threshold")
-        self.threshold = Threshold(**fitted) if fitted else None
         for name, state in checkpoint.get("train_means", {}).items():
             for key, value in state.items():
                 setattr(self.train_means[new_metric(name)], key, value)
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override] # Lightning's decorator hides the method's type
-        cls,
-        checkpoint_path: str | Path | IO[bytes],
-        **how: Any,  # noqa: ANN401
-    ) -> Self:
-        """Build a task from a checkpoint, as Lightning does; checkpoints with names of earlier releases work too.
-
-        Args:
-            checkpoint_path: The file.
-            **how: Lightning's other arguments, and arguments of the task that replace those in the file.
-        """
-        saved = load_checkpoint(checkpoint_path, map_location="cpu", weights_only=True)
-        saved["hyper_parameters"] = update_hyperparameters(saved.get("hyper_parameters", {}))
-        renamed = io.BytesIO()
-        torch.save(saved, renamed)
-        renamed.seek(0)
-        return super().load_from_checkpoint(renamed, **how)
-
-    def _save_plain_hyperparameters(self) -> None:
-        """Save class paths from YAML, which can rebuild the task, but not modules, which a checkpoint cannot hold."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
-            self.save_hyperparameters()
-            live = [name for name, value in self.hparams.items() if callable(value)]
-            self.save_hyperparameters(ignore=live)
 
 
 def _width_of(encoder: nn.Module) -> int:

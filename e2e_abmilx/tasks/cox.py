@@ -31,10 +31,10 @@ class CoxTask(SurvivalTask):
         super().prepare_evaluation()
 
     def setup(self, stage: str) -> None:
-        """Set up as other tasks; refuse data with time bins, which a Cox model does not have."""
+        """Set up as other tasks; refuse training data with time bins, which a Cox model does not have."""
         data = getattr(self.trainer, "datamodule", None)
         bins = getattr(getattr(data, "plan", data), "time_bins", 1)
-        if stage != "predict" and bins != 1:
+        if stage == "fit" and bins != 1:
             raise InputError(f"a Cox model has no time bins, and the data have {bins}; set data.time_bins to 1")
         super().setup(stage)
 

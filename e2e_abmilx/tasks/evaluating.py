@@ -18,7 +18,7 @@ from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity
 from e2e_abmilx.metrics import ScoredCases
 from e2e_abmilx.tasks.coverage import Coverage
 from e2e_abmilx.tasks.monitors import Mode, Monitors
-from e2e_abmilx.tasks.prediction import Prediction
+from e2e_abmilx.tasks.prediction import PredictedPatches, Prediction
 
 
 class CaseTask(LightningModule):
@@ -36,6 +36,7 @@ class CaseTask(LightningModule):
     #: Whether the loss of a single bag is meaningful; otherwise validation logs no loss.
     loss_of_a_bag: bool = True
 
+    encoder: nn.Module
     head: BagHead
     loss: nn.Module
     num_outputs: int
@@ -49,6 +50,8 @@ class CaseTask(LightningModule):
         self.threshold: Threshold | None = None
         #: Names of the classes, taken from the data or the checkpoint.
         self.classes: tuple[str, ...] = tuple(map(str, range(self.num_outputs)))
+        #: The patches of the case that was predicted last, on the task's device; None before.
+        self.predicted_patches: PredictedPatches | None = None
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._whole_cases = 0
 
@@ -135,7 +138,7 @@ class CaseTask(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Drop the parts of incomplete cases, which the sanity check and limited runs leave."""
-        self._parts, self._whole_cases = [], 0
+        self._parts, self._whole_cases, self.predicted_patches = [], 0, None
 
     on_test_epoch_start = on_validation_epoch_start
     on_predict_epoch_start = on_validation_epoch_start
@@ -223,6 +226,9 @@ class CaseTask(LightningModule):
 
     def _predict(self, case: Bag, output: HeadOutput) -> Prediction:
         assert isinstance(case.patches, Tensor)  # features, which _gather put there
+        self.predicted_patches = PredictedPatches(
+            HeadOutput(*(tensor.float() for tensor in output)), case.patches[0].float(), case.coords[0], case.scale[0]
+        )
         scores = self.bag_scores(output.logits.float())[0].tolist()
         label = case.label[0].tolist()
         return Prediction(
@@ -231,10 +237,6 @@ class CaseTask(LightningModule):
             time=float(case.time[0]),
             event=int(case.event[0]),
             scores=dict(zip(self.score_names(), scores, strict=True)),
-            output=HeadOutput(*(tensor.float().cpu() for tensor in output)),
-            features=case.patches[0].float().cpu(),
-            coords=case.coords[0].cpu(),
-            scale=case.scale[0].cpu(),
         )
 
 

@@ -1,4 +1,4 @@
-"""The prediction for one case."""
+"""The prediction for one case, and the patches that it is made from."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from e2e_abmilx.heads.base import HeadOutput
 
 
 class Prediction(NamedTuple):
-    """The prediction for one case, with the features and coordinates of its patches.
+    """The prediction for one case.
 
     Attributes:
         case: Name of the case.
@@ -16,10 +16,6 @@ class Prediction(NamedTuple):
         time: Months; NaN if unknown.
         event: 1 for an event, 0 for censoring.
         scores: Scores such as class probabilities, by the names of :attr:`BagTask.score_names`.
-        output: Logits, attention and embedding, with B = 1.
-        features: Input of the head, shape ``(N, D)``.
-        coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``.
-        scale: Scale of each patch, shape ``(N,)``.
     """
 
     case: str
@@ -27,6 +23,20 @@ class Prediction(NamedTuple):
     time: float
     event: int
     scores: dict[str, float]
+
+
+class PredictedPatches(NamedTuple):
+    """The patches of the case that was predicted last.
+
+    They are not part of the prediction, since a trainer keeps the predictions of all cases in memory.
+
+    Attributes:
+        output: Logits, attention and embedding, with B = 1.
+        features: Input of the head, shape ``(N, D)``.
+        coords: Level-0 ``(x, y)`` of each patch, shape ``(N, 2)``.
+        scale: Scale of each patch, shape ``(N,)``.
+    """
+
     output: HeadOutput
     features: Tensor
     coords: Tensor

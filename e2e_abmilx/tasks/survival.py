@@ -26,8 +26,6 @@ class SurvivalTask(BagTask):
 
     target = "survival"
     monitor = "val/c_index"
-    #: Inner edges of the time bins, in months, taken from the data or the checkpoint.
-    time_edges: tuple[float, ...] = ()
 
     def configure_loss(self) -> nn.Module:
         """Return the discrete-time likelihood."""
@@ -45,22 +43,6 @@ class SurvivalTask(BagTask):
         """Return the loss of a batch."""
         loss: Tensor = self.loss(logits, bag.label, bag.event)
         return loss
-
-    def setup(self, stage: str) -> None:
-        """Take the edges of the time bins from the data."""
-        super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
-        self.time_edges = getattr(data, "time_edges", ()) or self.time_edges
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the edges too."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["time_edges"] = list(self.time_edges)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the edges too: the bins are those of the training data, not those of the current data."""
-        super().on_load_checkpoint(checkpoint)
-        self.time_edges = tuple(checkpoint.get("time_edges", self.time_edges))
 
     def bag_scores(self, logits: Tensor) -> Tensor:
         """Return the probability of surviving each inner edge, and the risk, shape ``(B, edges + 1)``."""

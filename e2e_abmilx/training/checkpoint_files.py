@@ -3,6 +3,9 @@
 import logging
 import zipfile
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from e2e_abmilx.errors import InputError
 
@@ -43,3 +46,9 @@ def find_trained(command: str, run: Path) -> str:
         raise InputError(f"{command} needs a trained model, and {best} does not exist; name a checkpoint (--ckpt_path)")
     logger.info("no --ckpt_path is given: the model is %s", best)
     return str(best)
+
+
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """Return the content of a checkpoint file; its weights stay on the disk until they are used."""
+    content: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    return content

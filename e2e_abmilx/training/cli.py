@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import e2e_abmilx.heads
 import e2e_abmilx.tasks.schedules  # noqa: F401 - once imported, a config can name a class without its module
+from e2e_abmilx.data.contract import InputContract
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.old_names import update_hyperparameters
@@ -27,7 +28,7 @@ from e2e_abmilx.training.callbacks import (
 )
 from e2e_abmilx.training.callbacks.run_config import RunConfig
 from e2e_abmilx.training.callbacks.run_folder import RUN_FILES, folder_of
-from e2e_abmilx.training.checkpoint_files import find_checkpoint, find_trained
+from e2e_abmilx.training.checkpoint_files import find_checkpoint, find_trained, read_plain
 from e2e_abmilx.training.parser import BagArgumentParser
 from e2e_abmilx.training.trainer_defaults import trainer_defaults
 
@@ -71,7 +72,7 @@ class BagCLI(LightningCLI):
         path = command and self.config[command].get("ckpt_path")
         if not path or not Path(path).is_file():
             return
-        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)  # the weights stay on disk
+        saved = read_plain(path)
         settings = update_hyperparameters(saved.get("hyper_parameters", {}))
         settings.pop("_instantiator", None)
         if "_class_path" in settings:
@@ -105,6 +106,9 @@ class BagCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise InputError(str(error)) from error
+        path = self._get(self.config_init, "ckpt_path")
+        if self.subcommand != "fit" and path and isinstance(self.datamodule, BagDataModule):
+            self.datamodule.contract = _read_contract(path)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Build the trainer, with defaults for the arguments that the config leaves open."""
@@ -168,6 +172,11 @@ def run(args: list[str] | None, *, epilog: str) -> Path | None:
     except MisconfigurationException as error:  # how Lightning reports errors that users can fix
         raise InputError(str(error)) from error
     return cli.tested
+
+
+def _read_contract(path: str) -> InputContract | None:
+    """Return the contract in a checkpoint file; None for folders and addresses, which Lightning resolves later."""
+    return InputContract.of_checkpoint(read_plain(path)) if Path(path).is_file() else None
 
 
 def _filter_messages() -> None:

@@ -3,9 +3,26 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from e2e_abmilx.data.features.reading import SUFFIXES, read_features
 from e2e_abmilx.data.features.slide_features import FeatureError, SlideFeatures
+
+
+class FeatureFacts(NamedTuple):
+    """Facts of the features of a slide.
+
+    Attributes:
+        num_patches: N.
+        num_features: D.
+        encoder: Description of the encoder; None where the file states none.
+        mpp: µm per pixel of the patches that the encoder saw; None where unknown.
+    """
+
+    num_patches: int
+    num_features: int
+    encoder: str | None
+    mpp: float | None
 
 
 class FeatureFolder:
@@ -41,7 +58,7 @@ class FeatureFolder:
             hint = f"give one of its folders {inside}" if inside else "check the path"
             raise FeatureError(f"{path} holds no .h5 or .pt file of features; {hint}")
         self._slide_mpp, self._assume_mpp = dict(slide_mpp), assume_mpp
-        self._shapes: dict[str, tuple[int, int]] = {}
+        self._facts: dict[str, FeatureFacts] = {}
 
     def empty(self) -> list[str]:
         """Return the slides whose files hold no patch; this opens every file."""
@@ -58,9 +75,15 @@ class FeatureFolder:
         """Open the features of a slide."""
         return read_features(self.files[slide], slide_mpp=self._slide_mpp.get(slide, self._assume_mpp))
 
-    def shape(self, slide: str) -> tuple[int, int]:
-        """Return N and D of a slide; its file is opened only the first time."""
-        if slide not in self._shapes:
+    def facts(self, slide: str) -> FeatureFacts:
+        """Return the facts of a slide's features; its file is opened only the first time."""
+        if slide not in self._facts:
             features = self.open(slide)
-            self._shapes[slide] = features.num_patches, features.num_features
-        return self._shapes[slide]
+            self._facts[slide] = FeatureFacts(
+                features.num_patches, features.num_features, features.encoder, features.mpp
+            )
+        return self._facts[slide]
+
+    def shape(self, slide: str) -> tuple[int, int]:
+        """Return N and D of a slide."""
+        return self.facts(slide)[:2]

@@ -41,6 +41,7 @@ class SlideFeatures(ABC):
         num_features: D.
         patch_size_level0: Side of a patch in level-0 pixels; None where unknown.
         mpp: µm per pixel of the patches that the encoder saw; None where unknown.
+        encoder: Description of the encoder; None where unknown.
 
     Raises:
         FeatureError: The table is empty or has another shape.
@@ -48,6 +49,7 @@ class SlideFeatures(ABC):
 
     patch_size_level0: float | None = None
     mpp: float | None = None
+    encoder: str | None = None
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self.path = path

@@ -33,6 +33,8 @@ class TridentFeatures(H5Features):
         self.patch_size_level0 = _footprint(stated)
         magnification = stated.get("target_magnification")
         self.mpp = _POWER_TIMES_MPP / float(magnification) if magnification else None
+        encoder = file["features"].attrs.get("encoder")
+        self.encoder = None if encoder is None else str(encoder)
 
 
 def _footprint(stated: Mapping[str, Any]) -> float | None:

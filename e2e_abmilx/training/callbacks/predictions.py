@@ -25,10 +25,7 @@ class PredictionTable(Callback):
         """Keep the prediction of a case, which the last batch of its patches returns."""
         prediction = args[2]
         if isinstance(prediction, Prediction):
-            # tensors of all patches of all cases would fill the memory
-            self._rows.append(
-                prediction._replace(output=None, features=None, coords=None, scale=None)  # type: ignore[arg-type]
-            )
+            self._rows.append(prediction)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table."""

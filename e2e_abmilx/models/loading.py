@@ -1,0 +1,100 @@
+"""Trained models, loaded from checkpoints, runs, cross-validations and exported folders."""
+
+import glob
+import pkgutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentError
+
+import e2e_abmilx.encoders
+import e2e_abmilx.heads
+import e2e_abmilx.tasks.schedules  # noqa: F401 - once imported, settings can name a class without its module
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.models.folder import is_model, read_model
+from e2e_abmilx.models.model import Model
+from e2e_abmilx.tasks import BagTask
+from e2e_abmilx.training.checkpoint_files import find_checkpoint, read_plain
+
+
+def load_model(source: str | Path | Sequence[str | Path], *, device: str | None = None) -> Model:
+    """Load a trained model, or several as an ensemble.
+
+    Args:
+        source: A checkpoint; the folder of a run, whose ``best.ckpt`` is meant; the folder of a cross-validation, whose
+            folds are an ensemble; an exported folder; a pattern such as ``runs/*/best.ckpt``; or a list of these.
+        device: Where to compute; by default a CUDA device if there is one.
+
+    Raises:
+        InputError: There is no model, or it cannot be rebuilt from its settings.
+        ContractError: The models have different targets, classes or inputs.
+
+    Example:
+        >>> model = load_model("runs/brca/best.ckpt")  # doctest: +SKIP
+        >>> model.predict("slide.svs").probabilities  # doctest: +SKIP
+        {'IDC': 0.93, 'ILC': 0.07}
+    """
+    return Model([_load_task(path) for path in find_models(source)], device=device)
+
+
+def find_models(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the checkpoints and exported folders that a source names.
+
+    Raises:
+        InputError: There is none, or one is named twice.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    paths = [path for one in sources for path in _expand(str(one))]
+    twice = {path for path in paths if paths.count(path) > 1}
+    if twice:
+        raise InputError(f"{min(twice)} is named twice; name each model once")
+    return paths
+
+
+def _expand(source: str) -> Iterator[Path]:
+    path = Path(source)
+    folds = sorted(path.glob("fold-*/best.ckpt"), key=lambda file: (len(file.parent.name), file.parent.name))
+    if path.is_dir() and (is_model(path) or not folds):
+        if not is_model(path) and not (path / "best.ckpt").is_file():
+            raise InputError(f"{path} holds no model: neither best.ckpt, nor fold-*/best.ckpt, nor contract.json")
+        yield path if is_model(path) else path / "best.ckpt"
+    elif path.is_dir():
+        yield from folds
+    elif not path.exists() and (found := sorted(glob.glob(source))):
+        for match in found:
+            yield from _expand(match)
+    else:
+        find_checkpoint(source, path.parent)  # explains what is wrong with it
+        yield path
+
+
+def _load_task(path: Path) -> BagTask:
+    saved = read_model(path) if path.is_dir() else read_plain(path)
+    settings = saved.get("hyper_parameters", {})
+    if "_class_path" not in settings:
+        raise InputError(
+            f"{path} does not name the classes of its model, because the model was built in Python; build it again with"
+            " YourTask.load_from_checkpoint(path, encoder=…, head=…) and use Model(task)"
+        )
+    try:
+        return _find_class(settings["_class_path"]).rebuild(saved)
+    except (ValueError, ArgumentError) as error:
+        raise InputError(f"{path}: its model cannot be built: {error}") from error
+
+
+def _find_class(path: str) -> type[BagTask]:
+    """Return the class of a task; one from outside this package must have been imported already.
+
+    Raises:
+        InputError: It has not been imported.
+    """
+    if path.startswith("e2e_abmilx."):
+        ours: type[BagTask] = pkgutil.resolve_name(path)
+        return ours
+    waiting = list[type[BagTask]](BagTask.__subclasses__())
+    while waiting:
+        known = waiting.pop()
+        if path == f"{known.__module__}.{known.__qualname__}":
+            return known
+        waiting += known.__subclasses__()
+    raise InputError(f"the class {path} of this model is not imported; import its module before you load the model")

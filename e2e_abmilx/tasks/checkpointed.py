@@ -1,0 +1,173 @@
+"""How every task meets data and is saved: its input contract, its checks of data, its checkpoints."""
+
+import io
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, Self
+
+import torch
+from lightning.fabric.utilities.cloud_io import _load as load_checkpoint  # reads URLs too
+
+from e2e_abmilx.data.contract import InputContract
+from e2e_abmilx.data.seen_cases import SeenCases
+from e2e_abmilx.datamodules import BagDataModule
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.old_names import update_callback_states, update_hyperparameters
+from e2e_abmilx.tasks.checks import SPLITS_OF, check_limits, check_outputs, check_target, check_width, warn_of_gaps
+from e2e_abmilx.tasks.descriptions import check_same_pixels, describe_model, versions
+from e2e_abmilx.tasks.evaluating import CaseTask
+from e2e_abmilx.tasks.sync_norms import use_timm_sync
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointedTask(CaseTask):
+    """A task that knows its input contract, which its checkpoints carry and which decides outside ``fit``."""
+
+    #: The data's argument ``target`` that this task learns from; empty if any is accepted.
+    target: str = ""
+
+    #: Inner edges of the time bins of a survival model, months, taken from the data or the checkpoint.
+    time_edges: tuple[float, ...] = ()
+
+    _contract: InputContract | None = None
+    _warned_gaps: set[str]
+
+    @property
+    def contract(self) -> InputContract | None:
+        """The input contract, with the present threshold; None for a task that was neither trained nor loaded."""
+        return None if self._contract is None else self._contract.with_threshold(self.threshold)
+
+    def setup(self, stage: str) -> None:
+        """Check that data and trainer fit this task; take classes and time bins from the data that it is trained on."""
+        use_timm_sync(self.trainer.strategy)
+        check_limits(self.trainer)
+        self._meet_data(stage)
+        if stage == "fit":
+            self.monitors().check(self.trainer.callbacks, self.why_undefined)  # type: ignore[attr-defined]
+            self._contract = self._describe()
+
+    def _meet_data(self, stage: str) -> None:
+        """Check the data of a stage, whose targets have been numbered."""
+        data = getattr(self.trainer, "datamodule", None)
+        plan = getattr(data, "plan", data)  # data from outside this package may have no plan of the cohort
+        if stage != "predict" and self.target:
+            check_target(type(self).__name__, self.target, getattr(plan, "target", self.target))
+        classes = tuple(getattr(data, "classes", ()))
+        check_outputs(classes, self.num_outputs)
+        self.classes = classes or self.classes
+        self.time_edges = tuple(getattr(data, "time_edges", ())) or self.time_edges
+        check_width(self.encoder, getattr(data, "num_features", None))
+        for split in SPLITS_OF.get(str(getattr(stage, "value", stage)), ()):
+            targets = getattr(data, "targets", {}).get(split, ())
+            warn_of_gaps(split, self.coverage(targets, self.classes), self._warned_gaps)
+
+    def _describe(self) -> InputContract:
+        """Return the contract of a model that is trained on the trainer's data; the cases follow when it is saved."""
+        data = getattr(self.trainer, "datamodule", None)
+        return InputContract(
+            target=self.target or getattr(getattr(data, "plan", None), "target", None),
+            classes=self.classes,
+            time_edges=self.time_edges,
+            input=data.describe_input() if isinstance(data, BagDataModule) else None,
+            precision=str(self.trainer.precision),
+            model=describe_model(self),
+            versions=versions(),
+        )
+
+    def _note_seen_cases(self) -> None:
+        """Add the training and validation cases to the contract; once, because marks of slides take time."""
+        data = getattr(self._trainer, "datamodule", None)
+        if self._contract is None or self._contract.seen is not None or not isinstance(data, BagDataModule):
+            return
+        cases = [case for case in data.cases["all"] if case.split in ("train", "val")]
+        if cases:
+            self._contract = self._contract.with_seen(SeenCases.of(cases, data.slide_marks(cases)))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the input contract, and under their own names classes, time edges and threshold."""
+        self._note_seen_cases()
+        contract = self.contract or InputContract(self.target, self.classes, self.time_edges, threshold=self.threshold)
+        checkpoint["contract"] = contract.as_json()
+        checkpoint["classes"] = list(self.classes)
+        checkpoint["threshold"] = None if self.threshold is None else asdict(self.threshold)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the contract, and let it decide on data that are evaluated.
+
+        Callbacks find their states under their present names.
+
+        Raises:
+            ContractError: The data are not those that a resumed model was trained on, or do not fit an evaluated one.
+        """
+        checkpoint["callbacks"] = update_callback_states(checkpoint.get("callbacks", {}))
+        contract = InputContract.of_checkpoint(checkpoint)
+        trainer = self._trainer
+        command = None if trainer is None or trainer.state.fn is None else trainer.state.fn.value
+        if not contract.complete:
+            logger.warning(
+                "this checkpoint was made by a release that did not record µm/px, patch size and target of the training"
+                " data, so they are not compared with those of the data"
+            )
+        if command == "fit" and self._contract is not None:
+            contract.check_resumed(self._contract)
+        check_same_pixels(contract.model, describe_model(self))
+        self._contract, self.threshold = contract, contract.threshold
+        self.classes, self.time_edges = contract.classes or self.classes, contract.time_edges
+        data = getattr(trainer, "datamodule", None)
+        if command not in (None, "fit") and isinstance(data, BagDataModule):
+            data.obey(contract)
+            self._meet_data(str(command))
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override] # Lightning's decorator hides the method's type
+        cls,
+        checkpoint_path: str | Path | IO[bytes],
+        **how: Any,  # noqa: ANN401
+    ) -> Self:
+        """Build a task from a checkpoint, as Lightning does; checkpoints with names of earlier releases work too.
+
+        Args:
+            checkpoint_path: The file.
+            **how: Lightning's other arguments, and arguments of the task that replace those in the file.
+        """
+        saved = load_checkpoint(checkpoint_path, map_location="cpu", weights_only=True)
+        return cls.rebuild(saved, **how)
+
+    @classmethod
+    def rebuild(cls, saved: Mapping[str, Any], **how: Any) -> Self:  # noqa: ANN401
+        """Build a task from the content of a checkpoint, with the arguments of :meth:`load_from_checkpoint`."""
+        if "state_dict" not in saved:
+            raise InputError(
+                f"a checkpoint holds a state_dict, and this file only {sorted(saved)}; name a .ckpt of a fit"
+            )
+        settings = update_hyperparameters(saved.get("hyper_parameters", {}))
+        settings = {name: without_first_weights(value) for name, value in settings.items()}
+        torch.save({**saved, "hyper_parameters": settings}, renamed := io.BytesIO())
+        renamed.seek(0)
+        return super().load_from_checkpoint(renamed, **how)
+
+    def _save_plain_hyperparameters(self) -> None:
+        """Save class paths from YAML, which can rebuild the task, but not modules, which a checkpoint cannot hold."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters()
+            live = [name for name, value in self.hparams.items() if callable(value)]
+            self.save_hyperparameters(ignore=live)
+
+
+def without_first_weights(setting: Any) -> Any:  # noqa: ANN401 - whatever a config holds
+    """Return a setting whose encoders start from random weights, which those of the checkpoint replace.
+
+    The files and downloads that they were first trained from may not exist on this machine.
+    """
+    if not isinstance(setting, Mapping):
+        return setting
+    plain = {name: without_first_weights(value) for name, value in setting.items()}
+    starts = {"weights": None, "pretrained": False}
+    if "pretrained" in plain or ("weights" in plain and isinstance(plain["weights"], (str, Path))):
+        plain |= {name: value for name, value in starts.items() if name in plain}
+    return plain
