@@ -31,6 +31,9 @@ TOOLS = {
     "verify": "e2e_abmilx.cache:verify",
 }
 
+#: Commands on trained models that need no config: as ``TOOLS``, and they return one sentence per slide that failed.
+MODEL_TOOLS = {"predict": "e2e_abmilx.models.predict:predict"}
+
 #: Commands that run many fits, to which they pass options: name → function of the words, which returns a text.
 MANY_FITS = {"compare": "e2e_abmilx.reports.command:compare", "crossval": "e2e_abmilx.reports.command:crossval"}
 
@@ -53,6 +56,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         if words and words[0] in TOOLS:
             _run_tool(words)
+        elif _names_a_model(words):
+            _run_model_tool(words)
         elif words and words[0] in MANY_FITS:
             print(pkgutil.resolve_name(MANY_FITS[words[0]])(words[1:]))
         else:
@@ -122,6 +127,22 @@ def _run_tool(words: list[str]) -> None:
     failed = sum(row.status == "failed" for row in result)
     if failed:
         sys.exit(f"error: {failed} of {len(result)} slides failed; manifest.csv holds the reasons")
+
+
+def _names_a_model(words: list[str]) -> bool:
+    """Return whether a command is about a trained model; ``predict`` may also have a config, as LightningCLI's has."""
+    if not words or words[0] not in MODEL_TOOLS:
+        return False
+    options = {word.split("=", 1)[0] for word in words[1:]}
+    configured = any(option in ("--config", "-c", "--ckpt_path") or option.startswith("--data") for option in options)
+    return words[0] != "predict" or ("--model" in options and not configured)
+
+
+def _run_model_tool(words: list[str]) -> None:
+    tool = pkgutil.resolve_name(MODEL_TOOLS[words[0]])
+    failed = auto_cli({words[0]: tool}, args=words, as_positional=False, prog="e2e-abmilx")
+    if failed:
+        sys.exit("\n".join([f"error: {len(failed)} slides or cases failed:", *failed]))
 
 
 def _complete_dry_run(words: list[str]) -> list[str]:

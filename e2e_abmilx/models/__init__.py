@@ -5,6 +5,8 @@
 - ``model``: one or several trained tasks that predict slides
 - ``folder``: a model as a folder of plain files
 - ``loading``: models loaded from checkpoints, runs, cross-validations and folders
+- ``cohorts``: the cases that a command predicts
+- ``predict``: the command ``predict --model``
 """
 
 from e2e_abmilx.models.loading import load_model

@@ -1,6 +1,7 @@
 """``Model``: one or several trained tasks that predict slides together."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ from e2e_abmilx.data.contract import InputContract
 from e2e_abmilx.data.feature_bags import FeatureBags
 from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.heatmaps import Kind
 from e2e_abmilx.models.inputs import bags_of, gather_slides
 from e2e_abmilx.models.predictions import AttendedPatches, CasePrediction, mean_threshold
 from e2e_abmilx.tasks import BagTask, Prediction
+from e2e_abmilx.tasks.slide_heatmaps import check_kind, write_case_heatmaps
 
 _HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -77,6 +80,23 @@ class Model:
         if isinstance(prediction, InputError):
             raise prediction
         return prediction
+
+    def write_heatmaps(self, prediction: CasePrediction, cache: Path, folder: Path, kind: Kind = "attention") -> None:
+        """Write a heatmap ``folder/<slide>`` of each slide of the case that was predicted last, by the first task.
+
+        Args:
+            prediction: The case.
+            cache: Folder of the slides' stores.
+            folder: Where to write.
+            kind: Meaning of the colours, as :func:`~e2e_abmilx.heatmaps.write_heatmap`.
+
+        Raises:
+            HeatmapError: A store does not record where its patches lie.
+            ContributionError: Contributions are asked for, and the head has none.
+        """
+        check_kind(self.tasks[0].head, kind)
+        sizes = Counter(prediction.patches.slides.tolist())  # in the order of their first patches
+        write_case_heatmaps(self.tasks[0], prediction.scores, sizes, cache, folder, kind)
 
     @torch.no_grad()
     def predict_cases(

@@ -1,11 +1,10 @@
 """The prediction of one or several models for a case, and for many cases as a table."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from e2e_abmilx.data.contract import InputContract
@@ -107,8 +106,3 @@ def mean_threshold(contracts: Sequence[InputContract]) -> float | None:
     """Return the mean of the models' thresholds; None if a model has none."""
     values = [None if contract.threshold is None else contract.threshold.value for contract in contracts]
     return None if None in values else statistics.fmean(value for value in values if value is not None)
-
-
-def table_of(predictions: Iterable[CasePrediction]) -> pd.DataFrame:
-    """Return one row per case, sorted by case."""
-    return pd.DataFrame([prediction.row() for prediction in predictions]).sort_values("case", ignore_index=True)

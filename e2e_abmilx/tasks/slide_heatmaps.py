@@ -12,7 +12,7 @@ from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.classification import ClassificationTask
 from e2e_abmilx.tasks.multi_label import MultiLabelTask
-from e2e_abmilx.tasks.prediction import PredictedPatches, Prediction
+from e2e_abmilx.tasks.prediction import PredictedPatches
 
 
 def check_kind(head: object, kind: Kind) -> None:
@@ -26,13 +26,13 @@ def check_kind(head: object, kind: Kind) -> None:
 
 
 def write_case_heatmaps(
-    task: BagTask, prediction: Prediction, sizes: Mapping[str, int], cache: Path, folder: Path, kind: Kind
+    task: BagTask, scores: Mapping[str, float], sizes: Mapping[str, int], cache: Path, folder: Path, kind: Kind
 ) -> None:
     """Write a heatmap ``folder/<slide>`` of each slide of the case that the task predicted last.
 
     Args:
         task: The task.
-        prediction: What it predicted.
+        scores: Scores of the case, of which the title states the risk or the highest.
         sizes: Number of patches of each slide of the case, in the order of the prediction.
         cache: Folder of the slides' stores.
         folder: Where to write.
@@ -41,7 +41,6 @@ def write_case_heatmaps(
     patches = task.predicted_patches
     assert patches is not None  # the task has just predicted this case
     whole = _contribution(task, patches) if kind == "contribution" else None
-    scores = prediction.scores
     name = "risk" if "risk" in scores else max(scores, key=lambda name: scores[name])
     start = 0
     for slide, size in sizes.items():

@@ -55,7 +55,8 @@ class AttentionHeatmap(Callback):
         """Draw the slides of a case when its last batch returns the prediction."""
         if isinstance(outputs, Prediction) and isinstance(pl_module, BagTask):
             folder = Path(trainer.default_root_dir, "heatmaps")
-            write_case_heatmaps(pl_module, outputs, self._sizes[outputs.case], self._cache, folder, self.kind)
+            sizes = self._sizes[outputs.case]
+            write_case_heatmaps(pl_module, outputs.scores, sizes, self._cache, folder, self.kind)
 
 
 def _patches_by_slide(bags: WholeSlides) -> dict[str, dict[str, int]]:

@@ -1,0 +1,111 @@
+"""The cases that a command predicts: slides, stores or features, with or without a label table."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.cache.manifest import CachedSlide
+from e2e_abmilx.cohort import Case, CohortPlan
+from e2e_abmilx.cohort.targets import NumberedTargets
+from e2e_abmilx.data.bag import Target
+from e2e_abmilx.data.contract import InputContract
+from e2e_abmilx.data.features import FeatureFolder
+from e2e_abmilx.data.inputs import FeatureInput
+from e2e_abmilx.errors import InputError
+from e2e_abmilx.models.inputs import tiling_for
+from e2e_abmilx.slides.slide_files import find_slides
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the slides of a command come from.
+
+    Attributes:
+        slides: Slides to cache first: a folder, a file or a CSV.
+        cache: Folder of patch stores; with ``slides``, where they are cached.
+        features: Folder of features.
+        assume_mpp: Level-0 µm per pixel of slides that state none.
+        workers: Slides cached at the same time, and parts of slides read ahead.
+    """
+
+    slides: Path | None = None
+    cache: Path | None = None
+    features: Path | None = None
+    assume_mpp: float | None = None
+    workers: int = 2
+
+    def collect(self, contract: InputContract, out: Path) -> tuple[Path, list[str], list[CachedSlide]]:
+        """Return the folder of stores or features, the names of the slides in it, and the slides that failed.
+
+        Slides are cached into ``out/cache`` unless ``cache`` is given.
+
+        Raises:
+            InputError: No source is given, or one that the model does not take, or it holds nothing.
+        """
+        if isinstance(contract.input, FeatureInput) and self.features is None:
+            raise InputError(f"the model takes {contract.input}; give their folder (--features), not slides or a cache")
+        if (self.features is not None) == (self.slides is not None or self.cache is not None):
+            raise InputError("give slides (--slides), a cache of slides (--cache) or extracted features (--features)")
+        if self.features is not None:
+            return self.features, list(FeatureFolder(self.features).files), []
+        if self.slides is None:
+            assert self.cache is not None  # one of the two is given
+            stored = sorted(path.name.removesuffix(".zarr") for path in self.cache.glob("*.zarr"))
+            if not stored:
+                raise InputError(f"{self.cache} holds no patch store; check the path, or give --slides")
+            return self.cache, stored, []
+        return self._cache(contract, self.slides, self.cache or out / "cache")
+
+    def _cache(self, contract: InputContract, slides: Path, cache: Path) -> tuple[Path, list[str], list[CachedSlide]]:
+        tiling = tiling_for(contract, self.assume_mpp)
+        settings = {name: value for name, value in tiling._asdict().items() if name != "quality"}
+        rows = cache_slides(slides, cache, quality=tiling.quality, workers=self.workers, **settings)
+        failed = [row for row in rows if row.status == "failed"]
+        if len(failed) == len(rows):
+            raise InputError(f"all {len(rows)} slides failed, first {failed[0].slide}: {failed[0].reason}")
+        lost = {row.slide for row in failed}
+        return cache, [file.name for file in find_slides(slides) if file.name not in lost], failed
+
+
+def read_cases(
+    labels: Path | None,
+    names: Sequence[str],
+    folder: Path,
+    contract: InputContract,
+    *,
+    stage: str,
+    columns: dict[str, str | None] | None = None,
+    skip_missing: bool = False,
+) -> tuple[list[Case], list[Target]]:
+    """Return the cases of a label table and their targets, numbered as the model numbers them.
+
+    Args:
+        labels: The table; without one every slide is a case of unknown target.
+        names: Names of the slides that exist.
+        folder: Their folder, for messages.
+        contract: Input contract of the model.
+        stage: ``"predict"``, where targets may be unknown, or ``"test"``.
+        columns: The table's own names of columns, as in :class:`~e2e_abmilx.cohort.CohortPlan`; splits are not read,
+            because all cases are wanted.
+        skip_missing: Leave out cases whose slides are missing.
+
+    Raises:
+        CohortError: The table cannot be used, or a label is not one of the model's classes.
+    """
+    several = contract.target == "multi_label"
+    plan = CohortPlan(
+        labels,
+        columns={"split": None, "fold": None, **(columns or {})},
+        target=contract.target or ("survival" if contract.time_edges else "label"),  # type: ignore[arg-type] # checked when saved
+        classes=list(contract.classes) if several else None,
+        skip_missing=skip_missing,
+    )
+    cases = plan.read(names, folder, stage)
+    known = NumberedTargets([], contract.classes, contract.time_edges)
+    numbers = plan.number(cases, stage, known).numbers
+    targets = [Target(number, case.time, case.event) for number, case in zip(numbers, cases, strict=True)]
+    return cases, targets
