@@ -11,6 +11,7 @@ is not 0 if a mean over the seeds misses its target.
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,13 @@ from torchmetrics.functional.classification import binary_auroc
 
 import e2e_abmilx
 from e2e_abmilx import PatchStore, SyntheticDataModule
+from e2e_abmilx.cohort import Case
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.main import main
+from e2e_abmilx.models import Model
+from e2e_abmilx.models.inputs import bags_of
 from e2e_abmilx.synthetic import MASK_DOWNSAMPLE
-from e2e_abmilx.tasks import Prediction
+from e2e_abmilx.tasks import BagTask
 
 #: Least mean over seeds, for classification and for survival.
 TARGETS = {"ClassificationTask": {"test/auc": 0.95, "attention AUC": 0.85}, "SurvivalTask": {"test/c_index": 0.75}}
@@ -39,15 +44,17 @@ def lesion_fractions(store: PatchStore, mask_file: Path) -> np.ndarray:
     return np.array([mask[y : y + side, x : x + side].mean() for x, y in corners])
 
 
-def attention_auc(predictions: list[Prediction], folder: Path) -> float:
+def attention_auc(task: BagTask, cases: Sequence[Case], folder: Path) -> float:
     """Return the mean over slides of the AUC with which attention separates lesion patches from other patches."""
     aucs = []
-    for prediction in predictions:
+    for prediction in Model(task).predict_cases(bags_of(cases, folder / "cache", task.contract)):
+        if isinstance(prediction, InputError):
+            raise prediction
         slide = prediction.case.replace("case", "slide")
         store = PatchStore(folder / f"cache/{slide}.zarr")
         lesion = torch.from_numpy(lesion_fractions(store, folder / f"masks/{slide}.png") >= 0.5)
         if 0 < lesion.sum() < len(lesion):
-            aucs.append(float(binary_auroc(prediction.output.attention[0].mean(dim=0), lesion.int())))
+            aucs.append(float(binary_auroc(torch.from_numpy(prediction.patches.attention).mean(dim=0), lesion.int())))
     return float(np.mean(aucs))
 
 
@@ -67,10 +74,13 @@ def run_seed(config: Path, run: Path, seed: int, changes: list[str]) -> dict[str
     data.setup("test")
     task = getattr(e2e_abmilx, task_name(settings)).load_from_checkpoint(run / "best.ckpt")
     trainer = Trainer(accelerator="auto", devices=1, logger=False, enable_progress_bar=False)
-    found = [one for one in trainer.predict(task, data.test_dataloader()) or [] if isinstance(one, Prediction)]
     (result,) = trainer.test(task, data.test_dataloader(), verbose=False)
     measure = next(name for name in TARGETS[task_name(settings)] if name in result)
-    return {measure: result[measure], "attention AUC": attention_auc(found, data.folder), "fit seconds": seconds}
+    return {
+        measure: result[measure],
+        "attention AUC": attention_auc(task, data.cases["test"], data.folder),
+        "fit seconds": seconds,
+    }
 
 
 def report() -> int:

@@ -68,9 +68,10 @@ def _measure(rows: Rows, batch: Batch, cohort: Cohort, device: torch.device) -> 
     first = FirstBatch()
     with Peak(device) as peak:
         started = time.perf_counter()
-        predictions = _predict(task, cohort.data, device.type, first)
+        _predict(task, cohort.data, device.type, first)
         predict_s = time.perf_counter() - started
-    seen = predictions[0].output.attention.shape[-1]
+    assert task.predicted_patches is not None
+    seen = task.predicted_patches.output.attention.shape[-1]
     assert seen == cohort.patches, f"{seen} of {cohort.patches} patches were seen"
     rows.add(
         {

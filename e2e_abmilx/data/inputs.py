@@ -120,7 +120,7 @@ class FeatureInput:
 
     def __str__(self) -> str:
         encoder = f" of encoder {self.encoder}" if self.encoder else ""
-        return f"{self.num_features} features{encoder}" + (f" at {self.mpp:g} µm/px" if self.mpp else "")
+        return f"{self.num_features} features per patch{encoder}" + (f" at {self.mpp:g} µm/px" if self.mpp else "")
 
 
 ModelInput = PatchInput | FeatureInput

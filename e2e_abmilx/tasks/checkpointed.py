@@ -92,7 +92,7 @@ class CheckpointedTask(CaseTask):
         self._note_seen_cases()
         contract = self.contract or InputContract(self.target, self.classes, self.time_edges, threshold=self.threshold)
         checkpoint["contract"] = contract.as_json()
-        checkpoint["classes"] = list(self.classes)
+        checkpoint["classes"], checkpoint["time_edges"] = list(self.classes), list(self.time_edges)
         checkpoint["threshold"] = None if self.threshold is None else asdict(self.threshold)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import BagError, Target, collate
 from e2e_abmilx.data.feature_bags import FeatureBags, RandomFeatureBags, check_features
 from e2e_abmilx.data.features import FeatureFolder
+from e2e_abmilx.data.inputs import FeatureInput
 from e2e_abmilx.data.samplers import Draw
 
 SIZES = {"a": 5, "b": 8, "c": 3}
@@ -97,7 +98,7 @@ def test_unknown_coordinates(tmp_path: Path) -> None:
 
 
 def test_files_must_have_the_same_number_of_features(folder: FeatureFolder, tmp_path: Path) -> None:
-    assert check_features(CASES, folder) == 2
+    assert check_features(CASES, folder) == FeatureInput(2)
     torch.save(torch.ones(4, 2), tmp_path / "a.pt")
     torch.save(torch.ones(4, 3), tmp_path / "b.pt")
     with pytest.raises(BagError, match=r"a\.pt has 2 features per patch, .*b\.pt has 3; extract all slides with one"):

@@ -17,17 +17,19 @@ def _predict(task: ClassificationTask | MultiLabelTask, **how: Tensor) -> Predic
     return prediction
 
 
-def test_a_prediction_holds_scores_output_and_patches_of_one_case() -> None:
+def test_a_prediction_holds_the_scores_of_one_case_and_the_task_its_patches() -> None:
     task = ClassificationTask(MeanColour(), small_head, 2).bfloat16()
     prediction = _predict(task, time=torch.tensor([math.nan]))
     assert (prediction.case, prediction.label, prediction.event) == ("0", 0, 1)
     assert math.isnan(prediction.time)
     assert list(prediction.scores) == ["probability_0", "probability_1"]
     assert sum(prediction.scores.values()) == pytest.approx(1)
-    assert prediction.output.attention.shape == (1, 2, 4)
-    assert prediction.output.logits.dtype == prediction.features.dtype == torch.float32
-    assert prediction.features.shape == (4, 3)
-    assert prediction.coords.shape == (4, 2)
+    patches = task.predicted_patches
+    assert patches is not None
+    assert patches.output.attention.shape == (1, 2, 4)
+    assert patches.output.logits.dtype == patches.features.dtype == torch.float32
+    assert patches.features.shape == (4, 3)
+    assert patches.coords.shape == (4, 2)
 
 
 def test_several_labels_become_a_tuple() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kept_patches import predict_patches
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMIL, ABMILX, DSMIL, ContributionError, leave_one_out, log_odds
 from e2e_abmilx.heatmaps import HeatmapError, Kind
 from e2e_abmilx.store import PatchStore, write_store
-from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, Prediction, SurvivalTask
+from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, SurvivalTask
 from e2e_abmilx.training.callbacks.heatmap import AttentionHeatmap
 
 _CASES = {"slide-004": "two", "slide-001": "two", "slide-002": "one"}
@@ -52,12 +53,6 @@ def _two_cases(cohort: Path, stores: Path, folder: Path, *, outputs: int = 2) ->
     )  # fmt: skip
 
 
-def _predict(trainer: Trainer, task: BagTask, data: SlideDataModule) -> list[Prediction]:
-    predictions = trainer.predict(task, data)
-    assert predictions is not None
-    return [prediction for prediction in predictions if isinstance(prediction, Prediction)]
-
-
 def _attention_in(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return corners and mean attention of the patches in a GeoJSON, in its order."""
     features = json.loads((folder / "patches.geojson").read_text())["features"]
@@ -71,12 +66,12 @@ def test_each_slide_of_a_case_has_its_own_attention(
 ) -> None:
     torch.manual_seed(0)
     task = task_class(_Mean(), ABMIL, 2)
-    predictions = _predict(_trainer(tmp_path), task, _two_cases(cohort, stores, tmp_path))
+    predictions = predict_patches(_trainer(tmp_path), task, _two_cases(cohort, stores, tmp_path))
     assert {path.name for path in (tmp_path / "heatmaps").iterdir()} == set(_CASES)
-    for prediction in predictions:
+    for prediction, patches in predictions:
         own = [slide for slide, case in _CASES.items() if case == prediction.case]
         found = [_attention_in(tmp_path / "heatmaps" / slide) for slide in own]
-        relative = prediction.output.attention[0, 0].numpy() * len(prediction.coords)
+        relative = patches.output.attention[0, 0].numpy() * len(patches.coords)
         np.testing.assert_allclose(np.concatenate([weights for _, weights in found]), relative, rtol=1e-5)
         for slide, (corners, _) in zip(own, found, strict=True):
             store = PatchStore(stores / f"{slide}.zarr")
@@ -101,11 +96,9 @@ def test_each_slide_of_a_case_has_its_own_contributions(
     task = task_class(_Mean(), lambda *sizes: ABMILX(*sizes, hidden_features=16, num_heads=2), outputs)
     data = _two_cases(cohort, stores, tmp_path, outputs=outputs)
     head = copy.deepcopy(task.head).double().eval()
-    for prediction in _predict(_trainer(tmp_path, "contribution"), task, data):
-        attention, values = (
-            prediction.output.attention[0].double(),
-            head.values(prediction.features[None].double())[0],
-        )
+    for prediction, patches in predict_patches(_trainer(tmp_path, "contribution"), task, data):
+        attention = patches.output.attention[0].double()
+        values = head.values(patches.features[None].double())[0]
 
         def score_of(weights: Tensor, values: Tensor = values) -> float:
             pooled = torch.einsum("hn,nhd->hd", weights / weights.sum(dim=1, keepdim=True), values)
@@ -134,11 +127,11 @@ def test_the_most_probable_of_several_classes_is_explained(
     (tmp_path / "labels.csv").write_text("slide,label,split\nslide-002,c,test\n")
     task = task_class(_Mean(), ABMIL, 3)
     data = SlideDataModule(stores, tmp_path / "labels.csv", classes=["a", "b", "c"], num_workers=0)
-    (prediction,) = _predict(_trainer(tmp_path, "contribution"), task, data)
-    _, attention, _ = prediction.output
-    most = int(prediction.output.logits.argmax())
+    ((_, patches),) = predict_patches(_trainer(tmp_path, "contribution"), task, data)
+    _, attention, _ = patches.output
+    most = int(patches.output.logits.argmax())
     found = _contributions_in(tmp_path / "heatmaps" / "slide-002", f"log-odds of {'abc'[most]}")
-    expected = leave_one_out(task.head, prediction.features, attention[0], partial(score, output=most))
+    expected = leave_one_out(task.head, patches.features, attention[0], partial(score, output=most))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
