@@ -47,13 +47,13 @@ def _class_calibration(name: str, suffix: str) -> dict[str, Measure]:
     title = f" {name}" if suffix else ""
     return {
         f"calibration_slope{suffix}": Measure(
-            f"slope{title}",
+            f"cal. slope{title}",
             f"calibration slope: coefficient of the log odds of the probability of {name} in a logistic regression of"
             f" {name} against the rest; 1 is calibrated, below 1 the probabilities are too extreme",
             _of_class(name, CalibrationSlope),
         ),
         f"calibration_intercept{suffix}": Measure(
-            f"intercept{title}",
+            f"cal. intercept{title}",
             f"calibration in the large: intercept of that regression at a slope of 1; 0 is calibrated, below 0 the"
             f" probability of {name} is too high on average",
             _of_class(name, CalibrationIntercept),
@@ -85,7 +85,7 @@ def _survival_calibration(predictions: pd.DataFrame) -> dict[str, Measure]:
         else "the risk, which a Cox model predicts as a log hazard ratio"
     )
     slope = Measure(
-        "slope",
+        "cal. slope",
         f"calibration slope: coefficient of {what}, in a Cox regression; 1 is calibrated, below 1 the predictions are too"
         " extreme",
         _cox_slope,

@@ -60,17 +60,10 @@ def validate(internal: _Internal, external: pd.DataFrame) -> Validated:
         _refuse_other_outputs(internal, external)
     if isinstance(internal, pd.DataFrame):
         refuse_malformed(internal, "internal")
-    shared = (
-        external.index[:0] if not isinstance(internal, pd.DataFrame) else external.index.intersection(internal.index)
-    )
+    shared = _shared_cases(internal, external)
     internal, external, notes = _with_brier_scores(internal, external)
-    if len(shared):
-        notes.append(
-            f"{len(shared)} case names are in both cohorts, first {shared[0]}: if these are the same patients, the"
-            " external cohort is not external and the intervals of the differences are wrong"
-        )
     measures = external_measures(external)
-    return Validated(measures, _compare(internal, external, measures), external, notes)
+    return Validated(measures, _compare(internal, external, measures), external, [*shared, *notes])
 
 
 def refuse_malformed(predictions: pd.DataFrame, cohort: str) -> None:
@@ -103,6 +96,18 @@ def _refuse_other_outputs(internal: pd.DataFrame | StoredMeasures, external: pd.
             f"the internal test predicts {ours} and the external cohort {theirs}; compare predictions of one model, whose"
             " classes or time edges are the same"
         )
+
+
+def _shared_cases(internal: _Internal, external: pd.DataFrame) -> list[str]:
+    """Return a note if a case name is in both cohorts, which may be a patient of both or a coincidence."""
+    shared: list[str] = list(external.index.intersection(internal.index)) if isinstance(internal, pd.DataFrame) else []
+    if not shared:
+        return []
+    note = (
+        f"{len(shared)} case names are in both cohorts, first {shared[0]}: if these are the same patients, the external"
+        " cohort is not external and the intervals of the differences are wrong"
+    )
+    return [note]
 
 
 def _with_brier_scores(internal: _Internal, external: pd.DataFrame) -> tuple[_Internal, pd.DataFrame, list[str]]:
