@@ -79,12 +79,13 @@ def explanations(report: ExternalReport) -> Iterator[str]:
         )
     elif report.internal is not None:
         yield "external − internal: each cohort is resampled by itself"
-    yield "–: not defined"
-    if report.groups:
-        yield (
-            f"groups with fewer than {FEWEST_CASES} cases, cases of one class only or no event have a dash; intervals of"
-            " groups are not corrected for their number"
-        )
+    if not report.groups:
+        yield "–: not defined"
+        return
+    yield (
+        f"–: not defined; of groups also if they have fewer than {FEWEST_CASES} cases, cases of one class only or no event."
+        " The intervals of groups are not corrected for their number"
+    )
 
 
 def text(report: ExternalReport) -> str:

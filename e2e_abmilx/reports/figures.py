@@ -1,6 +1,7 @@
 """The figures of a report."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,9 +79,10 @@ def draw_calibration(tested: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[Dra
     if survival_columns(table):
         for name, one in tested:
             plots.plot_observed_events(*_events(one), name=name, axes=axes)
+        edges = ", ".join(f"{months:g}" for months in survival_columns(table))
         caption = (
-            "Observed (Kaplan–Meier) and expected fraction of cases with an event, up to each time edge of the model; on"
-            " the diagonal it is calibrated."
+            f"Observed (Kaplan–Meier) and expected fraction of cases with an event within {edges} months, from left to"
+            " right; on the diagonal the model is calibrated."
         )
         yield _drawing(axes, "Observed and expected events", "", caption)
     elif len(classes) == 2 and not has_multi_labels(table):
@@ -91,14 +93,14 @@ def draw_calibration(tested: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[Dra
         yield _drawing(axes, "Calibration", classes[1], caption)
 
 
-def _events(table: pd.DataFrame) -> tuple[list[float], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the edges in months, and the expected and the observed fraction of events up to each."""
+def _events(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the expected and the observed fraction of cases with an event, up to each time edge."""
     columns, once = survival_columns(table), np.ones(len(table), dtype=np.int64)
     observed = [
         ObservedToExpected(table[name], table["time"], table["event"], months).observed(once)
         for months, name in columns.items()
     ]
-    return list(columns), 1 - table[list(columns.values())].to_numpy().mean(axis=0), np.array(observed)
+    return 1 - table[list(columns.values())].to_numpy().mean(axis=0), np.array(observed)
 
 
 def _tested(name: str, summary: Summary) -> list[_Predictions]:
@@ -155,7 +157,7 @@ def _label_curves(table: pd.DataFrame) -> list[_Curve]:
     ]
 
 
-def _draw_curves(groups: Iterable[tuple[str, Sequence[_Curve]]]) -> Iterator[Drawing]:
+def _draw_curves(groups: Sequence[tuple[str, Sequence[_Curve]]]) -> Iterator[Drawing]:
     """Draw the curves of each group in one figure, without those that lack positive or negative cases."""
     figures = (
         (plots.plot_roc, "ROC", "The band is the 95 % interval over cases; the diagonal is random prediction."),
@@ -165,13 +167,14 @@ def _draw_curves(groups: Iterable[tuple[str, Sequence[_Curve]]]) -> Iterator[Dra
             "AP: average precision. The grey line is the precision of random prediction.",
         ),
     )
-    for name, curves in groups:
+    for (plot, title, caption), (name, curves) in itertools.product(figures, groups):
         defined = [curve for curve in curves if curve.label.any() and not curve.label.all()]
-        for plot, title, caption in figures if defined else ():
-            axes = _new_axes(height_mm=66 + 4 * len(defined))  # the legend has one line per curve
-            for curve in defined:
-                plot(curve.probability, curve.label, curve.cases, name=curve.name, axes=axes)
-            yield _drawing(axes, title, name, caption)
+        if not defined:
+            continue
+        axes = _new_axes(height_mm=66 + 4 * len(defined))  # the legend has one line per curve
+        for curve in defined:
+            plot(curve.probability, curve.label, curve.cases, name=curve.name, axes=axes)
+        yield _drawing(axes, title, name, caption)
 
 
 def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:

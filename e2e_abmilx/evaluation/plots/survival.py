@@ -1,6 +1,6 @@
 """Figures of survival: Kaplan–Meier curves of two risk groups, and observed against expected events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,31 +40,21 @@ def plot_kaplan_meier(groups: RiskGroups, *, axes: Axes | None = None) -> Axes:
     return finish_axes(axes, "time (months)", "survival")
 
 
-def plot_observed_events(
-    months: Sequence[float], expected: ArrayLike, observed: ArrayLike, *, name: str = "", axes: Axes | None = None
-) -> Axes:
+def plot_observed_events(expected: ArrayLike, observed: ArrayLike, *, name: str = "", axes: Axes | None = None) -> Axes:
     """Draw the observed over the expected fraction of cases with an event, one point for each of m times.
 
     Args:
-        months: The times, written next to the points, shape ``(m,)``.
         expected: Mean of the predicted 1 - S, shape ``(m,)``.
-        observed: 1 - the Kaplan–Meier estimate, NaN where it is undefined, shape ``(m,)``.
+        observed: 1 - the Kaplan–Meier estimate; NaN where it is undefined, which is not drawn, shape ``(m,)``.
         name: Name of the curve, in the legend.
         axes: Where to draw.
     """
     axes = axes or new_axes()
     style = next_curve_style(axes)
-    below = len(axes.lines) > 0  # the labels of the first curve stand above its points, those of others below
     axes.plot(
         expected, observed, style.dashes, color=style.colour, linewidth=1.2, marker="o", markersize=3.5,
         label=legend_label(name), clip_on=False,
     )  # fmt: skip
-    for month, x, y in zip(months, np.asarray(expected), np.asarray(observed), strict=True):
-        if not np.isnan(y):
-            axes.annotate(
-                f"{month:.3g} mo", (x, y), (5, -8) if below else (-5, 5), textcoords="offset points",
-                ha="left" if below else "right", color=style.colour, fontsize=SMALL_PT,
-            )  # fmt: skip
     draw_diagonal(axes)
     return finish_axes(axes, "expected fraction with an event", "observed fraction with an event", fractions=True)
 
