@@ -8,6 +8,7 @@ from e2e_abmilx.evaluation.estimators import Estimator, Weight, ratio
 from e2e_abmilx.evaluation.recalibration import EPSILON
 
 _MOST_STEPS = 100  # Newton's method needs about ten
+_TINY = np.finfo(np.float64).tiny  # instead of a sum that is rounded to 0
 
 
 def log_cumulative_hazard(survival: ArrayLike) -> NDArray[np.float64]:
@@ -48,13 +49,15 @@ class CoxSlope(Estimator):
         if not self._has_maximum(drawn, happened):
             return np.nan
         score = self.score - self.score[drawn > 0].mean()
-        beta, value = 0.0, self._log_likelihood(0.0, score, drawn, happened)[0]
+        powers = drawn * np.stack([np.ones(len(score)), score, score**2])
+        beta, here = 0.0, self._log_likelihood(0.0, powers, score, happened)
         for _ in range(_MOST_STEPS):
-            _, slope, information = self._log_likelihood(beta, score, drawn, happened)
-            step = ratio(slope, information)
-            while (new := self._log_likelihood(beta + step, score, drawn, happened)[0]) < value and abs(step) > 1e-9:
+            step = ratio(here[1], here[2])
+            while (there := self._log_likelihood(beta + step, powers, score, happened))[0] < here[0] and abs(
+                step
+            ) > 1e-9:
                 step /= 2
-            beta, value = beta + step, new
+            beta, here = beta + step, there
             if abs(step) <= 1e-9 * (1 + abs(beta)):
                 return beta
         return np.nan
@@ -67,14 +70,16 @@ class CoxSlope(Estimator):
         return bool((score < highest)[happened].any() and (score > lowest)[happened].any())
 
     def _log_likelihood(
-        self, beta: float, score: NDArray[np.float64], drawn: Weight, happened: NDArray[np.bool_]
+        self, beta: float, powers: NDArray[np.float64], score: NDArray[np.float64], happened: NDArray[np.bool_]
     ) -> tuple[float, float, float]:
-        """Return the log partial likelihood, its derivative and minus its second derivative."""
+        """Return the log partial likelihood, its derivative and minus its second derivative.
+
+        The powers are the weight times the score to the power of 0, 1 and 2, shape ``(3, n)``.
+        """
         exponent = beta * score
-        highest = exponent[drawn > 0].max()
-        hazard = drawn * np.exp(np.minimum(exponent - highest, 0))
-        sums = [np.cumsum(hazard * score**power)[self.latest[happened]] for power in range(3)]
-        count, total = drawn[happened], np.maximum(sums[0], np.finfo(float).tiny)
+        highest = exponent[powers[0] > 0].max()
+        sums = np.cumsum(powers * np.exp(np.minimum(exponent - highest, 0)), axis=1)[:, self.latest[happened]]
+        count, total = powers[0, happened], np.maximum(sums[0], _TINY)
         mean = sums[1] / total
         value = count @ (exponent[happened] - highest - np.log(total))
         return float(value), float(count @ (score[happened] - mean)), float(count @ (sums[2] / total - mean**2))

@@ -198,7 +198,9 @@ def test_importing_needs_no_torch() -> None:
 def test_two_cohorts_are_resampled_independently() -> None:
     generator = np.random.default_rng(0)
     cohorts = [generator.normal(mean, 1, size) for mean, size in ((0.0, 150), (0.5, 80))]
-    (first, second), (one, two) = zip(*((RowMean(c, np.ones(len(c))), list(map(str, range(len(c))))) for c in cohorts), strict=False)
+    (first, second), (one, two) = zip(
+        *((RowMean(c, np.ones(len(c))), list(map(str, range(len(c))))) for c in cohorts), strict=False
+    )
     found = bootstrap_two_cohorts(first, one, second, two, n_resamples=4000)
     assert found.first == bootstrap(first, one, n_resamples=4000)
     assert found.second == bootstrap(second, two, n_resamples=4000, seed=1)
