@@ -31,6 +31,12 @@ def test_the_measures_of_a_report_come_first() -> None:
     assert list(external_measures(table)) == [*names, "calibration_slope", "calibration_intercept"]
 
 
+def test_the_frozen_threshold_decides() -> None:
+    table = classified_cohort(60, seed=2, threshold=0.7)
+    positive = table[table["label"] == "yes"]
+    assert _values(table)["sensitivity"] == (positive["probability_yes"] >= 0.7).mean()
+
+
 def test_each_of_several_classes_is_calibrated_against_the_rest() -> None:
     classes = ["benign", "in situ", "invasive"]
     table = classified(CASES, classes, seed=0).set_index("case").assign(threshold=np.nan)

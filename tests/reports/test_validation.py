@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,14 +8,19 @@ from cohorts import classified_cohort, survival_cohort
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.reports.brier import add_own_brier_scores
 from e2e_abmilx.reports.stored_measures import measures_json, read_measures
-from e2e_abmilx.reports.validation import validate
+from e2e_abmilx.reports.validation import Validated, validate
 
 INTERNAL = survival_cohort(80, seed=0)
 EXTERNAL = survival_cohort(60, seed=1, factor=2.0, prefix="external")
 
 
+@functools.cache
+def _whole() -> Validated:
+    return validate(INTERNAL, EXTERNAL)
+
+
 def test_drift_of_a_cohort_with_twice_the_hazard() -> None:
-    found = validate(INTERNAL, EXTERNAL)
+    found = _whole()
     internal, external, change = found.values["observed_expected_12"]
     assert internal is not None
     assert change is not None
@@ -28,7 +35,7 @@ def test_drift_of_a_cohort_with_twice_the_hazard() -> None:
 
 
 def test_stored_measures_give_nearly_the_same_difference() -> None:
-    whole = validate(INTERNAL, EXTERNAL)
+    whole = _whole()
     stored = validate(read_measures(measures_json(INTERNAL)), EXTERNAL)
     for name, (internal, external, change) in whole.values.items():
         assert stored.values[name].internal == internal
@@ -67,29 +74,20 @@ def test_both_brier_scores_end_where_both_cohorts_are_followed() -> None:
     assert nobody.notes == ["no IBS: all external cases are censored before the end of the first time bin"]
 
 
-def test_a_brier_score_with_other_weights_is_replaced() -> None:
-    found = validate(INTERNAL.assign(brier=9.0), EXTERNAL.assign(brier=9.0))
-    internal, external, _ = found.values["brier"]
-    assert internal is not None
-    assert max(internal.point, external.point) < 1
-
-
-def test_the_frozen_threshold_decides() -> None:
-    table = classified_cohort(60, seed=2, threshold=0.7)
-    found = validate(None, table).values["sensitivity"].external.point
-    positive = table[table["label"] == "yes"]
-    assert found == (positive["probability_yes"] >= 0.7).mean()
-
-
 def test_a_measure_that_the_internal_test_lacks_has_no_difference() -> None:
     found = validate(classified_cohort(40, seed=0, threshold=np.nan), classified_cohort(40, seed=1, prefix="external"))
     assert found.values["sensitivity"].internal is None
     assert found.values["auc"].difference is not None
 
 
-def test_shared_names_are_noted() -> None:
-    notes = validate(INTERNAL, EXTERNAL.rename(index={"external-0003": "case-0001"})).notes
-    assert notes[0].startswith("1 case names are in both cohorts, first case-0001")
+def test_shared_names_are_noted_and_brier_scores_with_other_weights_replaced() -> None:
+    found = validate(
+        INTERNAL.assign(brier=9.0), EXTERNAL.assign(brier=9.0).rename(index={"external-0003": "case-0001"})
+    )
+    assert found.notes[0].startswith("1 case names are in both cohorts, first case-0001")
+    internal, external, _ = found.values["brier"]
+    assert internal is not None
+    assert max(internal.point, external.point) < 1
 
 
 @pytest.mark.parametrize(
