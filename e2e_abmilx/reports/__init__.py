@@ -24,7 +24,12 @@
 
 from e2e_abmilx.reports.command import report
 from e2e_abmilx.reports.comparison import Comparison, compare_on_shared_cases
+from e2e_abmilx.reports.external import write_external_report
 from e2e_abmilx.reports.report import Report, make_report
+from e2e_abmilx.reports.stored_measures import measures_json
 from e2e_abmilx.reports.summary import Summary, summarise
 
-__all__ = ["Comparison", "Report", "Summary", "compare_on_shared_cases", "make_report", "report", "summarise"]
+__all__ = [
+    "Comparison", "Report", "Summary", "compare_on_shared_cases", "make_report", "measures_json", "report", "summarise",
+    "write_external_report",
+]  # fmt: skip

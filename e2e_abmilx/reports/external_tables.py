@@ -1,6 +1,7 @@
 """The content of a report on an external cohort, as tables, text, CSV and JSON."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from e2e_abmilx.reports.stored_measures import StoredMeasures
 from e2e_abmilx.reports.tables import align, plain, with_interval
 from e2e_abmilx.reports.validation import Validated
 
+_MOST_UNDEFINED = 0.05  # fraction of the resamples; more are mentioned
 _COLUMNS = ["measure", "cohort", "column", "group", "cases", "value", "low", "high"]
 
 
@@ -79,6 +81,7 @@ def explanations(report: ExternalReport) -> Iterator[str]:
         )
     elif report.internal is not None:
         yield "external − internal: each cohort is resampled by itself"
+    yield from _cautions(report.validated)
     if not report.groups:
         yield "–: not defined"
         return
@@ -86,6 +89,21 @@ def explanations(report: ExternalReport) -> Iterator[str]:
         f"–: not defined; of groups also if they have fewer than {FEWEST_CASES} cases, cases of one class only or no event."
         " The intervals of groups are not corrected for their number"
     )
+
+
+def _cautions(validated: Validated) -> Iterator[str]:
+    """Warn of intervals that look more certain than they are."""
+    shown = [
+        (validated.measures[name].title, one)
+        for name, values in validated.values.items()
+        for one in (values.internal, values.external)
+        if one is not None and not math.isnan(one.point)
+    ]
+    if any(one.low == one.high for _, one in shown):
+        yield "an interval of width 0 means that all resamples agree, not that the value is certain"
+    for title, one in shown:
+        if one.undefined > _MOST_UNDEFINED * one.n_resamples:
+            yield f"{title}: undefined in {one.undefined} of {one.n_resamples} resamples, which its interval leaves out"
 
 
 def text(report: ExternalReport) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from e2e_abmilx.errors import InputError
@@ -51,7 +52,7 @@ def measure_groups(predictions: pd.DataFrame, groups: pd.DataFrame, measures: Ma
     """
     _refuse_malformed(groups, predictions)
     chosen = {name: measures[name] for name in group_measures(measures)}
-    return [one for column in map(str, groups) for one in _measure_column(predictions, groups[column], chosen)]
+    return [one for column in groups for one in _measure_column(predictions, groups[column], chosen)]
 
 
 def group_measures(measures: Mapping[str, Measure]) -> list[str]:
@@ -74,9 +75,9 @@ def _refuse_malformed(groups: pd.DataFrame, predictions: pd.DataFrame) -> None:
 
 
 def _measure_column(predictions: pd.DataFrame, column: pd.Series, measures: Mapping[str, Measure]) -> Iterator[Group]:
-    words = column.reindex(predictions.index).map(_word)
+    words = np.array([_word(value) for value in column.reindex(predictions.index)])
     for value in sorted(set(words), key=_place):
-        members = predictions[(words == value).to_numpy()]
+        members = predictions[words == value]
         counts = _counts(members)
         comparable = len(members) >= FEWEST_CASES and _can_be_compared(members, counts)
         estimates = estimate(members, measures) if comparable else dict.fromkeys(measures, _UNDEFINED)

@@ -9,6 +9,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import Estimate, bootstrap, bootstrap_two_cohorts, difference_of_estimates
 from e2e_abmilx.reports.brier import add_own_brier_scores, followed_horizon, survival_columns
 from e2e_abmilx.reports.external_measures import external_measures
+from e2e_abmilx.reports.groups import FEWEST_CASES
 from e2e_abmilx.reports.measures import Measure, classes_of, has_multi_labels
 from e2e_abmilx.reports.stored_measures import StoredMeasures, outputs_of
 
@@ -63,7 +64,9 @@ def validate(internal: _Internal, external: pd.DataFrame) -> Validated:
     shared = _shared_cases(internal, external)
     internal, external, notes = _with_brier_scores(internal, external)
     measures = external_measures(external)
-    return Validated(measures, _compare(internal, external, measures), external, [*shared, *notes])
+    return Validated(
+        measures, _compare(internal, external, measures), external, [*shared, *_few_cases(external), *notes]
+    )
 
 
 def refuse_malformed(predictions: pd.DataFrame, cohort: str) -> None:
@@ -108,6 +111,12 @@ def _shared_cases(internal: _Internal, external: pd.DataFrame) -> list[str]:
         " cohort is not external and the intervals of the differences are wrong"
     )
     return [note]
+
+
+def _few_cases(external: pd.DataFrame) -> list[str]:
+    if len(external) >= FEWEST_CASES:
+        return []
+    return [f"only {len(external)} external cases: intervals of fewer than {FEWEST_CASES} cases are too narrow"]
 
 
 def _with_brier_scores(internal: _Internal, external: pd.DataFrame) -> tuple[_Internal, pd.DataFrame, list[str]]:

@@ -102,3 +102,16 @@ def test_a_measure_without_an_internal_value_has_a_dash(tmp_path: Path) -> None:
     assert all(measure_table(partly).numeric[1:])
     write_json(partly, tmp_path / "evaluation.json")
     assert json.loads((tmp_path / "evaluation.json").read_text())["measures"]["auc"]["internal"] is None
+
+
+def test_intervals_that_look_too_certain_are_explained() -> None:
+    report = _report()
+    values = dict(report.validated.values)
+    sure = values["auc"].external._replace(low=1.0, high=1.0)
+    rare = values["calibration_slope"].external._replace(undefined=312)
+    values["auc"] = values["auc"]._replace(external=sure)
+    values["calibration_slope"] = values["calibration_slope"]._replace(external=rare)
+    found = list(explanations(report._replace(validated=report.validated._replace(values=values))))
+    assert "an interval of width 0 means that all resamples agree, not that the value is certain" in found
+    assert "cal. slope: undefined in 312 of 1000 resamples, which its interval leaves out" in found
+    assert not any("resamples agree" in one for one in explanations(report))

@@ -59,6 +59,19 @@ def test_values_are_in_natural_order_with_the_unknown_last() -> None:
     assert found["site", "unknown"].cases == 30
 
 
+def test_categories_and_numbered_columns_are_groups() -> None:
+    groups = pd.DataFrame(
+        {0: pd.Categorical(["a", None] * 30), 1: pd.array([1, None] * 30, dtype="Int64")}, TABLE.index
+    )
+    found = measure_groups(TABLE, groups, external_measures(TABLE))
+    assert [group[:3] for group in found] == [
+        ("0", "a", 30),
+        ("0", "unknown", 30),
+        ("1", "1", 30),
+        ("1", "unknown", 30),
+    ]
+
+
 def test_cases_without_a_row_are_unknown() -> None:
     groups = pd.DataFrame({"site": "Leiden"}, index=[*TABLE.index[:40], "somebody else"])
     found = measure_groups(TABLE, groups, external_measures(TABLE))
