@@ -107,15 +107,16 @@ def bootstrap_two_cohorts(
 ) -> CohortEstimates:
     """Compare a measure of two independent cohorts, each resampled by itself.
 
-    A resample in which the measure of either cohort is undefined is left out of the difference. The resamples of the
-    second cohort have the next seed, because one seed would draw the same places in both. Other arguments and errors
-    are those of :func:`bootstrap`.
+    A resample in which the measure of either cohort is undefined is left out of the difference. Other arguments and
+    errors are those of :func:`bootstrap`, whose estimates these are.
     """
     _check_rows(first_cases, first)
     _check_rows(second_cases, second)
     one = [first(weight) for weight in resamples(first_cases, n_resamples=n_resamples, seed=seed)]
-    two = [second(weight) for weight in resamples(second_cases, n_resamples=n_resamples, seed=seed + 1)]
-    change = [later - earlier for earlier, later in zip(one, two, strict=True)]
+    two = [second(weight) for weight in resamples(second_cases, n_resamples=n_resamples, seed=seed)]
+    # one seed draws the same places in cohorts of one size, so the resamples are paired at random
+    partners = 1 + np.random.default_rng(seed).permutation(n_resamples)
+    change = [two[0] - one[0], *(two[partner] - value for partner, value in zip(partners, one[1:], strict=True))]
     return CohortEstimates(*(_summarise_values(values)[0] for values in (one, two, change)))
 
 

@@ -161,4 +161,4 @@ def _of_both(measure: Measure, internal: pd.DataFrame, external: pd.DataFrame) -
 
 
 def _of_external(measure: Measure, external: pd.DataFrame) -> Validation:
-    return Validation(None, bootstrap(measure.estimator(external), external.index.tolist(), seed=1), None)
+    return Validation(None, bootstrap(measure.estimator(external), external.index.tolist()), None)
