@@ -5,7 +5,9 @@
 - ``concordance``: the C-index
 - ``brier``: the integrated Brier score
 - ``calibration``: the reliability curve and the expected calibration error
-- ``bootstrap``: confidence intervals over cases, and paired differences
+- ``recalibration``: calibration slope and intercept of probabilities
+- ``survival_calibration``: calibration slope of predicted survival, and observed against expected events
+- ``bootstrap``: confidence intervals over cases, paired differences, and differences between two cohorts
 - ``thresholds``: decision thresholds, fitted on training or validation cases
 - ``risk_groups``: Kaplan–Meier curves and the log-rank test
 - ``plots/``: figures for papers

@@ -1,6 +1,7 @@
-"""Confidence intervals of a measure by the bootstrap over cases, and paired differences."""
+"""Confidence intervals of a measure by the bootstrap over cases, paired differences, and differences of two cohorts."""
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,20 @@ class Difference(NamedTuple):
     p_value: float
 
 
+class CohortEstimates(NamedTuple):
+    """A measure in two independent cohorts.
+
+    Attributes:
+        first: In the first cohort.
+        second: In the second cohort.
+        difference: The second minus the first.
+    """
+
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+
+
 def bootstrap(estimator: Estimator, cases: Sequence[str], *, n_resamples: int = 1000, seed: int = 0) -> Estimate:
     """Resample cases with replacement; all rows of a case stay together.
 
@@ -81,6 +96,43 @@ def paired_bootstrap(
     return Difference(estimate, min(1.0, 2 * float(rarer + 1) / (len(values) + 1)))
 
 
+def bootstrap_two_cohorts(
+    first: Estimator,
+    first_cases: Sequence[str],
+    second: Estimator,
+    second_cases: Sequence[str],
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> CohortEstimates:
+    """Compare a measure of two independent cohorts, each resampled by itself.
+
+    A resample in which the measure of either cohort is undefined is left out of the difference. Other arguments and
+    errors are those of :func:`bootstrap`, whose estimates these are.
+    """
+    _check_rows(first_cases, first)
+    _check_rows(second_cases, second)
+    one = [first(weight) for weight in resamples(first_cases, n_resamples=n_resamples, seed=seed)]
+    two = [second(weight) for weight in resamples(second_cases, n_resamples=n_resamples, seed=seed)]
+    # one seed draws the same places in cohorts of one size, so the resamples are paired at random
+    partners = 1 + np.random.default_rng(seed).permutation(n_resamples)
+    change = [two[0] - one[0], *(two[partner] - value for partner, value in zip(partners, one[1:], strict=True))]
+    return CohortEstimates(*(_summarise_values(values)[0] for values in (one, two, change)))
+
+
+def difference_of_estimates(first: Estimate, second: Estimate) -> Estimate:
+    """Return the second estimate minus the first for independent cohorts, by a normal approximation.
+
+    The standard deviation is the root of the sum of both variances, and the interval the difference ± 1.96 of it. This
+    is for estimates whose resamples are no longer at hand; it is rough for skewed measures, such as ratios.
+    """
+    std = float(np.hypot(first.std, second.std))
+    point = second.point - first.point
+    margin = NormalDist().inv_cdf(INTERVAL[1]) * std
+    n_resamples, undefined = min(first.n_resamples, second.n_resamples), max(first.undefined, second.undefined)
+    return Estimate(point, second.mean - first.mean, std, point - margin, point + margin, n_resamples, undefined)
+
+
 def resamples(cases: Sequence[str], *, n_resamples: int, seed: int) -> Iterator[Weight]:
     """Yield all ones, for the rows themselves, then how often each resample drew each row; shape ``(n,)`` each.
 
@@ -105,7 +157,12 @@ def _check_rows(cases: Sequence[str], *estimators: Estimator) -> None:
 
 def _summarise(measure: Callable[[Weight], float], weights: Iterator[Weight]) -> tuple[Estimate, NDArray[np.float64]]:
     """Return the estimate, and the values of the resamples where the measure is defined."""
-    point, *drawn = (measure(weight) for weight in weights)
+    return _summarise_values([measure(weight) for weight in weights])
+
+
+def _summarise_values(measured: Sequence[float]) -> tuple[Estimate, NDArray[np.float64]]:
+    """Summarise the measure of the rows themselves, then of each resample."""
+    point, *drawn = measured
     values = np.array(drawn)[~np.isnan(drawn)]
     undefined = len(drawn) - len(values)
     if len(values) < 2:

@@ -1,6 +1,9 @@
-"""Brier scores of the cases of survival runs, if the runs recorded what these need."""
+"""Brier scores of the cases of survival models, if their predictions allow them."""
 
 from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
 
 from e2e_abmilx.evaluation.brier import Censoring, case_brier_scores
 from e2e_abmilx.runs.read import Run, columns_named
@@ -12,9 +15,9 @@ def brier_horizon(runs: Sequence[Run]) -> float | None:
     This needs the columns ``survival_<months>`` in ``predictions.csv``, and ``time`` and ``event`` of the training cases
     in ``splits.csv``.
     """
-    if not all({"time", "event"} <= set(run.splits) and _survival_columns(run) for run in runs):
+    if not all({"time", "event"} <= set(run.splits) and survival_columns(run.predictions) for run in runs):
         return None
-    return min(max(_survival_columns(run)) for run in runs)
+    return min(max(survival_columns(run.predictions)) for run in runs)
 
 
 def add_brier_scores(run: Run, horizon: float) -> Run:
@@ -23,19 +26,44 @@ def add_brier_scores(run: Run, horizon: float) -> Run:
     Raises:
         InputError: If no training case is followed beyond the horizon.
     """
-    train, table, columns = run.splits[run.splits["split"] == "train"], run.predictions, _survival_columns(run)
+    train = run.splits[run.splits["split"] == "train"]
+    return run._replace(predictions=_score(run.predictions, horizon, Censoring(train["time"], train["event"])))
+
+
+def followed_horizon(predictions: pd.DataFrame) -> float | None:
+    """Return the last predicted month beyond which some case is not yet censored; None if there is none."""
+    columns = survival_columns(predictions)
+    if not columns:
+        return None
+    followed = Censoring(predictions["time"], predictions["event"]).after(np.array(list(columns)))
+    return max((months for months, left in zip(columns, followed, strict=True) if left > 0), default=None)
+
+
+def add_own_brier_scores(predictions: pd.DataFrame, horizon: float) -> pd.DataFrame:
+    """Return predictions with a column ``brier``, weighted by the censoring of these cases themselves.
+
+    Another hospital censors at other times than the training cohort, and its training cases are not needed.
+
+    Raises:
+        InputError: If no case is followed beyond the horizon.
+    """
+    return _score(predictions, horizon, Censoring(predictions["time"], predictions["event"]))
+
+
+def survival_columns(predictions: pd.DataFrame) -> dict[float, str]:
+    """Return the columns ``survival_<months>`` by their months, in order of time."""
+    names = columns_named("survival_", predictions)
+    return dict(sorted((float(name.removeprefix("survival_")), name) for name in names))
+
+
+def _score(predictions: pd.DataFrame, horizon: float, censoring: Censoring) -> pd.DataFrame:
+    columns = survival_columns(predictions)
     scores = case_brier_scores(
-        table[list(columns.values())],
+        predictions[list(columns.values())],
         list(columns),
-        table["time"],
-        table["event"],
-        censoring=Censoring(train["time"], train["event"]),
+        predictions["time"],
+        predictions["event"],
+        censoring=censoring,
         horizon=horizon,
     )
-    return run._replace(predictions=table.assign(brier=scores))
-
-
-def _survival_columns(run: Run) -> dict[float, str]:
-    """Return the columns by their months, in order of time."""
-    names = columns_named("survival_", run.predictions)
-    return dict(sorted((float(name.removeprefix("survival_")), name) for name in names))
+    return predictions.assign(brier=scores)

@@ -1,6 +1,7 @@
 """The figures of a report."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from e2e_abmilx.evaluation import plots
 from e2e_abmilx.evaluation.calibration import reliability_curve
 from e2e_abmilx.evaluation.risk_groups import stratify_by_risk
+from e2e_abmilx.evaluation.survival_calibration import ObservedToExpected
 from e2e_abmilx.evaluation.thresholds import Threshold
+from e2e_abmilx.reports.brier import survival_columns
 from e2e_abmilx.reports.measures import classes_of, has_multi_labels, labels_of, multi_labels_of, probabilities_of
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary, pool
@@ -52,7 +55,14 @@ class _Curve(NamedTuple):
 
 def draw_figures(report: Report) -> Iterator[Drawing]:
     """Draw the figures that the predictions and metrics of the runs allow."""
-    tested = [one for name, summary in report.summaries.items() for one in _tested(name, summary)]
+    yield from draw_predictions([one for name, summary in report.summaries.items() for one in _tested(name, summary)])
+    yield from _draw_folds(report)
+    for name, run in zip(run_names(report.runs), report.runs, strict=True):
+        yield from _draw_training(name if len(report.runs) > 1 else "", run)
+
+
+def draw_predictions(tested: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[Drawing]:
+    """Draw named tables of predictions of one task, in common figures where that is legible."""
     _, table = tested[0]
     if "risk" in table:
         yield from _draw_survival(tested)
@@ -60,9 +70,37 @@ def draw_figures(report: Report) -> Iterator[Drawing]:
         yield from _draw_multi_labels(tested)
     else:
         yield from _draw_classification(tested)
-    yield from _draw_folds(report)
-    for name, run in zip(run_names(report.runs), report.runs, strict=True):
-        yield from _draw_training(name if len(report.runs) > 1 else "", run)
+
+
+def draw_calibration(tested: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[Drawing]:
+    """Draw the calibration of the second of two classes, or of predicted survival, of all tables in one figure."""
+    _, table = tested[0]
+    classes, axes = classes_of(table), _new_axes()
+    if survival_columns(table):
+        for name, one in tested:
+            plots.plot_observed_events(*_events(one), name=name, axes=axes)
+        edges = ", ".join(f"{months:g}" for months in survival_columns(table))
+        caption = (
+            f"Observed (Kaplan–Meier) and expected fraction of cases with an event within {edges} months, from left to"
+            " right; on the diagonal the model is calibrated."
+        )
+        yield _drawing(axes, "Observed and expected events", "", caption)
+    elif len(classes) == 2 and not has_multi_labels(table):
+        for name, one in tested:
+            curve = _curve(one, 1, name)
+            plots.plot_reliability(reliability_curve(curve.probability, curve.label, bins=10), name=name, axes=axes)
+        caption = "How often the second class was true at its predicted probability; on the diagonal it is calibrated."
+        yield _drawing(axes, "Calibration", classes[1], caption)
+
+
+def _events(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the expected and the observed fraction of cases with an event, up to each time edge."""
+    columns, once = survival_columns(table), np.ones(len(table), dtype=np.int64)
+    observed = [
+        ObservedToExpected(table[name], table["time"], table["event"], months).observed(once)
+        for months, name in columns.items()
+    ]
+    return 1 - table[list(columns.values())].to_numpy().mean(axis=0), np.array(observed)
 
 
 def _tested(name: str, summary: Summary) -> list[_Predictions]:
@@ -119,7 +157,7 @@ def _label_curves(table: pd.DataFrame) -> list[_Curve]:
     ]
 
 
-def _draw_curves(groups: Iterable[tuple[str, Sequence[_Curve]]]) -> Iterator[Drawing]:
+def _draw_curves(groups: Sequence[tuple[str, Sequence[_Curve]]]) -> Iterator[Drawing]:
     """Draw the curves of each group in one figure, without those that lack positive or negative cases."""
     figures = (
         (plots.plot_roc, "ROC", "The band is the 95 % interval over cases; the diagonal is random prediction."),
@@ -129,13 +167,14 @@ def _draw_curves(groups: Iterable[tuple[str, Sequence[_Curve]]]) -> Iterator[Dra
             "AP: average precision. The grey line is the precision of random prediction.",
         ),
     )
-    for name, curves in groups:
+    for (plot, title, caption), (name, curves) in itertools.product(figures, groups):
         defined = [curve for curve in curves if curve.label.any() and not curve.label.all()]
-        for plot, title, caption in figures if defined else ():
-            axes = _new_axes(height_mm=66 + 4 * len(defined))  # the legend has one line per curve
-            for curve in defined:
-                plot(curve.probability, curve.label, curve.cases, name=curve.name, axes=axes)
-            yield _drawing(axes, title, name, caption)
+        if not defined:
+            continue
+        axes = _new_axes(height_mm=66 + 4 * len(defined))  # the legend has one line per curve
+        for curve in defined:
+            plot(curve.probability, curve.label, curve.cases, name=curve.name, axes=axes)
+        yield _drawing(axes, title, name, caption)
 
 
 def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:

@@ -7,15 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-import jinja2
-import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image
 
-from e2e_abmilx import __version__
-from e2e_abmilx.evaluation.bootstrap import Estimate
-from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
 from e2e_abmilx.reports.figures import draw_figures
 from e2e_abmilx.reports.measures import Measure, has_multi_labels
@@ -24,16 +18,10 @@ from e2e_abmilx.reports.page_facts import fact_tables
 from e2e_abmilx.reports.page_table import Table
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary
-from e2e_abmilx.reports.tables import common_folder, comparison_title, decimals, explanations, run_names
+from e2e_abmilx.reports.tables import common_folder, comparison_title, decimals, explanations, run_names, with_interval
+from e2e_abmilx.reports.templates import embed_figure, write_template
 from e2e_abmilx.runs.read import Run
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 _FIRST_COLUMNS = ("label", "predicted", "time", "event", "risk", "correctness")
 _EXTREMES = 5  # cases shown as the best and as the worst
 _OVERLAY_SIDE = 640  # pixels
@@ -44,7 +32,9 @@ def write_page(report: Report, path: Path) -> None:
     origins = {origin: origin.read_cases() for origin in origins_of(report.runs)}
     slides = {case: named for cases in origins.values() for case, named in cases.items()}
     configs = (run.folder / name for run in report.runs for name in ("fit.yaml", "test.yaml"))
-    page = _TEMPLATES.get_template("page.html").render(
+    write_template(
+        "page.html",
+        path,
         title=common_folder(report.summary.runs).name,
         subtitle=_subtitle(report.summary),
         notes=report.notes,
@@ -54,14 +44,11 @@ def write_page(report: Report, path: Path) -> None:
         measures=report.measures.values(),
         origins=[_origin(origin, cases) for origin, cases in origins.items()],
         splits=_splits(report.runs),
-        figures=[(title, caption, _embed_figure(figure)) for title, caption, figure in draw_figures(report)],
+        figures=[(title, caption, embed_figure(figure)) for title, caption, figure in draw_figures(report)],
         **_cases(report.summary.runs, slides, path.parent),
         fact_tables=fact_tables(report.runs),
         configs=[(config, config.read_text(encoding="utf-8")) for config in configs if config.is_file()],
-        version=__version__,
     )
-    with atomic_write(path) as partial:
-        partial.write_text(page, encoding="utf-8")
 
 
 def _subtitle(summary: Summary) -> str:
@@ -94,7 +81,7 @@ def _measure_tables(report: Report) -> Iterator[Table]:
     if report.comparison:
         rows = [
             [
-                report.measures[name].title, decimals(first), decimals(second), _with_interval(change.estimate),
+                report.measures[name].title, decimals(first), decimals(second), with_interval(change.estimate),
                 decimals(change.p_value),
             ]
             for name, (first, second, change) in report.comparison.compared.items()
@@ -109,11 +96,11 @@ def _summary_table(name: str, summary: Summary, measures: Mapping[str, Measure])
     for key, measure in measures.items():
         row = [measure.title]
         if summary.pooled:
-            row.append(_with_interval(summary.pooled[key]))
+            row.append(with_interval(summary.pooled[key]))
         if names:
             spread = summary.spread[key]
             row.append(f"{decimals(spread.mean)} ± {decimals(spread.std)}")
-            row += [_with_interval(values[key]) for values in summary.per_run]
+            row += [with_interval(values[key]) for values in summary.per_run]
         rows.append(row)
     folder = common_folder(summary.runs)
     if folder.is_relative_to(Path.cwd()):
@@ -121,10 +108,6 @@ def _summary_table(name: str, summary: Summary, measures: Mapping[str, Measure])
     caption = f"{name}: {folder}" if name else str(folder)
     head = ["measure", *pooled, *(["mean ± std"] if names else []), *names]
     return Table(f"{caption}, with 95 % intervals", head, rows)
-
-
-def _with_interval(value: Estimate) -> str:
-    return f"{decimals(value.point)} ({decimals(value.low)} to {decimals(value.high)})"
 
 
 def _origin(origin: Origin, cases: Mapping[str, Sequence[str]]) -> tuple[list[tuple[int, str]], Table | None]:
@@ -206,13 +189,6 @@ def _cell(value: object) -> object:
     if isinstance(value, float):
         return f"{value:g}" if value.is_integer() else decimals(value)
     return value if isinstance(value, dict) else str(value)
-
-
-def _embed_figure(figure: Figure) -> str:
-    """Return a figure as a data URI; the same figure gives the same bytes."""
-    with matplotlib.rc_context({"svg.hashsalt": "e2e_abmilx"}):
-        figure.savefig(file := io.BytesIO(), format="svg", transparent=True, metadata={"Date": None})
-    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _embed_overlay(path: Path) -> str:

@@ -58,7 +58,7 @@ def write_json(report: Report, path: Path) -> None:
         "measures": {name: {"title": one.title, "definition": one.definition} for name, one in report.measures.items()},
         "runs": _summary_content(report.summary),
         "against": _summary_content(report.against) if report.against else None,
-        "comparison": _plain(report.comparison),
+        "comparison": plain(report.comparison),
         "notes": report.notes,
     }
     with atomic_write(path) as partial:
@@ -68,6 +68,13 @@ def write_json(report: Report, path: Path) -> None:
 def decimals(value: float) -> str:
     """Return a number with three decimals, or a dash if it is undefined."""
     return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def with_interval(value: Estimate) -> str:
+    """Return a number with its 95 % interval, or a dash if it is undefined."""
+    if math.isnan(value.point):
+        return decimals(value.point)
+    return f"{decimals(value.point)} ({decimals(value.low)} to {decimals(value.high)})"
 
 
 def explanations(report: Report) -> Iterator[str]:
@@ -111,7 +118,7 @@ def _summary_table(summary: Summary, measures: Mapping[str, Measure]) -> str:
             add("pooled", str(sum(sizes)), (one.point for one in pooled))
         add("  95 % from", "", (one.low for one in pooled))
         add("  to", "", (one.high for one in pooled))
-    return f"{common_folder(summary.runs)}\n{_align(rows)}"
+    return f"{common_folder(summary.runs)}\n{align(rows)}"
 
 
 def _comparison_table(report: Report, comparison: Comparison) -> str:
@@ -119,10 +126,10 @@ def _comparison_table(report: Report, comparison: Comparison) -> str:
     for name, (first, second, (difference, p_value)) in comparison.compared.items():
         numbers = [first, second, difference.point, difference.low, difference.high, p_value]
         rows.append([report.measures[name].title, *map(decimals, numbers)])
-    return f"{comparison_title(comparison)}\n{_align(rows)}"
+    return f"{comparison_title(comparison)}\n{align(rows)}"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
     """Return columns two spaces apart, the first one aligned to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -162,19 +169,19 @@ def _summary_content(summary: Summary) -> dict[str, Any]:
                 "seed": run.settings.get("seed_everything"),
                 "fold": run.data.get("fold"),
                 "cases": len(run.predictions),
-                "measures": _plain(values),
+                "measures": plain(values),
             }
             for run, values in zip(summary.runs, summary.per_run, strict=True)
         ],
-        "spread": _plain(summary.spread),
-        "pooled": _plain(summary.pooled),
+        "spread": plain(summary.spread),
+        "pooled": plain(summary.pooled),
     }
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def plain(value: Any) -> Any:  # noqa: ANN401
     """Return named tuples as dictionaries, and NaN as None, which JSON writes as null."""
     if hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: plain(one) for name, one in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

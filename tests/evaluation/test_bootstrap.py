@@ -11,7 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.evaluation.bootstrap import bootstrap, paired_bootstrap, resamples
+from e2e_abmilx.evaluation.bootstrap import (
+    bootstrap,
+    bootstrap_two_cohorts,
+    difference_of_estimates,
+    paired_bootstrap,
+    resamples,
+)
 from e2e_abmilx.evaluation.concordance import Concordance
 from e2e_abmilx.evaluation.estimators import (
     Accuracy,
@@ -187,3 +193,34 @@ def test_importing_needs_no_torch() -> None:
     code = "import sys, e2e_abmilx.evaluation.bootstrap, e2e_abmilx.evaluation.concordance; print({'torch', 'pandas'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_two_cohorts_are_resampled_independently() -> None:
+    generator = np.random.default_rng(0)
+    cohorts = [generator.normal(mean, 1, size) for mean, size in ((0.0, 150), (0.5, 80))]
+    (first, second), (one, two) = zip(
+        *((RowMean(c, np.ones(len(c))), list(map(str, range(len(c))))) for c in cohorts), strict=False
+    )
+    found = bootstrap_two_cohorts(first, one, second, two, n_resamples=4000)
+    assert found.first == bootstrap(first, one, n_resamples=4000)
+    assert found.second == bootstrap(second, two, n_resamples=4000)
+    std = math.sqrt(sum(cohort.var() / len(cohort) for cohort in cohorts))
+    change = cohorts[1].mean() - cohorts[0].mean()
+    assert found.difference.point == pytest.approx(change)
+    assert found.difference.std == pytest.approx(std, rel=0.05)
+    assert found.difference[3:5] == pytest.approx((change - 1.96 * std, change + 1.96 * std), abs=0.02)
+    rough = difference_of_estimates(found.first, found.second)
+    assert rough[:5] == pytest.approx(found.difference[:5], abs=0.02)
+    same = bootstrap_two_cohorts(first, one, first, one, n_resamples=1000).difference
+    assert same.point == 0
+    assert same.std == pytest.approx(math.sqrt(2 / 150) * cohorts[0].std(), rel=0.1)  # not 0, as of equal resamples
+
+
+def test_a_difference_is_undefined_where_either_cohort_is() -> None:
+    label = np.array([1, 0, 0, 0])
+    always, sometimes = Auroc(np.arange(400) % 7 / 7, np.arange(400) % 2), Auroc([0.5, 0.1, 0.2, 0.9], label)
+    found = bootstrap_two_cohorts(always, list(map(str, range(400))), sometimes, ["a", "b", "c", "d"])
+    assert found.first.undefined == 0
+    assert found.difference.undefined == found.second.undefined > 200
+    never = difference_of_estimates(found.first, found.second._replace(point=np.nan, std=np.nan))
+    assert all(map(math.isnan, (never.point, never.low, never.high)))

@@ -7,6 +7,7 @@ from hand_written import survived, write_run
 
 from e2e_abmilx.evaluation.brier import Censoring, case_brier_scores
 from e2e_abmilx.reports import make_report
+from e2e_abmilx.reports.brier import add_own_brier_scores, followed_horizon
 
 CASES = [f"case-{number:03d}" for number in range(60)]
 
@@ -47,3 +48,25 @@ def test_no_brier_score_if_one_run_lacks_survival(tmp_path: Path) -> None:
     one = write_run(tmp_path / "a", table.assign(survival_10=0.5), splits=splits)
     two = write_run(tmp_path / "b", table, splits=splits)
     assert set(make_report([one], [two]).measures) == {"c_index"}
+
+
+def test_own_censoring_weights_a_cohort_without_training_cases() -> None:
+    table = survived(CASES, seed=0).set_index("case").assign(survival_10=0.8, survival_30=0.5)
+    scored = add_own_brier_scores(table, 30.0)
+    wanted = case_brier_scores(
+        table[["survival_10", "survival_30"]],
+        [10.0, 30.0],
+        table["time"],
+        table["event"],
+        censoring=Censoring(table["time"], table["event"]),
+        horizon=30.0,
+    )
+    np.testing.assert_allclose(scored["brier"], wanted)
+
+
+def test_the_horizon_is_the_last_edge_with_follow_up() -> None:
+    table = pd.DataFrame({"time": [5.0, 12.0, 20.0], "event": [1, 1, 0], "survival_10": 0.8, "survival_25": 0.5})
+    assert followed_horizon(table) == 10
+    assert followed_horizon(table.assign(event=1)) == 25  # all have died, and nobody is lost
+    assert followed_horizon(table.assign(time=5.0, event=0)) is None
+    assert followed_horizon(table[["time", "event"]]) is None

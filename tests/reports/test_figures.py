@@ -3,11 +3,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from cohorts import classified_cohort, survival_cohort
 from hand_written import classified, multi_labelled, survived, write_run
 from pages import write_fold
 
 from e2e_abmilx.reports import make_report
-from e2e_abmilx.reports.figures import draw_figures
+from e2e_abmilx.reports.figures import draw_calibration, draw_figures, draw_predictions
 from e2e_abmilx.runs.read import Run, read_run
 
 CASES = [f"case-{number:03d}" for number in range(60)]
@@ -62,3 +63,36 @@ def test_a_class_without_cases_is_not_drawn(tmp_path: Path, absent: str) -> None
         roc, *_ = draw_figures(make_report([run]))
         (legend,) = roc.figure.axes[0].get_legend().get_texts()  # type: ignore[union-attr]
         assert legend.get_text().startswith("ER AUC")
+
+
+def test_cohorts_stand_next_to_each_other() -> None:
+    tables = [classified(CASES, ["a", "b", "c"], seed=seed).set_index("case") for seed in range(2)]
+    titles = [one.title for one in draw_predictions(list(zip(("internal", "external"), tables, strict=True)))]
+    assert titles == [
+        *(
+            f"{title}: {name}"
+            for title in ("ROC", "Precision and recall", "Confusion")
+            for name in ("internal", "external")
+        ),
+        "Reliability",
+    ]
+
+
+def test_calibration_of_two_cohorts_in_one_figure() -> None:
+    for make, title, points in (
+        (classified_cohort, "Calibration: yes", 10),
+        (survival_cohort, "Observed and expected events", 3),
+    ):
+        (drawing,) = draw_calibration([("internal", make(200, seed=0)), ("external", make(200, seed=1))])
+        assert drawing.title == title
+        (axes,) = drawing.figure.axes
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore[union-attr]
+        assert [label.split()[0] for label in labels] == ["internal", "external"]
+        assert [len(line.get_xdata()) for line in axes.lines if line.get_linewidth() > 1] == [points, points]
+
+
+def test_other_tasks_have_no_figure_of_calibration() -> None:
+    three = classified(CASES, ["a", "b", "c"], seed=0)
+    several = multi_labelled(CASES, ["ER", "PR"], seed=0)
+    for table in (three, several, survived(CASES, seed=0)):
+        assert list(draw_calibration([("external", table)])) == []

@@ -1,11 +1,19 @@
-"""Kaplan–Meier curves of two risk groups."""
+"""Figures of survival: Kaplan–Meier curves of two risk groups, and observed against expected events."""
 
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
-from e2e_abmilx.evaluation.plots.style import SMALL_PT, finish_axes, new_axes, next_curve_style
+from e2e_abmilx.evaluation.plots.style import (
+    SMALL_PT,
+    draw_diagonal,
+    finish_axes,
+    legend_label,
+    new_axes,
+    next_curve_style,
+)
 from e2e_abmilx.evaluation.risk_groups import RiskGroups, SurvivalCurve
 
 
@@ -30,6 +38,25 @@ def plot_kaplan_meier(groups: RiskGroups, *, axes: Axes | None = None) -> Axes:
     )  # fmt: skip
     _draw_numbers_at_risk(axes, curves)
     return finish_axes(axes, "time (months)", "survival")
+
+
+def plot_observed_events(expected: ArrayLike, observed: ArrayLike, *, name: str = "", axes: Axes | None = None) -> Axes:
+    """Draw the observed over the expected fraction of cases with an event, one point for each of m times.
+
+    Args:
+        expected: Mean of the predicted 1 - S, shape ``(m,)``.
+        observed: 1 - the Kaplan–Meier estimate; NaN where it is undefined, which is not drawn, shape ``(m,)``.
+        name: Name of the curve, in the legend.
+        axes: Where to draw.
+    """
+    axes = axes or new_axes()
+    style = next_curve_style(axes)
+    axes.plot(
+        expected, observed, style.dashes, color=style.colour, linewidth=1.2, marker="o", markersize=3.5,
+        label=legend_label(name), clip_on=False,
+    )  # fmt: skip
+    draw_diagonal(axes)
+    return finish_axes(axes, "expected fraction with an event", "observed fraction with an event", fractions=True)
 
 
 def _format_p(value: float) -> str:

@@ -1,7 +1,7 @@
 import numpy as np
-from drawn import legend_texts
+from drawn import curves_of, legend_texts
 
-from e2e_abmilx.evaluation.plots import plot_kaplan_meier
+from e2e_abmilx.evaluation.plots import plot_kaplan_meier, plot_observed_events
 from e2e_abmilx.evaluation.risk_groups import stratify_by_risk
 from e2e_abmilx.evaluation.thresholds import Threshold
 
@@ -29,3 +29,13 @@ def test_kaplan_meier_of_an_empty_group() -> None:
     texts = [text.get_text() for text in axes.texts]
     assert texts[0] == "log-rank p undefined"
     assert set(texts[texts.index("low risk") + 1 : texts.index("high risk")]) == {"0"}
+
+
+def test_observed_events_of_two_cohorts_share_an_axes() -> None:
+    axes = plot_observed_events([0.2, 0.5], [0.1, 0.6], name="internal")
+    plot_observed_events([0.3, 0.6], [0.4, np.nan], name="external", axes=axes)
+    assert legend_texts(axes) == ["internal", "external"]
+    one, two = curves_of(axes)
+    np.testing.assert_array_equal(one, [[0.2, 0.1], [0.5, 0.6]])
+    np.testing.assert_array_equal(two, [[0.3, 0.4], [0.6, np.nan]])
+    assert axes.get_xlabel() == "expected fraction with an event"
