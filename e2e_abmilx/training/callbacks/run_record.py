@@ -28,10 +28,11 @@ class RunRecord(Callback):
 
     It is written when a fit starts, so that a killed run has it too, and again when the fit and the test after it end.
     Sections: ``versions``; ``hardware`` of the first process and the number of ``processes``; ``precision``; ``seed``;
-    ``parameters`` of encoder and head; ``fit`` and ``test``, with times in UTC; ``best``, the epoch (from 0) of
-    ``best.ckpt``, and the metric that chose it, its mode and its value, or the last epoch without a metric; and
-    ``threshold``, the tested one, with its rule and the cases that it was fitted on. The seconds of a resumed fit are those before its checkpoint plus those after it;
-    versions and hardware are the latest ones. The time to prepare data is not included.
+    ``parameters`` of encoder and head; ``fit`` and ``test``, with times in UTC; ``best``, the epoch of ``best.ckpt``
+    (from 0), and metric, mode and value by which it was chosen, null if it is the last one; and ``threshold``, which
+    the test used, with its rule and the number of cases that it was fitted on. The seconds of a resumed fit are those
+    before its checkpoint plus those after it; versions and hardware are the latest ones. The time to prepare data is
+    not included.
     """
 
     def __init__(self) -> None:
