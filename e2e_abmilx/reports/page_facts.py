@@ -46,12 +46,22 @@ def _training(run: Run, record: dict[str, Any]) -> Iterator[tuple[str, object]]:
     for name in ("epoch", "step"):
         yield f"{name}s", int(trained[name].max()) + 1 if len(trained) else "–"
     yield "best epoch, counted from 0", _known(best.get("epoch"), ",.0f")
-    yield "selected by", f"{best['monitor']} {_known(best.get('value'), '.4g')}" if best.get("monitor") else "–"
+    direction = {"min": "lowest ", "max": "highest "}.get(best.get("mode"), "")  # older runs did not record it
+    chosen = f"{direction}{best.get('monitor')} {_known(best.get('value'), '.4g')}"
+    yield "selected by", chosen if best.get("monitor") else "–"
+    yield "threshold", _threshold(record["threshold"])
     yield "started (UTC)", f"{fit['started']:%Y-%m-%d %H:%M}" if fit.get("started") else "–"
     yield "duration of the fit", _duration(fit_seconds(record))
     yield "duration per epoch", _duration(fit.get("seconds_per_epoch"))
     yield "duration of the test", _duration(record["test"].get("seconds"))
     yield "times resumed", _known(fit.get("times_resumed"), ",.0f")
+
+
+def _threshold(fitted: Mapping[str, Any]) -> str:
+    if not fitted:
+        return "–"
+    how = f" ({fitted['rule']}, {fitted['cases']} {fitted['split']} cases)" if fitted.get("rule") else ""
+    return f"{fitted['value']:.4g}{how}"
 
 
 def _machine(record: dict[str, Any]) -> Iterator[tuple[str, str]]:

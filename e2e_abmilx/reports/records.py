@@ -8,7 +8,7 @@ import yaml
 
 from e2e_abmilx.errors import InputError
 
-_SECTIONS = ("versions", "hardware", "parameters", "fit", "test", "best")
+_SECTIONS = ("versions", "hardware", "parameters", "fit", "test", "best", "threshold")
 
 
 def read_record(folder: Path) -> dict[str, Any]:

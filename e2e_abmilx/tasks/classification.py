@@ -1,6 +1,6 @@
 """Slide-level classification: one class per case."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,15 @@ from torchmetrics.classification import (
 )
 
 from e2e_abmilx.data.bag import Bag, Target
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.estimators import Sensitivity, Specificity
-from e2e_abmilx.evaluation.thresholds import Threshold, fit_youden_threshold
+from e2e_abmilx.evaluation.thresholds import (
+    Threshold,
+    check_sensitivity,
+    fit_sensitivity_threshold,
+    fit_youden_threshold,
+)
+from e2e_abmilx.heads.base import BagHead
 from e2e_abmilx.metrics import BalancedAccuracy, ClassAUC
 from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.coverage import Coverage, coverage_of_classes
@@ -27,14 +34,39 @@ class ClassificationTask(BagTask):
 
     AUC and balanced accuracy are means over the classes that occur among the evaluated cases.
 
-    Of two classes the second is the positive one: the threshold is the probability with the highest Youden index on
-    validation cases. It is saved in the checkpoint, and the test reports sensitivity and specificity at it.
+    Of two classes the second is the positive one. A threshold of its probability is fitted on validation cases: the one
+    with the highest Youden index, or the highest one with a stated sensitivity. It is saved in the checkpoint, and the
+    test reports sensitivity and specificity at it.
 
-    The arguments are those of :class:`BagTask`.
+    Args:
+        encoder: As in :class:`BagTask`.
+        head: As in :class:`BagTask`.
+        num_outputs: K, the number of classes.
+        sensitivity: Sensitivity, in (0, 1], that the threshold must have on the validation cases; needs two classes.
+        **how: The other arguments of :class:`BagTask`.
     """
 
     target = "label"
     monitor = "val/auc"
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: Callable[[int, int], BagHead],
+        num_outputs: int,
+        *,
+        sensitivity: float | None = None,
+        **how: Any,  # noqa: ANN401
+    ) -> None:
+        if sensitivity is not None:
+            check_sensitivity(sensitivity)
+            if num_outputs != 2:
+                raise InputError(
+                    f"sensitivity is {sensitivity}, but there are {num_outputs} classes, and only one of two classes is the"
+                    " positive one; leave sensitivity out, or set num_outputs to 2"
+                )
+        super().__init__(encoder, head, num_outputs, **how)
+        self.sensitivity = sensitivity
 
     def configure_loss(self) -> nn.Module:
         """Return the cross-entropy."""
@@ -69,9 +101,11 @@ class ClassificationTask(BagTask):
         return logits.softmax(dim=1)
 
     def fit_threshold(self, score: NDArray[Any], label: NDArray[Any]) -> Threshold | None:
-        """Return the probability of the second of two classes at which the Youden index is highest."""
+        """Return the threshold of the second of two classes; None for other numbers of classes among outputs or cases."""
         if self.num_outputs != 2 or len(np.unique(label)) < 2:
             return None
+        if self.sensitivity is not None:
+            return fit_sensitivity_threshold(score, label, self.sensitivity, split="val")
         return fit_youden_threshold(score, label, split="val")
 
     def measure_at_threshold(self, score: NDArray[Any], label: NDArray[Any], threshold: Threshold) -> dict[str, float]:

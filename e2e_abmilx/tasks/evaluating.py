@@ -29,8 +29,8 @@ class CaseTask(LightningModule):
 
     #: The metric, on validation data, by which the best checkpoint is chosen.
     monitor: str
-    #: Whether the monitor is maximised (``"max"``) or minimised (``"min"``).
-    mode: Mode = "max"
+    #: Whether the monitor is maximised (``"max"``) or minimised (``"min"``); None for the metric's own direction.
+    mode: Mode | None = None
     #: Whether the last score has a threshold, fitted on validation cases.
     has_threshold: bool = True
     #: Whether the loss of a single bag is meaningful; otherwise validation logs no loss.
@@ -77,18 +77,23 @@ class CaseTask(LightningModule):
         return Coverage()
 
     def monitors(self) -> Monitors:
-        """Return the metrics that can be monitored, each with its mode."""
+        """Return the metrics that can be monitored, each with its mode.
+
+        Raises:
+            InputError: The mode that the task sets contradicts its metric.
+        """
         sparsity = AttentionSparsity._fields
         modes: dict[str, Mode | None] = dict.fromkeys(f"val/{name}" for name in (*sparsity, "threshold"))
         modes |= dict.fromkeys(f"train/{name}" for name in (*sparsity, "data_wait"))
         for name, metric in self.val_metrics.items():
             better = metric.higher_is_better
             modes[name] = None if better is None else "max" if better else "min"
-        modes |= {"train/loss_step": "min", "train/loss_epoch": "min", self.monitor: self.mode}
+        modes |= {"train/loss_step": "min", "train/loss_epoch": "min"}
         if self.loss_of_a_bag:
             modes["val/loss"] = "min"
         # tasks from outside this package may log other metrics
-        return Monitors(modes, is_complete=type(self).__module__.startswith("e2e_abmilx."))
+        monitors = Monitors(modes, is_complete=type(self).__module__.startswith("e2e_abmilx."))
+        return monitors if self.mode is None else monitors.with_mode(self.monitor, self.mode, type(self).__name__)
 
     def why_undefined(self, metric: str) -> str | None:
         """Return why a metric, given by its full name, is undefined on the validation cases; None if it is not."""

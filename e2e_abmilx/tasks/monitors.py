@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightning.pytorch import Callback
@@ -50,6 +50,17 @@ class Monitors:
                 f"it is not known whether a higher or a lower {name} is better; set mode to max or min next to its monitor"
             )
         return stated  # type: ignore[return-value] # one of the two
+
+    def with_mode(self, name: str, mode: Mode, task: str) -> "Monitors":
+        """Return these metrics with the mode of one more, which a task states.
+
+        Raises:
+            InputError: The metric is known, and the mode contradicts it.
+        """
+        try:
+            return replace(self, modes={**self.modes, name: self.mode_of(name, mode)})
+        except InputError as error:
+            raise InputError(f"{task}: {error}") from None
 
     def check(self, callbacks: Iterable[Callback], why_undefined: Callable[[str], str | None]) -> None:
         """Refuse callbacks that monitor an unknown metric, have the wrong mode, or stop by an undefined metric.

@@ -111,11 +111,23 @@ class BagCLI(LightningCLI):
             self.datamodule.contract = _read_contract(path)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
-        """Build the trainer, with defaults for the arguments that the config leaves open."""
+        """Build the trainer, with defaults for the arguments that the config leaves open.
+
+        Raises:
+            InputError: Two callbacks cannot be told apart in a checkpoint.
+        """
         checkpoint = self._get(self.config, "ckpt_path") if self.subcommand == "fit" else None
         settings = self._get(self.config_init, "trainer")
         defaults = trainer_defaults(settings, str(self.subcommand or "fit"), checkpoint)
-        return super().instantiate_trainer(**(kwargs | defaults))
+        try:
+            return super().instantiate_trainer(**(kwargs | defaults))
+        except RuntimeError as error:
+            if "more than one stateful callback" not in str(error):
+                raise
+            raise InputError(
+                f"{str(error).partition('.')[0]}: a checkpoint tells their states apart by monitor, mode and interval, so one"
+                " of these must differ; every run has one BestCheckpoint already (--checkpoint.monitor)"
+            ) from error
 
     def predict(self, model: BagTask, **kwargs: Any) -> None:  # noqa: ANN401
         """Predict without keeping all predictions in memory; callbacks write them."""

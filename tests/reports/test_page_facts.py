@@ -39,6 +39,7 @@ def test_older_runs_have_dashes(tmp_path: Path) -> None:
     for name in (
         "precision",
         "best epoch, counted from 0",
+        "threshold",
         "duration of the fit",
         "duration of the test",
         "GPUs",
@@ -54,3 +55,19 @@ def test_a_checkpoint_without_a_value_has_a_dash(tmp_path: Path) -> None:
     (run.folder / "run.yaml").write_text(RECORD.replace("value: 0.6", "value: null"))
     assert "value: null" in (run.folder / "run.yaml").read_text()
     assert facts_of(make_page(run.folder, [run]))["selected by"] == ["val/loss –"]
+
+
+def test_how_best_and_threshold_were_chosen_is_shown(tmp_path: Path) -> None:
+    run = write_fold(tmp_path / "run", classified(CASES, ["0", "1"], seed=0))
+    threshold = "{value: 0.48213, split: val, cases: 18, rule: highest Youden index}"
+    record = RECORD.replace("monitor: val/loss,", "monitor: val/loss, mode: min,") + f"threshold: {threshold}\n"
+    (run.folder / "run.yaml").write_text(record)
+    facts = facts_of(make_page(run.folder, [run]))
+    assert facts["selected by"] == ["lowest val/loss 0.6"]
+    assert facts["threshold"] == ["0.4821 (highest Youden index, 18 val cases)"]
+
+
+def test_a_threshold_of_an_earlier_release_has_only_its_value(tmp_path: Path) -> None:
+    run = write_fold(tmp_path / "run", classified(CASES, ["0", "1"], seed=0))
+    (run.folder / "run.yaml").write_text(RECORD + "threshold: {value: 0.48213, split: val, cases: 0, rule: ''}\n")
+    assert facts_of(make_page(run.folder, [run]))["threshold"] == ["0.4821"]

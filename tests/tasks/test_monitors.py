@@ -1,5 +1,7 @@
 """Monitored metrics exist, are defined, and have the mode in which they improve."""
 
+from typing import Literal
+
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
@@ -40,6 +42,32 @@ def test_a_task_can_set_its_own_mode() -> None:
         monitor, mode = "val/my_cost", "min"
 
     assert _task(Least).monitors().mode_of("val/my_cost", None) == "min"
+
+
+@pytest.mark.parametrize(("metric", "mode"), [("val/ece", "min"), ("val/loss", "min"), ("val/qwk", "max")])
+def test_a_task_that_only_names_a_metric_takes_its_direction(metric: str, mode: str) -> None:
+    class Other(ClassificationTask):
+        monitor = metric
+
+    assert _task(Other).monitors().mode_of(metric, None) == mode
+
+
+@pytest.mark.parametrize(("metric", "mode"), [("val/ece", "max"), ("val/loss", "max"), ("val/auc", "min")])
+def test_a_task_cannot_contradict_a_metric(metric: str, mode: Literal["min", "max"]) -> None:
+    class Worst(ClassificationTask):
+        monitor = metric
+
+    Worst.mode = mode
+    with pytest.raises(InputError, match=rf"^Worst: mode is {mode}, but a \w+ {metric} is better, .* set mode: "):
+        _task(Worst).monitors()
+
+
+def test_an_own_metric_needs_a_mode() -> None:
+    class Unknown(ClassificationTask):
+        monitor = "val/my_cost"
+
+    with pytest.raises(InputError, match="it is not known whether a higher or a lower val/my_cost is better; set mode"):
+        _task(Unknown).monitors().mode_of("val/my_cost", None)
 
 
 def test_metrics_without_a_mode_need_a_stated_one() -> None:

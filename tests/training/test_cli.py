@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from feature_runs import column, fit, write_config
 from slide_runs import message_of
 
 from e2e_abmilx.main import main
+from e2e_abmilx.tasks import ClassificationTask
 
 
 def test_a_fit_without_validation_is_an_error(tmp_path: Path) -> None:
@@ -50,3 +52,21 @@ def test_overfitting_a_few_batches(tmp_path: Path) -> None:
     """Lightning then replaces our sampler by one of its own, and each epoch has the same draws."""
     fit(write_config(tmp_path), "--trainer.overfit_batches", "2")
     assert (tmp_path / "run/last.ckpt").exists()
+
+
+def test_a_stated_sensitivity_is_set_in_yaml_and_kept_by_the_checkpoint(tmp_path: Path) -> None:
+    path, run = write_config(tmp_path), tmp_path / "run"
+    usual = path.read_text()
+    config = yaml.safe_load(usual)
+    config["model"]["init_args"]["sensitivity"] = 0.95
+    path.write_text(yaml.safe_dump(config))
+    fit(path, "--trainer.max_epochs", "1")
+    threshold = yaml.safe_load((run / "run.yaml").read_text())["threshold"]
+    assert (threshold["rule"], threshold["cases"], threshold["split"]) == ("sensitivity of at least 0.95", 6, "val")
+    assert ClassificationTask.load_from_checkpoint(run / "best.ckpt").sensitivity == 0.95
+    path.write_text(usual)
+    main(["test", "--config", str(path), "--ckpt_path", "best"])  # the model's settings come from the checkpoint
+    assert yaml.safe_load((run / "test/test.yaml").read_text())["model"]["init_args"]["sensitivity"] == 0.95
+    assert column(run / "test", "test/threshold") == column(run, "test/threshold") == [threshold["value"]]
+    refused = message_of(["fit", "--config", str(path), "--model.sensitivity", "95"])
+    assert "sensitivity is 95.0; it is a fraction and must lie in (0, 1], such as 0.95" in refused

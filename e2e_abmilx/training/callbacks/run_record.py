@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from e2e_abmilx import __version__
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.tasks import BagTask
-from e2e_abmilx.training.callbacks.checkpoints import BestCheckpoint
 from e2e_abmilx.training.callbacks.run_folder import folder_of
 
 _PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "lifelines", "tiffslide", "zarr")
@@ -28,9 +28,11 @@ class RunRecord(Callback):
 
     It is written when a fit starts, so that a killed run has it too, and again when the fit and the test after it end.
     Sections: ``versions``; ``hardware`` of the first process and the number of ``processes``; ``precision``; ``seed``;
-    ``parameters`` of encoder and head; ``fit`` and ``test``, with times in UTC; and ``best``, the epoch (from 0) and
-    the metric of ``best.ckpt``. The seconds of a resumed fit are those before its checkpoint plus those after it;
-    versions and hardware are the latest ones. The time to prepare data is not included.
+    ``parameters`` of encoder and head; ``fit`` and ``test``, with times in UTC; ``best``, the epoch of ``best.ckpt``
+    (from 0), and metric, mode and value by which it was chosen, null if it is the last one; and ``threshold``, which
+    the test used, with its rule and the number of cases that it was fitted on. The seconds of a resumed fit are those
+    before its checkpoint plus those after it; versions and hardware are the latest ones. The time to prepare data is
+    not included.
     """
 
     def __init__(self) -> None:
@@ -73,6 +75,7 @@ class RunRecord(Callback):
             },
             "best": None,
             "test": None,
+            "threshold": None,
         }
         self._write(trainer)
 
@@ -97,6 +100,8 @@ class RunRecord(Callback):
         """Add the test that follows a fit; the command test leaves the record of the fit unchanged."""
         if self._record:
             self._record["test"] = {"ended": _now(), "seconds": round(self._elapsed_s(), 2)}
+            threshold = getattr(pl_module, "threshold", None)
+            self._record["threshold"] = None if threshold is None else asdict(threshold)
             self._write(trainer)
 
     def _fit_s(self) -> float:
@@ -154,12 +159,12 @@ def _parameters(task: LightningModule) -> dict[str, int]:
 
 
 def _best(trainer: Trainer) -> dict[str, Any] | None:
-    """Return epoch, metric and value of the best checkpoint; None where there is none."""
-    ours_first = sorted(trainer.checkpoint_callbacks, key=lambda found: not isinstance(found, BestCheckpoint))
-    for callback in ours_first:
+    """Return epoch, metric, mode and value of the best checkpoint; None where there is none."""
+    for callback in trainer.checkpoint_callbacks:  # the first is the run's own BestCheckpoint
         if isinstance(callback, ModelCheckpoint) and Path(callback.best_model_path).is_file():
             # memory-mapped, so that the weights are not read
             kept = torch.load(callback.best_model_path, map_location="cpu", mmap=True, weights_only=True)
             value = None if callback.best_model_score is None else round(float(callback.best_model_score), 6)
-            return {"epoch": kept["epoch"], "monitor": callback.monitor, "value": value}
+            mode = None if callback.monitor is None else callback.mode
+            return {"epoch": kept["epoch"], "monitor": callback.monitor, "mode": mode, "value": value}
     return None

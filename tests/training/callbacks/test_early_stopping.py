@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from feature_runs import fit, write_config
+from feature_runs import column, fit, write_config
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from scripted import Scripted
@@ -82,3 +82,15 @@ def test_the_mode_is_that_of_the_metric(tmp_path: Path) -> None:
     fit(write_config(tmp_path), *options)
     with pytest.raises(SystemExit, match="set mode: max"):
         fit(write_config(tmp_path), *options, "--trainer.callbacks.mode=min")
+
+
+def test_the_mode_of_an_own_metric_is_that_of_its_task(tmp_path: Path) -> None:
+    options = ["--trainer.callbacks+=DeferredEarlyStopping", "--trainer.callbacks.monitor=val/cost"]
+    fit(write_config(tmp_path), "--model=own_tasks.LowCost", *options, "--trainer.max_epochs", "9")
+    assert column(tmp_path / "run", "val/cost") == [
+        1,
+        0,
+        1,
+        4,
+        9,
+    ]  # the patience of 3 follows the lowest, not the highest

@@ -101,8 +101,10 @@ def test_the_record_of_a_finished_run(data: FeatureDataModule, tmp_path: Path) -
     best = torch.load(run / "best.ckpt", weights_only=True)
     (score,) = (one["best_model_score"] for name, one in best["callbacks"].items() if "BestCheckpoint" in name)
     assert record["best"]["epoch"] == best["epoch"]
-    assert record["best"]["monitor"] == task.monitor
+    assert (record["best"]["monitor"], record["best"]["mode"]) == (task.monitor, "max")
     assert record["best"]["value"] == pytest.approx(float(score), abs=1e-6)
+    assert record["threshold"] == best["threshold"]
+    assert (record["threshold"]["cases"], record["threshold"]["rule"]) == (6, "highest Youden index")
 
 
 def test_a_killed_run_has_a_record_and_a_resumed_one_adds_its_time(data: FeatureDataModule, tmp_path: Path) -> None:
