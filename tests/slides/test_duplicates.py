@@ -54,7 +54,7 @@ def test_different_slides_are_never_the_same(drawn: list[Picture]) -> None:
     hashes = [_hash(each) for each in drawn]
     for number, one in enumerate(hashes):
         assert find_same({"slide": one}, hashes[:number] + hashes[number + 1 :]) == {}
-    assert _least(hashes) > 1.8 * SAME_SLIDE
+    assert _least(hashes) > 1.5 * SAME_SLIDE
 
 
 def test_different_real_slides_are_never_the_same(shared: Path, real: list[Picture]) -> None:
@@ -114,7 +114,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_copy_is_the_same(change: str, drawn: list[Picture]) -> None:
-    distances = [hash_distance(_hash(each), _hash(CHANGES[change](each))) for each in drawn[:12]]
+    distances = [hash_distance(_hash(each), _hash(CHANGES[change](each))) for each in drawn[:6]]
     assert max(distances) <= SAME_SLIDE
     assert np.mean(distances) < SAME_SLIDE / 2
 
@@ -165,9 +165,9 @@ def _speck(picture: Picture, fraction: float, frame: int = 0) -> Picture:
 @pytest.mark.parametrize("fraction", [0.003, 0.01, 0.03, 0.1])
 def test_slides_with_little_tissue_at_one_place_differ(fraction: float, frame: int, drawn: list[Picture]) -> None:
     """The place of the tissue alone decides the bits of a hash of the whole thumbnail."""
-    hashes = [thumbnail_hash(_speck(each, fraction, frame)) for each in drawn[:20]]
+    hashes = [thumbnail_hash(_speck(each, fraction, frame)) for each in drawn[:12]]
     judged = [found for found in hashes if found]
-    assert fraction < 0.1 or len(judged) > 15
+    assert fraction < 0.1 or len(judged) > 9
     assert len(judged) < 2 or _least(judged) > 1.5 * SAME_SLIDE
 
 
