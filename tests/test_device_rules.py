@@ -12,10 +12,10 @@ from device_rules import CudaHasNoKernelError, KernelsOfCuda, NothingLeavesTheDe
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from e2e_abmilx.augment import GroupedCrops, RandomCrops
 from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.encoders import TimmEncoder
+from e2e_abmilx.encoders.augment import GroupedCrops, RandomCrops
 from e2e_abmilx.heads import (  # fmt: skip
     ABMIL,
     ABMILX,

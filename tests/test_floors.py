@@ -17,7 +17,7 @@ README = PACKAGE.parent / "README.md"
 FLOORS = {
     "pixels": ["errors", "io", "slides", "store", "cache", "synthetic"],
     "tables": ["cohort", "evaluation", "heatmaps"],
-    "models": ["data", "heads", "encoders", "losses", "metrics", "augment"],
+    "models": ["data", "heads", "encoders", "losses", "metrics"],
     "lightning": ["datamodules", "tasks", "training"],
     "people": ["runs", "reports", "main", "__main__"],
 }

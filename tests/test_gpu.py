@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from e2e_abmilx.augment import GroupedCrops, Normalize, RandomCrops
 from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.data.jpegs import Jpegs
 from e2e_abmilx.data.loaders import WaitClock
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.encoders import ResNetEncoder, encode_in_chunks
+from e2e_abmilx.encoders.augment import GroupedCrops, Normalize, RandomCrops
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMILX, AttentionPlus
 from e2e_abmilx.heads.base import softmax_over_patches

@@ -9,11 +9,11 @@ import torch
 from built_recipes import CONFIGS, Recipe, build_recipe, read_rates
 from torch import nn
 
-from e2e_abmilx.augment import GroupedCrops
 from e2e_abmilx.cohort import Case, read_cohort
 from e2e_abmilx.data.bag import Target
 from e2e_abmilx.data.samplers import Draw
 from e2e_abmilx.datamodules import SlideDataModule
+from e2e_abmilx.encoders.augment import GroupedCrops
 from e2e_abmilx.main import main
 from e2e_abmilx.store import write_store
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 
 from e2e_abmilx import ABMILX, ClassificationTask, ResNetEncoder
-from e2e_abmilx.augment import RandomCrops
 from e2e_abmilx.encoders import encode_in_chunks
+from e2e_abmilx.encoders.augment import RandomCrops
 
 
 class Batch(NamedTuple):

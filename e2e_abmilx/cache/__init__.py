@@ -6,6 +6,7 @@
 * ``manifest``: ``manifest.csv``, one row per slide
 * ``jobs``: one store to make, by one process at a time
 * ``overview``: pictures of slides with their tissue and patches
+* ``thumbnails``: the hash of a stored slide's thumbnail
 * ``build``: the job of one slide: resolution, tissue, grids, patches
 * ``workers``: runs jobs in processes or on a Dask cluster
 * ``caching``: ``cache_slides`` and ``verify``, the commands for many slides

@@ -12,10 +12,12 @@ from e2e_abmilx.cache.jobs import StoreJob, fingerprint
 from e2e_abmilx.cache.manifest import CachedSlide
 from e2e_abmilx.cache.overview import draw_overview
 from e2e_abmilx.cache.patches import cut_patches
+from e2e_abmilx.cache.thumbnails import HASH
 from e2e_abmilx.cache.tiling import Tiling
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.slides import ReadPlan, Resolution, Slide, SlideError
 from e2e_abmilx.slides.bounds import read_bounds
+from e2e_abmilx.slides.duplicates import thumbnail_hash
 from e2e_abmilx.slides.grid import coarse_grid, patch_grid
 from e2e_abmilx.slides.tissue import tissue_mask
 from e2e_abmilx.store import PatchStore, StoreWriter
@@ -113,6 +115,7 @@ def write_layout(
         "patch_mpp": [plan.mpp for plan in layout.plans],
         "footprints": [plan.footprint for plan in layout.plans],
         "grid_patches": [len(coords) for coords in layout.grids],
+        HASH: thumbnail_hash(layout.thumbnail),
     }
     with StoreWriter(
         job.store, scales, patch_size=patch_size, attributes=attributes, quality=quality, threads=threads

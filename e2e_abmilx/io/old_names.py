@@ -18,6 +18,7 @@ DATA_ARGUMENTS = {
 
 #: Class paths, and modules, whose names end in a dot.
 CLASS_PATHS = {
+    "e2e_abmilx.augment.": "e2e_abmilx.encoders.augment.",
     "e2e_abmilx.callbacks.early_stopping.PatientStopping": "e2e_abmilx.training.callbacks.DeferredEarlyStopping",
     "e2e_abmilx.callbacks.PatientStopping": "e2e_abmilx.training.callbacks.DeferredEarlyStopping",
     "e2e_abmilx.callbacks.progress.": "e2e_abmilx.training.callbacks.progress_lines.",

@@ -14,6 +14,7 @@
 * ``tiles``: one level of a TIFF, read tile by tile
 * ``tissue``: the tissue mask of a thumbnail
 * ``grid``: patches on the tissue, at a fine and a coarse scale
+* ``duplicates``: copies of a slide, recognised by a hash of the thumbnail
 """
 
 from e2e_abmilx.errors import SlideError

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric
 
-from e2e_abmilx.augment import Normalize
 from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.encoders import IMAGENET_MEAN, IMAGENET_STD, count_chunks, encode_chunks
+from e2e_abmilx.encoders.augment import Normalize
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.heads.sparsity import AttentionSparsity, attention_sparsity

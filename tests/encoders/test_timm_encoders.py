@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from e2e_abmilx.augment import Normalize
 from e2e_abmilx.encoders import ResNetEncoder, TimmEncoder
+from e2e_abmilx.encoders.augment import Normalize
 from e2e_abmilx.errors import InputError
 
 

@@ -46,17 +46,18 @@ def test_every_new_metric_is_logged() -> None:
 
 def test_hyperparameters_are_renamed_at_any_depth() -> None:
     schedule = {"class_path": "e2e_abmilx.schedules.WarmupCosine", "init_args": {"warmup": 0.1}}
+    crops = {"class_path": "e2e_abmilx.augment.RandomCrops", "init_args": {"size": 32}}
     own = {"class_path": "my_lab.heads.Head", "init_args": {"inner": dict(schedule)}}
     found = update_hyperparameters(
-        {"encoder_chunk": 3, "recompute": True, "schedule": schedule, "head": own, "num_outputs": 2}
+        {"encoder_chunk": 3, "recompute": True, "schedule": schedule, "augment": crops, "head": own}
     )
     moved = {"class_path": "e2e_abmilx.tasks.schedules.WarmupCosine", "init_args": {"warmup": 0.1}}
     assert found == {
         "train_chunk_size": 3,
         "gradient_checkpointing": True,
         "schedule": moved,
+        "augment": {"class_path": "e2e_abmilx.encoders.augment.RandomCrops", "init_args": {"size": 32}},
         "head": {"class_path": "my_lab.heads.Head", "init_args": {"inner": moved}},
-        "num_outputs": 2,
     }
 
 

@@ -82,6 +82,7 @@ def test_options_in_the_file_of_a_group(group: str, old: str, new: str, tmp_path
     ("option", "old", "new"),
     [
         ("model.schedule", "e2e_abmilx.schedules.WarmupCosine", "e2e_abmilx.tasks.schedules.WarmupCosine"),
+        ("model.augment", "e2e_abmilx.augment.RandomCrops", "e2e_abmilx.encoders.augment.RandomCrops"),
         ("trainer.logger", "e2e_abmilx.loggers.RunLogger", "e2e_abmilx.training.loggers.RunLogger"),
         (
             "trainer.callbacks+",

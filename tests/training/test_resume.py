@@ -14,10 +14,10 @@ import yaml
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from e2e_abmilx.augment import RandomCrops
 from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.encoders import TimmEncoder
+from e2e_abmilx.encoders.augment import RandomCrops
 from e2e_abmilx.heads import ABMIL, ABMILX
 from e2e_abmilx.tasks import ClassificationTask
 from e2e_abmilx.tasks.schedules import WarmupCosine

@@ -8,8 +8,10 @@
 - ``slideflow``: slideflow
 - ``reading``: recognition of the format of a file
 - ``folder``: a folder of feature files
+- ``digest``: recognises a renamed copy of a file
 """
 
+from e2e_abmilx.data.features.digest import features_digest
 from e2e_abmilx.data.features.folder import FeatureFolder
 from e2e_abmilx.data.features.reading import read_features
 from e2e_abmilx.data.features.slide_features import FeatureError, NoCoordsError, SlideFeatures
@@ -23,6 +25,7 @@ __all__ = [
     "SlideFeatures",
     "TridentWriter",
     "describe_patches",
+    "features_digest",
     "read_attributes",
     "read_features",
 ]

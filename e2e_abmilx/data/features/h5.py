@@ -65,9 +65,9 @@ class H5Features(SlideFeatures):
             for start in range(0, self.num_patches, _BLOCK):
                 first, last = np.searchsorted(wanted, (start, start + _BLOCK))
                 if first < last:
-                    block = slice(start, start + _BLOCK)
+                    block = slice(wanted[first], wanted[last - 1] + 1)
                     rows_here = table[0, block] if self._batched else table[block]
-                    features[first:last] = rows_here[wanted[first:last] - start]
+                    features[first:last] = rows_here[wanted[first:last] - wanted[first]]
         return torch.from_numpy(features)
 
     def _read_coords(self) -> NDArray[np.generic]:

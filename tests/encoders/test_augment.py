@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from e2e_abmilx.augment import GroupedCrops, Normalize, RandomCrops
+from e2e_abmilx.encoders.augment import GroupedCrops, Normalize, RandomCrops
 
 
 def test_evaluation_resizes_the_whole_patch() -> None:

@@ -1,0 +1,19 @@
+"""The hash of a stored slide's thumbnail, by which a copy of the slide is recognised."""
+
+from e2e_abmilx.slides.duplicates import thumbnail_hash
+from e2e_abmilx.store import PatchStore
+
+#: The attribute of a store that holds the hash.
+HASH = "thumbnail_hash"
+
+
+def read_thumbnail_hash(store: PatchStore) -> str | None:
+    """Return the hash of a store's thumbnail; None if it has no thumbnail, or one that cannot be told from others.
+
+    The hash is an attribute of the store; for a store made before there were hashes it is computed.
+    """
+    if HASH in store.attributes:
+        found: str | None = store.attributes[HASH]
+        return found
+    thumbnail = store.thumbnail()
+    return None if thumbnail is None else thumbnail_hash(thumbnail)
