@@ -32,7 +32,7 @@ TOOLS = {
 }
 
 #: Commands on trained models that need no config: as ``TOOLS``, and they return one sentence per slide that failed.
-MODEL_TOOLS = {"predict": "e2e_abmilx.models.predict:predict"}
+MODEL_TOOLS = {"evaluate": "e2e_abmilx.models.evaluate:evaluate", "predict": "e2e_abmilx.models.predict:predict"}
 
 #: Commands that run many fits, to which they pass options: name → function of the words, which returns a text.
 MANY_FITS = {"compare": "e2e_abmilx.reports.command:compare", "crossval": "e2e_abmilx.reports.command:crossval"}

@@ -13,7 +13,7 @@ from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.tasks.checkpointed import without_first_weights
 
-CONTRACT, SETTINGS, WEIGHTS = "contract.json", "model.json", "model.safetensors"
+CONTRACT, SETTINGS, WEIGHTS, MEASURES = "contract.json", "model.json", "model.safetensors", "internal_test.json"
 
 #: What rebuilds a task from its class path and settings; the only function that a folder can call.
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
@@ -78,6 +78,12 @@ def read_model(folder: Path) -> dict[str, Any]:
         "contract": contract,
         "pytorch-lightning_version": contract["versions"]["lightning"],
     }
+
+
+def read_internal_measures(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder keeps of the model's internal test; None if it was exported without one."""
+    path = folder / MEASURES
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a config holds

@@ -36,7 +36,9 @@ class Model:
 
     Attributes:
         tasks: The tasks, in evaluation mode.
-        contract: Input contract of the first task.
+        contracts: Input contract of each task.
+        contract: That of the first.
+        threshold: Threshold of the last score, mean over the tasks; None without one.
 
     Raises:
         InputError: There is no task, or one was never trained.
@@ -46,17 +48,17 @@ class Model:
     def __init__(self, tasks: BagTask | Sequence[BagTask], *, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         listed = [tasks] if isinstance(tasks, BagTask) else list(tasks)
-        contracts = [task.contract for task in listed if task.contract is not None]
-        if not listed or len(contracts) < len(listed):
+        self.contracts = [task.contract for task in listed if task.contract is not None]
+        if not listed or len(self.contracts) < len(listed):
             raise InputError(
                 "a model needs tasks that were trained, or loaded from a checkpoint; fit or load each first"
             )
         self.tasks = [task.eval().to(self.device) for task in listed]
-        self.contract: InputContract = contracts[0]
-        for other in contracts[1:]:
+        self.contract: InputContract = self.contracts[0]
+        for other in self.contracts[1:]:
             self.contract.check_target(other.target or "", other.classes)
             self.contract.check_input(other.input)
-        self.threshold = mean_threshold(contracts)
+        self.threshold = mean_threshold(self.contracts)
 
     def predict(self, slide: str | Path | Sequence[str | Path], *, assume_mpp: float | None = None) -> CasePrediction:
         """Predict one case.

@@ -70,7 +70,9 @@ def predict(
     loaded = load_model(model, device=device)
     sources = Sources(slides, cache, features, assume_mpp, workers)
     folder, names, lost = sources.collect(loaded.contract, out)
-    cases, targets = read_cases(labels, names, folder, loaded.contract, stage="predict", columns=columns)
+    cases, targets = read_cases(
+        labels, names, folder, loaded.contract, stage="predict", columns=columns, skip_missing=bool(lost)
+    )
     bags = bags_of(cases, folder, loaded.contract, targets)
     if heatmaps is not None:
         _check_heatmaps(loaded, bags, heatmaps)
@@ -84,7 +86,12 @@ def predict(
 
 
 def write_predictions(
-    model: Model, bags: WholeSlides | FeatureBags, out: Path, *, threads: int, also: Callable[[CasePrediction], None]
+    model: Model,
+    bags: WholeSlides | FeatureBags,
+    out: Path,
+    *,
+    threads: int,
+    also: Callable[[CasePrediction], None] = lambda prediction: None,
 ) -> list[str]:
     """Predict cases and write ``predictions.csv``, sorted by case; return one sentence per case that failed.
 

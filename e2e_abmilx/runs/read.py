@@ -77,7 +77,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         InputError: A file is missing or damaged, or a tested case is not in the run's test split.
     """
-    predictions = _read_predictions(folder / "predictions.csv")
+    predictions = read_predictions(folder / "predictions.csv")
     recorded = read_test_metrics(folder)
     predictions["threshold"] = float(recorded.get("test/threshold", math.nan))
     run = Run(folder, read_settings(folder), predictions, _read_splits(folder / "splits.csv"))
@@ -137,7 +137,12 @@ def read_metrics(folder: Path) -> pd.DataFrame:
     return pd.read_csv(path).rename(columns=new_metric) if path.is_file() else pd.DataFrame()
 
 
-def _read_predictions(path: Path) -> pd.DataFrame:
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a table of predictions, in the form of :attr:`Run.predictions` except for the threshold.
+
+    Raises:
+        InputError: It is missing, or has other columns, invalid values or two rows of a case.
+    """
     if not path.is_file():
         raise InputError(f"{path} is missing; a run writes it at the end of its test, so let it finish")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)

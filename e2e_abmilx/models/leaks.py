@@ -1,0 +1,103 @@
+"""Cases of an external cohort that a model has seen in training: by name, or by the look of their slides."""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+
+from e2e_abmilx.cache.thumbnails import read_thumbnail_hash
+from e2e_abmilx.cohort import Case
+from e2e_abmilx.data.contract import ContractError, InputContract
+from e2e_abmilx.data.feature_bags import FeatureBags
+from e2e_abmilx.data.features import features_digest
+from e2e_abmilx.data.slide_bags import WholeSlides
+from e2e_abmilx.io.progress import track
+from e2e_abmilx.slides.duplicates import find_same
+from e2e_abmilx.store import PatchStore
+
+_SHOWN = 10
+
+
+def refuse_seen_cases(
+    bags: WholeSlides | FeatureBags, contracts: Sequence[InputContract], allowed: Sequence[str] = ()
+) -> list[str]:
+    """Refuse cases that a model was trained or validated on, by name or as renamed copies.
+
+    Args:
+        bags: The cases and where their slides are.
+        contracts: Contracts of the models.
+        allowed: Names of cases or slides, or patterns such as ``slide-1*``, that are known to be other ones.
+
+    Returns:
+        What could not be checked, one sentence each.
+
+    Raises:
+        ContractError: There are such cases, which are listed.
+    """
+    cases = [case for case in bags.cases if not any(fnmatch(name, one) for name in _names(case) for one in allowed)]
+    found = {**_same_marks(bags, cases, contracts), **_same_names(cases, contracts)}
+    if found:
+        listed = [f"{case}: {reason}" for case, reason in found.items()]
+        more = [f"and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
+        raise ContractError(
+            "\n  ".join(
+                [
+                    f"the model was trained or validated on {len(found)} of {len(bags.cases)} cases:",
+                    *listed[:_SHOWN],
+                    *more,
+                ]
+            )
+            + "\nremove them from the table; if one is another case, name it: --allow '[CASE, …]'"
+        )
+    return list(_unchecked(contracts))
+
+
+def slide_marks(bags: WholeSlides | FeatureBags, cases: Sequence[Case]) -> dict[str, str]:
+    """Return a mark of each slide that renaming does not change; slides that show too little to be known have none.
+
+    It is the perceptual hash of the thumbnail, or a digest of the features.
+    """
+    slides = [slide for case in cases for slide in case.slides]
+    if isinstance(bags, FeatureBags):
+        return {slide: features_digest(bags.folder.open(slide)) for slide in slides}
+    hashes = {
+        slide: read_thumbnail_hash(PatchStore(bags.cache / f"{slide}.zarr"))
+        for slide in track(slides, "comparing", "slides")
+    }
+    return {slide: mark for slide, mark in hashes.items() if mark is not None}
+
+
+def _same_names(cases: Sequence[Case], contracts: Sequence[InputContract]) -> dict[str, str]:
+    reasons = {}
+    for contract in contracts:
+        for case, name in (contract.seen.find(cases) if contract.seen else {}).items():
+            reasons[case] = f"{name!r} is the name of a case, slide or patient of the training"
+    return reasons
+
+
+def _same_marks(
+    bags: WholeSlides | FeatureBags, cases: Sequence[Case], contracts: Sequence[InputContract]
+) -> dict[str, str]:
+    known = {mark for contract in contracts if contract.seen for mark in contract.seen.marks}
+    if not known:
+        return {}
+    marks = slide_marks(bags, cases)
+    if isinstance(bags, FeatureBags):
+        same = {
+            slide: "has the same features as a slide of the training" for slide, mark in marks.items() if mark in known
+        }
+    else:
+        same = {
+            slide: f"looks like a slide of the training ({distance:.0%} of the bits of its thumbnail's hash differ)"
+            for slide, distance in find_same(marks, known).items()
+        }
+    return {case.id: f"slide {slide!r} {same[slide]}" for case in cases for slide in case.slides if slide in same}
+
+
+def _unchecked(contracts: Sequence[InputContract]) -> Iterator[str]:
+    if any(contract.seen is None for contract in contracts):
+        yield "the model does not record its training cases, so it is not known whether it has seen these"
+    elif not all(contract.seen and contract.seen.marks for contract in contracts):
+        yield "the model records no thumbnails of its training slides, so renamed copies of them are not recognised"
+
+
+def _names(case: Case) -> tuple[str, ...]:
+    return (case.id, *case.slides)
