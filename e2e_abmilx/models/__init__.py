@@ -1,0 +1,4 @@
+"""A trained model as a thing to hand on: files that run without the training, a card that describes it, and the hub.
+
+- ``onnx_files``: the networks as ONNX, checked with onnxruntime
+"""
