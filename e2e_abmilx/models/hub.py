@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, but not in its __all__
 
 from e2e_abmilx import __version__
 from e2e_abmilx.errors import InputError
@@ -144,13 +144,17 @@ def _explain(error: BaseException) -> str:
         return f"{constants.ENDPOINT} does not accept the token; {login}, with a valid token"
     if status == 403:
         return "the token has no right to do that; use a token that may write, of a member of the organisation"
+    if isinstance(error, OSError) and not status and not isinstance(error, LocalEntryNotFoundError):
+        return (
+            f"a file cannot be read or written ({_in_words(error)}); check the disk and the cache, which HF_HOME sets"
+        )
     if status or isinstance(error, ValueError):
-        return f"{constants.ENDPOINT} refuses it ({_first_line(error)}); correct that, or try again later"
+        return f"{constants.ENDPOINT} refuses it ({_in_words(error)}); correct that, or try again later"
     return (
-        f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {_first_line(error)}), and the cache has no copy;"
+        f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {_in_words(error)}), and the cache has no copy;"
         " check the network and HF_ENDPOINT, or pass a folder instead"
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
+def _in_words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -61,7 +61,7 @@ def write_onnx(task: BagTask, folder: Path, *, patch_size: int | None) -> list[P
     _check_head(task.head)
     head = HeadGraph(_plain_copy(task.head))
     features = [torch.randn(1, count, task.head.in_features, generator=_generator()) for count in (1, 37)]
-    graphs: list[tuple[Path, nn.Module, list[Tensor]]] = [(folder / "head.onnx", head, features)]
+    graphs: list[tuple[Path, HeadGraph | EncoderHeadGraph, list[Tensor]]] = [(folder / "head.onnx", head, features)]
     if not isinstance(task.encoder, Precomputed):
         _check_bytes(task)
         whole = EncoderHeadGraph(task, _known_patch_size(patch_size))
@@ -100,9 +100,8 @@ class EncoderHeadGraph(nn.Module):
     def __init__(self, task: BagTask, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.augment, self.normalize, self.encoder, self.head = (
-            _plain_copy(module) for module in (task.augment, task.normalize, task.encoder, task.head)
-        )
+        self.head = _plain_copy(task.head)
+        self.augment, self.normalize, self.encoder = map(_plain_copy, (task.augment, task.normalize, task.encoder))
         self.resize = _exportable(self.augment, patch_size)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:

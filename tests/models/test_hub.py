@@ -111,7 +111,7 @@ def test_a_pickle_in_a_repository_is_not_downloaded(hub: Hub) -> None:
     hub.repos["lab/brca"] = Repository(private=False, commits={"a" * 40: files})
     assert contents(fetch_folder("hf://lab/brca")) == {"model.safetensors": b"w"}
     assert not any(
-        "p" == path[-1:] or path.endswith((".pt", ".ckpt", ".pkl", ".bin", ".py")) for _, path in hub.requests
+        path[-1:] == "p" or path.endswith((".pt", ".ckpt", ".pkl", ".bin", ".py")) for _, path in hub.requests
     )
 
 
@@ -187,7 +187,7 @@ def test_tokens_without_the_right_are_named(hub: Hub, exported: Path, monkeypatc
     with pytest.raises(InputError, match="lab/brca cannot be pushed: the token has no right to do that"):
         push_folder(exported, "lab/brca")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(InputError, match="127.0.0.1:.* does not accept the token; log in with `hf auth login`"):
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:.* does not accept the token; log in with `hf auth login`"):
         push_folder(exported, "lab/brca")
     assert hub.repos == {}
 
@@ -196,7 +196,7 @@ def test_repositories_that_cannot_be_read_are_named(hub: Hub, monkeypatch: pytes
     hub.repos["lab/private"] = Repository(private=True)
     hub.repos["lab/gated"] = Repository(private=False, gated=True)
     with pytest.raises(
-        InputError, match="hf://lab/none cannot be fetched: .* shows no such repository; check the name"
+        InputError, match=r"hf://lab/none cannot be fetched: .* shows no such repository; check the name"
     ):
         fetch_folder("hf://lab/none")
     with pytest.raises(InputError, match="hf://lab/private@v2 cannot be fetched: the repository has no such revision"):
