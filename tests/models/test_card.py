@@ -7,8 +7,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
-from markdown_it.tree import SyntaxTreeNode
+from markdown_reader import blocks_of, rows_of, text_of
 
 from e2e_abmilx.models.card import CardMeasure, Performance, model_card
 from e2e_abmilx.models.markdown import one_line
@@ -43,22 +42,11 @@ def body_of(text: str) -> str:
 
 
 def headings(text: str) -> list[str]:
-    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(body_of(text))
-    return [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
+    return [text_of(block) for block in blocks_of(body_of(text)) if block["type"] == "heading"]
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    tree = SyntaxTreeNode(MarkdownIt("gfm-like", {"linkify": False}).parse(body_of(text)))
-    found = []
-    for table in (node for node in tree.walk() if node.type == "table"):
-        rows = [row for row in table.walk() if row.type == "tr"]
-        found.append(
-            [
-                ["".join(leaf.content for leaf in cell.walk() if not leaf.children) for cell in row.children]
-                for row in rows
-            ]
-        )
-    return found
+    return [rows_of(block) for block in blocks_of(body_of(text)) if block["type"] == "table"]
 
 
 SECTIONS = [
@@ -104,11 +92,12 @@ def test_people_read_the_facts() -> None:
 
 def test_the_lines_of_python_and_of_the_command_are_valid() -> None:
     text = card(address='hf://lab/a"b $(rm) `x`\n```')
-    blocks = [token for token in MarkdownIt().parse(body_of(text)) if token.type == "fence"]
-    assert [block.info for block in blocks] == ["python", "console"]
-    compile(blocks[0].content, "card", "exec")
-    assert r'load_model("hf://lab/a\"b $(rm) `x` ```")' in blocks[0].content
-    assert "--model 'hf://lab/a\"b $(rm) `x` ```' --slides slides/" in blocks[1].content
+    blocks = [block for block in blocks_of(body_of(text)) if block["type"] == "block_code"]
+    assert [block["attrs"]["info"] for block in blocks] == ["python", "console"]
+    python, console = (block["raw"] for block in blocks)
+    compile(python, "card", "exec")
+    assert r'load_model("hf://lab/a\"b $(rm) `x` ```")' in python
+    assert "--model 'hf://lab/a\"b $(rm) `x` ```' --slides slides/" in console
 
 
 def test_what_authors_must_write_is_marked() -> None:

@@ -3,27 +3,18 @@
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
-from markdown_it.tree import SyntaxTreeNode
+from markdown_reader import blocks_of, rows_of, text_of
 
 from e2e_abmilx.models.markdown import Markdown, code, escape, one_line
 
-READER = MarkdownIt("gfm-like", {"linkify": False})
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(
     "|`\\*_<>[]()#-+=1.) \n&;:!~$a", max_size=20
 )
 
 
-def text_of(node: SyntaxTreeNode) -> str:
-    """Return the text that a reader sees."""
-    if node.type in ("text", "code_inline", "text_special"):
-        return node.content
-    return "".join(map(text_of, node.children))
-
-
 def cells_of(markdown: str) -> list[str]:
-    tree = SyntaxTreeNode(READER.parse(f"| a | b |\n| --- | --- |\n| {markdown} | end |\n"))
-    return [text_of(cell) for cell in tree.children[0].children[-1].children[0].children]
+    (table,) = blocks_of(f"| a | b |\n| --- | --- |\n| {markdown} | end |\n")
+    return rows_of(table)[1]
 
 
 @given(text=TEXTS)
@@ -45,9 +36,9 @@ def test_a_cell_shows_the_text_as_it_is(text: str) -> None:
 @example("---")
 @example("12) x")
 def test_a_paragraph_shows_the_text_as_it_is(text: str) -> None:
-    tree = SyntaxTreeNode(READER.parse(f"before\n\n{escape(text)}\n\nafter\n"))
-    assert {node.type for node in tree.children} == {"paragraph"}
-    shown = [text_of(node) for node in tree.children]
+    blocks = blocks_of(f"before\n\n{escape(text)}\n\nafter\n")
+    assert {block["type"] for block in blocks} == {"paragraph"}
+    shown = [text_of(block) for block in blocks]
     assert shown == ["before", *([one_line(text)] if one_line(text) else []), "after"]
 
 
