@@ -48,10 +48,20 @@ def assert_same(path: Path, values: Tensor, output: HeadOutput) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("ABMILX", "DSMIL", "DTFD"),
+        "ABMILX",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("ABMIL", "GatedABMIL", "CLAM", "MultiBranchCLAM", "MeanPool", "MeanMLP", "MaxPool")
+            for name in [
+                "ABMIL",
+                "GatedABMIL",
+                "CLAM",
+                "MultiBranchCLAM",
+                "DSMIL",
+                "DTFD",
+                "MeanPool",
+                "MeanMLP",
+                "MaxPool",
+            ]
         ),
     ],
 )
@@ -68,10 +78,13 @@ def test_every_pooling_head_takes_bags_of_any_size(name: str, tmp_path: Path) ->
 
 ENCODERS = [
     pytest.param(lambda: ResNetEncoder("resnet18", pretrained=False), lambda: RandomCrops(48), 64, id="ResNet"),
-    pytest.param(lambda: FrozenEncoder(MeanColour()), lambda: GroupedCrops(24), 16, id="frozen, enlarged"),
     *(
-        pytest.param(MeanColour, augment, 16, id=name, marks=pytest.mark.slow)
-        for name, augment in (("whole patches", lambda: None), ("no resizing needed", lambda: RandomCrops(16)))
+        pytest.param(lambda: FrozenEncoder(MeanColour()), augment, 16, id=name, marks=pytest.mark.slow)
+        for name, augment in (
+            ("whole patches", lambda: None),
+            ("no resizing needed", lambda: RandomCrops(16)),
+            ("enlarged", lambda: GroupedCrops(24)),
+        )
     ),
     *(
         pytest.param(
@@ -114,7 +127,13 @@ def test_the_task_stays_as_it_was(tmp_path: Path) -> None:
     task.double()
     weights = {name: value.clone() for name, value in task.state_dict().items()}
     before = torch.get_rng_state()
-    write_onnx(task, tmp_path, patch_size=16)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):  # the files are in float32 all the same
+            write_onnx(task, tmp_path, patch_size=16)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
     assert torch.equal(torch.get_rng_state(), before)
     assert all(module.training for module in task.modules())
     assert all(torch.equal(value, weights[name]) for name, value in task.state_dict().items())
@@ -154,9 +173,9 @@ class Branching(ABMIL):
 @pytest.mark.parametrize(
     ("head", "reason"),
     [
-        (Fixed, "head.onnx: .*Fixed"),
-        (Drawing, "head.onnx: for a bag of 1, onnxruntime's logits of Drawing differ by"),
-        (Branching, "head.onnx: Branching cannot be captured"),
+        (Fixed, r"head\.onnx: the graph of Fixed takes 37 patches, not any number"),
+        (Drawing, r"head\.onnx: for a bag of 1, onnxruntime's logits of Drawing differ by"),
+        (Branching, r"head\.onnx: Branching cannot be captured"),
     ],
 )
 def test_heads_whose_graph_is_wrong_leave_no_file(head: type[BagHead], reason: str, tmp_path: Path) -> None:
