@@ -85,8 +85,8 @@ def model_card(
 ) -> str:
     """Return the README.md of an exported folder.
 
-    What is missing in the contract, record or settings is left out of the card. What only the authors know is marked "To
-    be written by the authors". Text from users is escaped.
+    What is missing in the contract, record or settings is left out of the card. What only the authors know is marked
+    "To be written by the authors". Text from users is escaped.
 
     Args:
         title: Name of the model.

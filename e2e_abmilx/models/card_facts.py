@@ -29,7 +29,7 @@ def model_facts(contract: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         if words.get(name):
             yield name, code(words[name])
     for name, number in (words.get("parameters") or {}).items():
-        if name in ("encoder", "head"):
+        if number:
             yield f"parameters of the {name}", f"{number:,}"
     versions = contract.get("versions") or {}
     if versions:
@@ -48,6 +48,8 @@ def input_facts(taken: Mapping[str, Any], words: Mapping[str, Any]) -> Iterator[
     if taken.get("kind") == "features":
         yield "features per patch", taken["num_features"]
         yield "encoder of the features", code(taken["encoder"]) if taken.get("encoder") else "not recorded"
+        if taken.get("mpp"):
+            yield "µm per pixel of the patches", f"{taken['mpp']:g}"
         return
     scales = taken.get("mpp") or []
     evaluated = scales[:1] if taken.get("eval_scales") == "finest" else scales
@@ -79,7 +81,8 @@ def gives(contract: Mapping[str, Any]) -> str:
     if target == "multi_label":
         return "Per case: a probability for each label (each on its own), and the attention to each patch."
     if target == "survival" and len(edges):
-        months = ", ".join(f"{edge:.4g}" for edge in edges)
+        *first, last = (f"{edge:.4g}" for edge in edges)
+        months = f"{', '.join(first)} and {last}" if first else last
         return (
             f"Per case: a risk (higher for earlier events), the probability of survival beyond {months}"
             f" {contract.get('time_unit', 'months')}, and the attention to each patch."
@@ -97,8 +100,8 @@ def from_logits(contract: Mapping[str, Any]) -> str:
         "ClassificationTask": "The probabilities are the softmax of the logits.",
         "MultiLabelTask": "The probabilities are the sigmoid of the logits.",
         "SurvivalTask": (
-            "The probability of survival beyond the first k times above is the product of 1 - sigmoid(logit) over the first k"
-            " logits; the risk is minus the sum of these products over all k."
+            "The probability of survival beyond the first k times above is the product of 1 - sigmoid(logit) over the"
+            " first k logits; the risk is minus the sum of these products over all k."
         ),
         "CoxTask": "The logit is the risk.",
         "RegressionTask": "The value is value_mean + value_std × logit, with both numbers from the weights file.",
@@ -116,8 +119,8 @@ def threshold_rule(threshold: Mapping[str, Any] | None, contract: Mapping[str, A
     number = f"{threshold['cases']} " if threshold.get("cases") else ""
     rule = f" ({threshold['rule']})" if threshold.get("rule") else ""
     return (
-        f"At or above the threshold {threshold['value']:.4g}, {score} counts as {meaning}. It was fitted on {number}{split}"
-        f" cases{rule}."
+        f"At or above the threshold {threshold['value']:.4g}, {score} counts as {meaning}. It was fitted on"
+        f" {number}{split} cases{rule}."
     )
 
 

@@ -33,9 +33,9 @@ class HubError(InputError):
 def push_folder(folder: Path, repo: str, *, private: bool = True) -> str:
     """Upload an exported folder as one commit, and return the repository's URL.
 
-    The repository is made if it does not exist. Only files of ``FILE_TYPES`` are uploaded. Weights, graphs and JSON files
-    of an earlier model that the folder does not have are removed from the repository in the same commit, because they
-    would not fit the new ones; its history keeps them.
+    The repository is made if it does not exist. Only files of ``FILE_TYPES`` are uploaded. Weights, graphs and JSON
+    files of an earlier model that the folder does not have are removed from the repository in the same commit, because
+    they would not fit the new ones; its history keeps them.
 
     Args:
         folder: An exported folder.
@@ -44,8 +44,8 @@ def push_folder(folder: Path, repo: str, *, private: bool = True) -> str:
             exists and is public, nothing is uploaded unless this is False. A private one stays private in any case.
 
     Raises:
-        HubError: The name is not valid, the hub cannot be reached, there is no token that may write, or the repository is
-            public and ``private`` is True.
+        HubError: The name is not valid, the hub cannot be reached, there is no token that may write, or the repository
+            is public and ``private`` is True.
         InputError: The folder holds no weights.
     """
     _check_name(repo)
@@ -72,15 +72,15 @@ def push_folder(folder: Path, repo: str, *, private: bool = True) -> str:
 def fetch_folder(address: str) -> Path:
     """Download an exported folder into the hub's cache, and return its path there.
 
-    Only files of ``FILE_TYPES`` are downloaded, and nothing is executed or unpickled. Files that are in the cache are not downloaded
-    again; without a network, the newest cached copy of the revision is returned.
+    Only files of ``FILE_TYPES`` are downloaded, and nothing is executed or unpickled. Files that are in the cache are
+    not downloaded again; without a network, the newest cached copy of the revision is returned.
 
     Args:
         address: ``hf://ORG/NAME``, or ``hf://ORG/NAME@REVISION`` with a branch, a tag or a commit.
 
     Raises:
-        HubError: The address is not valid, the repository or revision does not exist or may not be read, the hub cannot be
-            reached, or the repository holds no exported model.
+        HubError: The address is not valid, the repository or revision does not exist or may not be read, the hub cannot
+            be reached, or the repository holds no exported model.
     """
     found = re.fullmatch(r"hf://([^@]*)(?:@(.+))?", address)
     if found is None:
@@ -151,8 +151,8 @@ def _explain(error: BaseException) -> str:
     if status or isinstance(error, ValueError):
         return f"{constants.ENDPOINT} refuses it ({_in_words(error)}); correct that, or try again later"
     return (
-        f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {_in_words(error)}), and the cache has no copy;"
-        " check the network and HF_ENDPOINT, or pass a folder instead"
+        f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}: {_in_words(error)}), and the cache has no"
+        " copy; check the network and HF_ENDPOINT, or pass a folder instead"
     )
 
 

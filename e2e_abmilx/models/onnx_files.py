@@ -1,6 +1,7 @@
 """A model as ONNX files: graphs that run without this package, for a bag of any number of patches.
 
-Letters: N patches in a bag, S side of the stored patches, s side that the encoder receives, D features, H heads, K outputs.
+Letters: N patches in a bag, S side of the stored patches, s side that the encoder receives, D features, H heads, K
+outputs.
 """
 
 import copy
@@ -39,13 +40,15 @@ def write_onnx(task: BagTask, folder: Path, *, patch_size: int | None) -> list[P
     """Write a task's networks as ONNX, in evaluation mode and in float32, and check them with onnxruntime.
 
     - ``head.onnx``: ``features``, float32 ``(1, N, D)`` → ``logits``, ``(1, K)``, and ``attention``, ``(1, H, N)``.
-    - ``encoder_head.onnx``, unless the encoder is ``Precomputed``: ``patches``, uint8 RGB ``(N, 3, S, S)`` as a store
-      gives them → the same outputs. Resizing and normalisation are in the graph.
+    - ``encoder_head.onnx``, unless the encoder is ``Precomputed``: ``patches``, uint8 RGB ``(N, 3, S, S)``, the
+      pixels of a store with channels first → the same outputs. Resizing and normalisation are in the graph.
 
-    N may differ from bag to bag; S is fixed. A runtime computes a whole bag at once, so its memory grows with N: by about
-    13 MiB a patch of 256 px for a ResNet-18 (onnxruntime on a CPU). Each file is compared with the task on random bags of two sizes, one of
-    them a single patch, and kept only if all outputs differ by at most 1e-4 (of the largest output, where that exceeds
-    1). Copies of the task's modules are exported, on the CPU; the task is not changed.
+    N may differ from bag to bag; S is fixed. A runtime computes a whole bag at once, so its memory grows with N: by
+    about 13 MiB a patch of 256 px for a ResNet-18 (onnxruntime on a CPU).
+
+    Each file is compared with the task on random bags of two sizes, one of them a single patch, and kept only if all
+    outputs differ by at most 1e-4 (of the largest output, where that exceeds 1). Copies of the task's modules are
+    exported, on the CPU; the task is not changed.
 
     Args:
         task: The task.
@@ -117,9 +120,9 @@ class ExactResize(nn.Module):
     """The resizing of ``RandomCrops`` in evaluation, in operations that every runtime computes alike.
 
     Rounding to grey levels magnifies the last bit: where 64 px become 96, a sixth of the values lie halfway between two
-    levels, and runtimes that add in another order, or with coarser weights as ONNX's ``Resize``, round them differently. So
-    this repeats torch's order, columns before rows, one tap after the other, with its fused multiply-add: a product and a
-    sum in float64, rounded to float32.
+    levels, and runtimes that add in another order, or with coarser weights as ONNX's ``Resize``, round them
+    differently. So this repeats torch's order, columns before rows, one tap after the other, with its fused multiply-add: a product
+    and a sum in float64, rounded to float32.
 
     Args:
         patch_size: S.
@@ -212,8 +215,8 @@ def _check_parity(file: Path, graph: HeadGraph | EncoderHeadGraph, bags: Sequenc
             difference = float((torch.from_numpy(found) - expected).abs().max())
             if not difference <= _TOLERANCE * max(1.0, float(expected.abs().max())):  # NaN is refused too
                 raise OnnxError(
-                    f"{name}: for a bag of {bag.shape[graph.patch_axis]}, onnxruntime's {title} of {_names(graph)} differ"
-                    f" by {difference:.2g}, more than {_TOLERANCE:g}; {_CURE}"
+                    f"{name}: for a bag of {bag.shape[graph.patch_axis]}, onnxruntime's {title} of {_names(graph)}"
+                    f" differ by {difference:.2g}, more than {_TOLERANCE:g}; {_CURE}"
                 )
 
 
@@ -228,8 +231,8 @@ def _check_packages() -> None:
 def _check_head(head: BagHead) -> None:
     if isinstance(head, SequenceHead):
         raise OnnxError(
-            f"{type(head).__name__} lays the patches of a bag out in a square, whose size depends on their number; a graph"
-            f" for bags of any size cannot express that. {_CURE[0].upper()}{_CURE[1:]}"
+            f"{type(head).__name__} lays the patches of a bag out in a square, whose size depends on their number; a"
+            f" graph for bags of any size cannot express that. {_CURE[0].upper()}{_CURE[1:]}"
         )
 
 
@@ -237,8 +240,8 @@ def _check_bytes(task: BagTask) -> None:
     size = sum(4 * weights.numel() for part in (task.encoder, task.head) for weights in part.parameters())
     if size > _LARGEST_BYTES:
         raise OnnxError(
-            f"{type(task.encoder).__name__} and {type(task.head).__name__} have {size / 2**30:.1f} GiB of weights in float32,"
-            f" and an ONNX file holds at most 2 GiB; {_CURE}"
+            f"{type(task.encoder).__name__} and {type(task.head).__name__} have {size / 2**30:.1f} GiB of weights in"
+            f" float32, and an ONNX file holds at most 2 GiB; {_CURE}"
         )
 
 

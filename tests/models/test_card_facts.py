@@ -22,7 +22,7 @@ PATCHES = {"kind": "patches", "mpp": [0.5, 1.0], "patch_size": 256, "eval_scales
     [
         ("label", [], "a probability for each class (they add up to 1)"),
         ("multi_label", [], "a probability for each label (each on its own)"),
-        ("survival", [6.25, 12.0], "survival beyond 6.25, 12 months"),
+        ("survival", [6.25, 12.0], "survival beyond 6.25 and 12 months"),
         ("survival", [], "a risk (higher for earlier events), and"),
         ("regression", [], "the value, in the unit of the training labels"),
         ("something else", [], "a score"),
@@ -53,6 +53,7 @@ def test_what_is_not_recorded_is_said_or_left_out() -> None:
     assert dict(input_facts({}, {})) == {"µm per pixel": "not recorded"}
     features = {"kind": "features", "num_features": 1024, "encoder": None}
     assert dict(input_facts(features, {})) == {"features per patch": 1024, "encoder of the features": "not recorded"}
+    assert dict(input_facts(features | {"mpp": 0.5}, {}))["µm per pixel of the patches"] == "0.5"
     assert list(training_facts({}, {}, {})) == []
     assert list(model_facts({})) == []
     assert threshold_rule(None, {}) == ""
@@ -72,7 +73,8 @@ def test_the_summary_names_the_networks() -> None:
 def test_the_threshold_says_what_reaches_it_and_where_it_was_fitted() -> None:
     threshold = {"value": 0.43219, "split": "val"}
     assert threshold_rule(threshold, {"target": "label", "classes": ["normal", "tumour"]}) == (
-        "At or above the threshold 0.4322, a probability of tumour counts as positive. It was fitted on validation cases."
+        "At or above the threshold 0.4322, a probability of tumour counts as positive. It was fitted on validation"
+        " cases."
     )
     words = threshold_rule({**threshold, "cases": 16, "rule": "median"}, {"target": "survival", "classes": ["0"]})
     assert words.endswith("a risk counts as high risk. It was fitted on 16 validation cases (median).")
