@@ -1,7 +1,11 @@
 """What a card says, of complete and of incomplete records."""
 
+import numpy as np
 import pytest
+import torch
 
+from e2e_abmilx.encoders import Precomputed
+from e2e_abmilx.heads import ABMIL
 from e2e_abmilx.models.card_facts import (
     from_logits,
     gives,
@@ -13,6 +17,7 @@ from e2e_abmilx.models.card_facts import (
     threshold_rule,
     training_facts,
 )
+from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, SurvivalTask
 
 PATCHES = {"kind": "patches", "mpp": [0.5, 1.0], "patch_size": 256, "eval_scales": "finest", "overlap": 0.25}
 
@@ -103,8 +108,30 @@ def test_training_is_told_without_paths_of_the_machine() -> None:
     }  # fmt: skip
 
 
-def test_scores_follow_from_logits_as_the_tasks_compute_them() -> None:
-    """The sentences are those of the tasks' ``bag_scores``."""
-    assert from_logits({"model": {"task": "ClassificationTask"}}) == "The probabilities are the softmax of the logits."
-    assert "product of 1 - sigmoid" in from_logits({"model": {"task": "SurvivalTask"}})
+LOGITS = np.array([0.3, -1.2, 0.8])
+SIGMOID = 1 / (1 + np.exp(-LOGITS))
+SURVIVAL = np.cumprod(1 - SIGMOID)
+
+
+@pytest.mark.parametrize(
+    ("task", "words", "scores"),
+    [
+        (ClassificationTask, "softmax", np.exp(LOGITS) / np.exp(LOGITS).sum()),
+        (MultiLabelTask, "sigmoid", SIGMOID),
+        (SurvivalTask, "product of 1 - sigmoid(logit)", [*SURVIVAL[:2], -SURVIVAL.sum()]),
+        (CoxTask, "The logit is the risk", LOGITS[:1]),
+    ],
+)
+def test_scores_follow_from_logits_as_the_task_computes_them(
+    task: type[BagTask], words: str, scores: list[float]
+) -> None:
+    made = task(Precomputed(2), ABMIL, num_outputs=len(scores) if task is CoxTask else 3)
+    if isinstance(made, SurvivalTask) and not isinstance(made, CoxTask):
+        made.time_edges = (6.0, 12.0)
+    logits = torch.tensor(LOGITS[None, : len(scores)], dtype=torch.float32)
+    np.testing.assert_allclose(made.bag_scores(logits)[0], scores, rtol=1e-5)
+    assert words in from_logits({"model": {"task": task.__name__}})
+
+
+def test_nothing_is_said_of_the_logits_of_other_tasks() -> None:
     assert from_logits({"model": {"task": "TheirTask"}}) == ""
