@@ -14,6 +14,7 @@ from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.tasks.checkpointed import without_first_weights
 
 CONTRACT, SETTINGS, WEIGHTS, MEASURES = "contract.json", "model.json", "model.safetensors", "internal_test.json"
+CARD = "README.md"
 
 #: What rebuilds a task from its class path and settings; the only function that a folder can call.
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"

@@ -1,6 +1,6 @@
 """Cases of an external cohort that a model has seen in training: by name, or by the look of their slides."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 
 from e2e_abmilx.cache.thumbnails import read_thumbnail_hash
@@ -33,7 +33,9 @@ def refuse_seen_cases(
         ContractError: There are such cases, which are listed.
     """
     cases = [case for case in bags.cases if not any(fnmatch(name, one) for name in _names(case) for one in allowed)]
-    found = {**_same_marks(bags, cases, contracts), **_same_names(cases, contracts)}
+    known = {mark for contract in contracts if contract.seen for mark in contract.seen.marks}
+    marks = slide_marks(bags, cases) if known else {}
+    found = {**_same_marks(bags, cases, marks, known), **_same_names(cases, contracts)}
     if found:
         listed = [f"{case}: {reason}" for case, reason in found.items()]
         more = [f"and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
@@ -47,22 +49,19 @@ def refuse_seen_cases(
             )
             + "\nremove them from the table; if one is another case, name it: --allow '[CASE, …]'"
         )
-    return list(_unchecked(contracts))
+    return list(_unchecked(contracts, [slide for slide, mark in marks.items() if mark is None]))
 
 
-def slide_marks(bags: WholeSlides | FeatureBags, cases: Sequence[Case]) -> dict[str, str]:
-    """Return a mark of each slide that renaming does not change; slides that show too little to be known have none.
+def slide_marks(bags: WholeSlides | FeatureBags, cases: Sequence[Case]) -> dict[str, str | None]:
+    """Return a mark of each slide that renaming does not change; None for slides that show too little to be known.
 
     It is the perceptual hash of the thumbnail, or a digest of the features.
     """
     slides = [slide for case in cases for slide in case.slides]
     if isinstance(bags, FeatureBags):
         return {slide: features_digest(bags.folder.open(slide)) for slide in slides}
-    hashes = {
-        slide: read_thumbnail_hash(PatchStore(bags.cache / f"{slide}.zarr"))
-        for slide in track(slides, "comparing", "slides")
-    }
-    return {slide: mark for slide, mark in hashes.items() if mark is not None}
+    stores = (PatchStore(bags.cache / f"{slide}.zarr") for slide in track(slides, "comparing", "slides"))
+    return {store.name: read_thumbnail_hash(store) for store in stores}
 
 
 def _same_names(cases: Sequence[Case], contracts: Sequence[InputContract]) -> dict[str, str]:
@@ -74,29 +73,30 @@ def _same_names(cases: Sequence[Case], contracts: Sequence[InputContract]) -> di
 
 
 def _same_marks(
-    bags: WholeSlides | FeatureBags, cases: Sequence[Case], contracts: Sequence[InputContract]
+    bags: WholeSlides | FeatureBags, cases: Sequence[Case], marks: Mapping[str, str | None], known: set[str]
 ) -> dict[str, str]:
-    known = {mark for contract in contracts if contract.seen for mark in contract.seen.marks}
-    if not known:
-        return {}
-    marks = slide_marks(bags, cases)
+    hashes = {slide: mark for slide, mark in marks.items() if mark is not None}
     if isinstance(bags, FeatureBags):
-        same = {
-            slide: "has the same features as a slide of the training" for slide, mark in marks.items() if mark in known
-        }
+        same = {slide: "has the features of a slide of the training" for slide, mark in hashes.items() if mark in known}
     else:
         same = {
             slide: f"looks like a slide of the training ({distance:.0%} of the bits of its thumbnail's hash differ)"
-            for slide, distance in find_same(marks, known).items()
+            for slide, distance in find_same(hashes, known).items()
         }
     return {case.id: f"slide {slide!r} {same[slide]}" for case in cases for slide in case.slides if slide in same}
 
 
-def _unchecked(contracts: Sequence[InputContract]) -> Iterator[str]:
+def _unchecked(contracts: Sequence[InputContract], unknown: Sequence[str]) -> Iterator[str]:
     if any(contract.seen is None for contract in contracts):
         yield "the model does not record its training cases, so it is not known whether it has seen these"
     elif not all(contract.seen and contract.seen.marks for contract in contracts):
         yield "the model records no thumbnails of its training slides, so renamed copies of them are not recognised"
+    if unknown:
+        shown = ", ".join(unknown[:_SHOWN]) + ", …" * (len(unknown) > _SHOWN)
+        yield (
+            f"{len(unknown)} slides have no thumbnail, or one that shows too little, so that they could be renamed copies"
+            f" of training slides: {shown}"
+        )
 
 
 def _names(case: Case) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ def load_model(source: str | Path | Sequence[str | Path], *, device: str | None 
 
     Args:
         source: A checkpoint; the folder of a run, whose ``best.ckpt`` is meant; the folder of a cross-validation, whose
-            folds are an ensemble; an exported folder; a pattern such as ``runs/*/best.ckpt``; or a list of these.
+            folds are an ensemble; an exported folder; one on the Hugging Face hub, ``hf://ORG/NAME``; a pattern such as ``runs/*/best.ckpt``; or a list of these.
         device: Where to compute; by default a CUDA device if there is one.
 
     Raises:
@@ -52,6 +52,10 @@ def find_models(source: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def _expand(source: str) -> Iterator[Path]:
+    if source.startswith("hf://"):
+        from e2e_abmilx.models.export.hub import fetch_folder  # the hub's client is slow to import
+
+        source = str(fetch_folder(source))
     path = Path(source)
     folds = sorted(path.glob("fold-*/best.ckpt"), key=lambda file: (len(file.parent.name), file.parent.name))
     if path.is_dir() and (is_model(path) or not folds):
