@@ -1,5 +1,9 @@
 """The hash of a stored slide's thumbnail, by which a copy of the slide is recognised."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+from e2e_abmilx.io.progress import track
 from e2e_abmilx.slides.duplicates import thumbnail_hash
 from e2e_abmilx.store import PatchStore
 
@@ -17,3 +21,11 @@ def read_thumbnail_hash(store: PatchStore) -> str | None:
         return found
     thumbnail = store.thumbnail()
     return None if thumbnail is None else thumbnail_hash(thumbnail)
+
+
+def look_at(cache: Path, slides: Sequence[str]) -> dict[str, str | None]:
+    """Return the hash of the thumbnail of each slide of a cache, by the slide's name."""
+    return {
+        slide: read_thumbnail_hash(PatchStore(cache / f"{slide}.zarr"))
+        for slide in track(slides, "comparing", "slides")
+    }

@@ -112,7 +112,7 @@ class InputContract:
             "time_edges": list(self.time_edges),
             "time_unit": "months",
             "input": input_as_json(self.input),
-            "seen": None if self.seen is None else _with_lists(vars(self.seen)),
+            "seen": None if self.seen is None else self.seen.as_json(),
             "threshold": None if self.threshold is None else asdict(self.threshold),
             "precision": self.precision,
             "model": dict(self.model),
@@ -167,7 +167,3 @@ class InputContract:
     def with_seen(self, seen: SeenCases) -> Self:
         """Return the contract with the cases that the model has seen."""
         return replace(self, seen=seen)
-
-
-def _with_lists(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}

@@ -1,15 +1,22 @@
-"""The cases that a model has seen in training, known by hashes."""
+"""The cases that a model has seen in training, known by hashes of their names and marks of their slides."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.cohort.patients import barcodes_in
 from e2e_abmilx.cohort.spellings import plain_id
+from e2e_abmilx.slides.duplicates import SAME_SLIDE, find_same, hash_distance
 
-_DIGITS = 16  # of each hash: 64 bits
+#: The mark of each slide, by its name; None for slides that show too little to be known again.
+#:
+#: A mark stays the same if the slide is renamed: it is the perceptual hash of the thumbnail, or a digest of the features.
+Marks = Mapping[str, str | None]
+
+_NAME_DIGITS = 16  # of the hash of a name: 64 bits
+_LOOK_DIGITS = 64  # of the hash of a thumbnail; digests of features are shorter
 
 
 @dataclass(frozen=True)
@@ -20,44 +27,91 @@ class SeenCases:
 
     Attributes:
         cases: Number of cases.
-        names: Hash of each name of a case, of a slide and of a patient whose barcode is part of a name.
-        marks: A mark of each slide that stays the same if the slide is renamed: the perceptual hash of its thumbnail,
-            or a digest of its features.
+        names: Hash of the name of each case, and of each patient whose barcode is part of a name.
+        slides: The mark of each slide, by the hash of its name.
     """
 
     cases: int
     names: tuple[str, ...]
-    marks: tuple[str, ...]
+    slides: Marks
 
     @classmethod
-    def of(cls, cases: Collection[Case], marks: Iterable[str]) -> Self:
+    def of(cls, cases: Collection[Case], marks: Marks) -> Self:
         """Hash the names of cases; ``marks`` are those of their slides."""
-        names = {_hash(name) for case in cases for name in _names_of(case)}
-        return cls(len(cases), tuple(sorted(names)), tuple(sorted(set(marks))))
+        names = {_hash(name) for case in cases for name in (case.id, *_barcodes(case))}
+        slides = {_hash(slide): marks.get(slide) for case in cases for slide in case.slides}
+        return cls(len(cases), tuple(sorted(names)), dict(sorted(slides.items())))
 
-    def find(self, cases: Iterable[Case]) -> dict[str, str]:
-        """Return the cases that have the name of a seen case, slide or patient, each with that name."""
-        known = set(self.names)
+    @property
+    def has_marks(self) -> bool:
+        """Whether renamed copies of at least some slides can be recognised."""
+        return any(self.slides.values())
+
+    def find_names(self, cases: Iterable[Case], marks_of: Callable[[Sequence[Case]], Marks]) -> dict[str, str]:
+        """Return the cases that are named like a seen case, slide or patient, each with the reason.
+
+        A case is left out if all its slides are named like seen slides and look different: cohorts often number their
+        slides alike.
+
+        Args:
+            cases: The cases.
+            marks_of: Returns the marks of the slides of some cases.
+        """
+        names = set(self.names)
         found = {}
         for case in cases:
-            name = next((name for name in _names_of(case) if _hash(name) in known), None)
-            if name is not None:
-                found[case.id] = name
+            patient = next((barcode for barcode in _barcodes(case) if _hash(barcode) in names), None)
+            slide = next((slide for slide in case.slides if _hash(slide) in self.slides), None)
+            if patient is not None:
+                found[case.id] = f"patient {patient} is one of them"
+            elif (slide is not None or _hash(case.id) in names) and not self._only_share_names(case, marks_of):
+                found[case.id] = (
+                    f"{case.id!r} is the name of one of them" if slide is None else f"slide {slide!r} is one"
+                )
         return found
 
+    def find_copies(self, cases: Iterable[Case], marks: Marks) -> dict[str, str]:
+        """Return the cases with a slide that is a copy of a seen one, each with the reason."""
+        known = {mark for mark in self.slides.values() if mark}
+        looks = {slide: mark for slide, mark in marks.items() if mark and len(mark) == _LOOK_DIGITS}
+        same = {
+            slide: f"slide {slide!r} looks like one of their slides ({distance:.0%} of its thumbnail's hash differ)"
+            for slide, distance in find_same(looks, {mark for mark in known if len(mark) == _LOOK_DIGITS}).items()
+        }
+        same |= {
+            slide: f"slide {slide!r} has the features of one of their slides"
+            for slide, mark in marks.items()
+            if slide not in looks and mark in known
+        }
+        return {case.id: same[slide] for case in cases for slide in case.slides if slide in same}
+
+    def _only_share_names(self, case: Case, marks_of: Callable[[Sequence[Case]], Marks]) -> bool:
+        """Return whether each slide of a case looks different from the seen slide of its name."""
+        if not all(self.slides.get(_hash(slide)) for slide in case.slides):
+            return False
+        marks = marks_of([case])
+        return all(_differs(self.slides[_hash(slide)], marks.get(slide)) for slide in case.slides)
+
     @classmethod
-    def from_json(cls, content: Mapping[str, object] | None) -> Self | None:
+    def from_json(cls, content: Mapping[str, Any] | None) -> Self | None:
         """Return seen cases from their attributes."""
-        if content is None:
-            return None
-        lists = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
-        return cls(**lists)  # type: ignore[arg-type]
+        return None if content is None else cls(content["cases"], tuple(content["names"]), content["slides"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the attributes as a JSON object."""
+        return {"cases": self.cases, "names": list(self.names), "slides": dict(self.slides)}
 
 
-def _names_of(case: Case) -> list[str]:
-    texts = [case.id, *case.slides]
-    return [*texts, *(barcode for text in texts for barcode in barcodes_in(text))]
+def _barcodes(case: Case) -> list[str]:
+    return [barcode for text in (case.id, *case.slides) for barcode in barcodes_in(text)]
 
 
 def _hash(name: str) -> str:
-    return hashlib.sha256(plain_id(name).encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(plain_id(name).encode()).hexdigest()[:_NAME_DIGITS]
+
+
+def _differs(one: str | None, other: str | None) -> bool:
+    """Return whether two thumbnails are known to show different slides; features may be extracted again."""
+    if not one or not other or len(one) != _LOOK_DIGITS or len(other) != _LOOK_DIGITS:
+        return False
+    return hash_distance(one, other) > SAME_SLIDE

@@ -18,7 +18,7 @@ from e2e_abmilx.data.contract import ContractError, InputContract
 from e2e_abmilx.data.inputs import ModelInput
 from e2e_abmilx.data.loaders import BagLoader, Padded, plan_workers, recommended_workers
 from e2e_abmilx.data.samplers import CaseSampler, EpochSampler, Progress
-from e2e_abmilx.data.seen_cases import SeenCases
+from e2e_abmilx.data.seen_cases import Marks, SeenCases
 from e2e_abmilx.data.transfer import AsyncCopy, decode_patches
 
 logger = logging.getLogger(__name__)
@@ -92,9 +92,9 @@ class BagDataModule(LightningDataModule):
         """Return what the bags hold, for the input contract of a model; None if it is not known."""
         return None
 
-    def slide_marks(self, cases: Sequence[Case]) -> list[str]:
+    def slide_marks(self, cases: Sequence[Case]) -> Marks:
         """Return a mark of each slide that stays the same if the slide is renamed; empty if there are none."""
-        return []
+        return {}
 
     def setup(self, stage: str) -> None:
         """Read the cohort, match it with the slides and number its targets.
@@ -152,14 +152,14 @@ class BagDataModule(LightningDataModule):
         """Refuse to test a model on cases that it was trained on, or on made folds of an external cohort."""
         if seen is None or self._stage != "test" or self.plan.select_on_test:
             return
-        found = seen.find(self.cases["test"])
+        found = seen.find_names(self.cases["test"], self.slide_marks)
         if found:
             raise ContractError(
                 f"the model was trained or validated on {len(found)} of the {len(self.cases['test'])} test cases, first"
-                f" {next(iter(found))}; test it on the split or fold that it was not trained on"
+                f" {next(iter(found))} ({next(iter(found.values()))}); test it on the split or fold that it was not trained on"
             )
         makes_folds = self.plan.fold is not None and self.plan.splits is None
-        if makes_folds and self.cases["train"] and not seen.find(self.cases["train"]):
+        if makes_folds and self.cases["train"] and not seen.find_names(self.cases["train"], self.slide_marks):
             raise ContractError(
                 f"data.fold {self.plan.fold} would test one fold of {self.plan.labels} only, which has none of the model's"
                 " training cases; set data.fold to null to test all its cases"

@@ -13,6 +13,7 @@ from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.data.feature_bags import FeatureBags, RandomFeatureBags, check_features
 from e2e_abmilx.data.features import FeatureFolder, features_digest
 from e2e_abmilx.data.inputs import FeatureInput
+from e2e_abmilx.data.seen_cases import Marks
 from e2e_abmilx.datamodules.base import BagDataModule
 from e2e_abmilx.slides import Slide
 from e2e_abmilx.slides.slide_files import find_slides
@@ -76,9 +77,9 @@ class FeatureDataModule(BagDataModule):
         """Return width and, as far as the files state it, encoder and µm per pixel of the features."""
         return self._input
 
-    def slide_marks(self, cases: Sequence[Case]) -> list[str]:
+    def slide_marks(self, cases: Sequence[Case]) -> Marks:
         """Return a digest of the features of each slide."""
-        return [features_digest(self.folder.open(slide)) for case in cases for slide in case.slides]
+        return {slide: features_digest(self.folder.open(slide)) for case in cases for slide in case.slides}
 
     def random_bags(self, split: str) -> Dataset[Bag]:
         """Return all features of each case, or a random subset."""

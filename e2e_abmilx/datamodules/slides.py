@@ -8,14 +8,14 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from e2e_abmilx.cache import cache_slides
-from e2e_abmilx.cache.thumbnails import read_thumbnail_hash
+from e2e_abmilx.cache.thumbnails import look_at
 from e2e_abmilx.cohort import Case, CohortError
 from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.data.inputs import EvalScales, PatchInput
 from e2e_abmilx.data.jpegs import import_decoders
+from e2e_abmilx.data.seen_cases import Marks
 from e2e_abmilx.data.slide_bags import RandomBags, WholeSlides, check_stores
 from e2e_abmilx.datamodules.base import BagDataModule
-from e2e_abmilx.io.progress import track
 from e2e_abmilx.store import PatchStore
 
 
@@ -102,11 +102,9 @@ class SlideDataModule(BagDataModule):
         store = PatchStore(self.cache / f"{self.read_cases[0].slides[0]}.zarr")
         return PatchInput.of(store, self.eval_scales, self.eval_chunk_size)
 
-    def slide_marks(self, cases: Sequence[Case]) -> list[str]:
-        """Return the perceptual hash of the thumbnail of each slide that has one."""
-        stores = [PatchStore(self.cache / f"{slide}.zarr") for case in cases for slide in case.slides]
-        hashes = [read_thumbnail_hash(store) for store in track(stores, "hashing thumbnails of", "slides")]
-        return [found for found in hashes if found is not None]
+    def slide_marks(self, cases: Sequence[Case]) -> Marks:
+        """Return the perceptual hash of the thumbnail of each slide."""
+        return look_at(self.cache, [slide for case in cases for slide in case.slides])
 
     def random_bags(self, split: str) -> Dataset[Bag]:
         """Return random multi-scale bags."""
