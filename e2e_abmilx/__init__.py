@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         TransMIL,
     )
     from e2e_abmilx.store import PatchStore, write_store
-    from e2e_abmilx.tasks import ClassificationTask, MultiLabelTask, SurvivalTask
+    from e2e_abmilx.tasks import ClassificationTask, MultiLabelTask, RegressionTask, SurvivalTask
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,7 @@ _HOMES = {
         "encoders": "FrozenEncoder Precomputed ResNetEncoder TimmEncoder",
         "heads": "ABMIL ABMILX CLAM DSMIL DTFD GatedABMIL MaxPool MeanMLP MeanPool MultiBranchCLAM RRTMIL TransMIL",
         "store": "PatchStore write_store",
-        "tasks": "ClassificationTask MultiLabelTask SurvivalTask",
+        "tasks": "ClassificationTask MultiLabelTask RegressionTask SurvivalTask",
     }.items()
     for name in names.split()
 }
@@ -45,8 +45,8 @@ _HOMES = {
 __all__ = [
     "ABMIL", "ABMILX", "CLAM", "DSMIL", "DTFD", "RRTMIL", "ClassificationTask", "FeatureDataModule", "FrozenEncoder",
     "GatedABMIL", "MaxPool", "MeanMLP", "MeanPool", "MultiBranchCLAM", "MultiLabelTask", "PatchStore", "Precomputed",
-    "ResNetEncoder", "SlideDataModule", "SurvivalTask", "SyntheticDataModule", "TimmEncoder", "TransMIL", "cache_slides",
-    "write_store",
+    "RegressionTask", "ResNetEncoder", "SlideDataModule", "SurvivalTask", "SyntheticDataModule", "TimmEncoder", "TransMIL",
+    "cache_slides", "write_store",
 ]  # fmt: skip
 
 

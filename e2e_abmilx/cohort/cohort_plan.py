@@ -1,6 +1,7 @@
 """All settings of a cohort, and the steps from the label table to numbered cases."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -12,14 +13,14 @@ from e2e_abmilx.cohort.matching import require_slides
 from e2e_abmilx.cohort.spellings import spell_classes
 from e2e_abmilx.cohort.split_files import read_splits
 from e2e_abmilx.cohort.splits import Stratum, assign_folds, check_splits, group_by_site, hold_out_validation
-from e2e_abmilx.cohort.targets import NumberedTargets, encode_labels, encode_multi_labels, encode_times
+from e2e_abmilx.cohort.targets import NumberedTargets, encode_labels, encode_multi_labels, encode_times, encode_values
 from e2e_abmilx.cohort.time_bins import BinSource
 
 logger = logging.getLogger(__name__)
 
 # By stage: the split of all cases of a table without splits, and a word for the log.
 _EVALUATED = {"validate": ("val", "validated"), "test": ("test", "tested"), "predict": ("", "predicted")}
-_STRATA: dict[TargetKind, Stratum] = {"label": "label", "multi_label": "labels", "survival": "event"}
+_STRATA: dict[TargetKind, Stratum] = {"label": "label", "multi_label": "labels", "survival": "event", "regression": "value"}
 
 
 @dataclass
@@ -33,7 +34,7 @@ class CohortPlan:
             that must not be read.
         slide_table: A second table that lists the slides of each case, where the label table has one row per case.
         target: ``"label"``: one class per case; ``"multi_label"``: several labels per case, with one column per class;
-            ``"survival"``: time and event.
+            ``"survival"``: time and event; ``"regression"``: a number per case, in the label column.
         classes: The classes in order, in quotes where YAML would read something else (``"no"``); by default the
             classes of the table, sorted. For ``"multi_label"``, the columns that hold 1, 0 or, where unknown, nothing.
         time_bins: Number of time bins of a survival model; their edges are quantiles of the event times.
@@ -50,7 +51,8 @@ class CohortPlan:
             protocol, whose results are too good. Only for comparisons with their results.
 
     Raises:
-        ValueError: The target is ``"multi_label"``, and the classes are absent or not distinct.
+        ValueError: The target is ``"multi_label"``, and the classes are absent or not distinct; or it is
+            ``"regression"``, and there are classes.
         CohortError: YAML has read a class as something other than text or a number.
     """
 
@@ -78,6 +80,11 @@ class CohortPlan:
             raise ValueError(
                 f"classes is {names} for target multi_label; name the columns of the table that hold 1 or 0, each once,"
                 " such as data.classes: [ER, PR]"
+            )
+
+        if self.target == "regression" and self.class_names is not None:
+            raise ValueError(
+                f"classes is {names} for target regression, which has none; leave data.classes out, or set data.target"
             )
 
     def read(self, slides: Sequence[str], folder: Path, stage: str) -> list[Case]:
@@ -137,18 +144,20 @@ class CohortPlan:
         return split
 
     def number(self, cases: Sequence[Case]) -> NumberedTargets:
-        """Number the targets of the cases; without a label table, all are -1.
+        """Number the targets of the cases; without a label table, all are -1 or, for regression, NaN.
 
         Raises:
             CohortError: A target is missing or cannot be used.
         """
         if self.labels is None:
-            return NumberedTargets([-1] * len(cases), ())
+            return NumberedTargets([math.nan if self.target == "regression" else -1] * len(cases), ())
         if self.target == "survival":
             return encode_times(cases, self.time_bins, self.bins, table=self.labels)
         if self.target == "multi_label":
             classes = tuple(self.class_names or ())
             return NumberedTargets(encode_multi_labels(cases, classes), classes)
+        if self.target == "regression":
+            return NumberedTargets(encode_values(cases, table=self.labels), ())
         return NumberedTargets(*encode_labels(cases, self.class_names))
 
     def join_held_out(self, cases: Sequence[Case]) -> list[Case]:
