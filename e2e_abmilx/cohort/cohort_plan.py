@@ -20,7 +20,12 @@ logger = logging.getLogger(__name__)
 
 # By stage: the split of all cases of a table without splits, and a word for the log.
 _EVALUATED = {"validate": ("val", "validated"), "test": ("test", "tested"), "predict": ("", "predicted")}
-_STRATA: dict[TargetKind, Stratum] = {"label": "label", "multi_label": "labels", "survival": "event", "regression": "value"}
+_STRATA: dict[TargetKind, Stratum] = {
+    "label": "label",
+    "multi_label": "labels",
+    "survival": "event",
+    "regression": "value",
+}
 
 
 @dataclass

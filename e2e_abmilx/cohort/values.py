@@ -43,7 +43,9 @@ def read_value(text: str, where: str) -> float:
         raise CohortError(f"{where}: value {text!r} is not a number; {cure}")
     value = float(text)
     if abs(value) > _LARGEST:
-        raise CohortError(f"{where}: value {text!r} is too large; values must lie within ±{_LARGEST:g}: use another unit")
+        raise CohortError(
+            f"{where}: value {text!r} is too large; values must lie within ±{_LARGEST:g}: use another unit"
+        )
     return value
 
 
@@ -82,9 +84,9 @@ def value_bins(values: Sequence[float], smallest_part: float) -> list[str]:
         values: One per case, shape ``(n,)``.
         smallest_part: Size of the smallest part as a fraction of the cohort.
     """
-    numbers = np.array(values, dtype=np.float64)
-    known = numbers[~np.isnan(numbers)]
+    known = [value for value in values if not math.isnan(value)]
     bins = max(1, min(_MOST_BINS, int(len(known) * smallest_part + 1e-9)))
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1])) if len(known) else []
-    numbered = np.searchsorted(edges, numbers, side="right").tolist()
-    return ["unknown" if math.isnan(value) else str(number) for value, number in zip(numbers, numbered, strict=True)]
+    distinct, counts = np.unique(known, return_counts=True)
+    middle = (np.cumsum(counts) - counts / 2) / max(len(known), 1)  # of the quantiles that equal values span
+    bin_of = dict(zip(distinct.tolist(), (middle * bins).astype(int).tolist(), strict=True))
+    return [str(bin_of.get(value, "unknown")) for value in values]

@@ -23,9 +23,7 @@ class ValueEstimator(Estimator):
     constant_predictions: bool = False
 
     def __init__(self, predicted: ArrayLike, value: ArrayLike) -> None:
-        self.predicted, self.value = (
-            column.astype(np.float64) for column in aligned(predicted=predicted, value=value)
-        )
+        self.predicted, self.value = (column.astype(np.float64) for column in aligned(predicted=predicted, value=value))
         self.rows = len(self.value)
 
     def __call__(self, weight: Weight) -> float:
@@ -57,10 +55,11 @@ class Spearman(ValueEstimator):
 
     def __init__(self, predicted: ArrayLike, value: ArrayLike) -> None:
         super().__init__(predicted, value)
-        self.places = [np.unique(column, return_inverse=True)[1] for column in (self.predicted, self.value)]
+        self.predicted_place = np.unique(self.predicted, return_inverse=True)[1]
+        self.value_place = np.unique(self.value, return_inverse=True)[1]
 
     def _of_drawn(self, weight: Weight) -> float:
-        return _correlate(*(_mean_ranks(place, weight) for place in self.places), weight)
+        return _correlate(_mean_ranks(self.predicted_place, weight), _mean_ranks(self.value_place, weight), weight)
 
 
 class RSquared(ValueEstimator):

@@ -161,7 +161,9 @@ def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
 def _draw_regression(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     for name, table in tested:
         cases = list(map(str, table.index))
-        axes = plots.plot_predicted_values(table["predicted_value"], table["value"], cases, axes=_new_axes(height_mm=85))
+        axes = plots.plot_predicted_values(
+            table["predicted_value"], table["value"], cases, axes=_new_axes(height_mm=85)
+        )
         yield _drawing(axes, "Predicted values", name, "One point per case; on the line the prediction is exact.")
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.reports.brier import add_brier_scores, brier_horizon
 from e2e_abmilx.reports.comparison import Comparison, compare_on_shared_cases
-from e2e_abmilx.reports.measures import Measure, classes_of, has_multi_labels, measures_of
+from e2e_abmilx.reports.measures import Measure, classes_of, has_multi_labels, is_regression, measures_of
 from e2e_abmilx.reports.summary import Summary, pool, summarise
 from e2e_abmilx.runs.read import Run
 

@@ -68,9 +68,11 @@ class RegressionTask(BagTask):
         if self.trainer.ckpt_path is not None:
             return
         if not targets:
-            raise InputError("RegressionTask takes mean and std of the training values from a data module; fit with one")
+            raise InputError(
+                "RegressionTask takes mean and std of the training values from a data module; fit with one"
+            )
         table = getattr(getattr(data, "plan", None), "labels", "the label table")
-        scale = value_scale([target.label for target in targets], table)  # type: ignore[misc] # floats
+        scale = value_scale([target.label for target in targets], table)
         self.value_mean.fill_(scale.mean)
         self.value_std.fill_(scale.std)
 
