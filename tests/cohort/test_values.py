@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e_abmilx.cohort import Case, CohortError, CohortPlan, assign_folds, encode_values, hold_out_validation, read_cohort
+from e2e_abmilx.cohort import (
+    Case,
+    CohortError,
+    CohortPlan,
+    assign_folds,
+    encode_values,
+    hold_out_validation,
+    read_cohort,
+)
 from e2e_abmilx.cohort.values import read_value, value_bins, value_scale
 
 

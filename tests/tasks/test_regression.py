@@ -28,7 +28,7 @@ VALUES = np.round(40 + 12 * np.linspace(-1, 1, 24)[np.random.default_rng(0).perm
 TRAINED = VALUES[:12]
 
 
-def _config(folder: Path, *, text: Callable[[float], str] = repr, **model: Any) -> Path:  # noqa: ANN401
+def _config(folder: Path, *, text: Callable[[float], str] = repr, **model: Any) -> Path:
     """Write a regression config: 12 training, 6 validation and 6 test cases, whose features shift with their values."""
     path = write_config(folder)
     rows, generator = ["slide,tmb,split"], torch.Generator().manual_seed(0)
@@ -91,7 +91,7 @@ def test_a_prediction_without_labels_has_no_truth(tmp_path: Path) -> None:
     fit(config, "--trainer.max_epochs", "1")
     words = ["--ckpt_path", str(tmp_path / "run/best.ckpt"), "--trainer.default_root_dir", str(tmp_path / "new")]
     main(["predict", "--config", str(config), *words, "--data.labels", "null"])
-    table = _table(tmp_path / "new")
+    table = _table(tmp_path / "new/predict")
     assert len(table) == 24
     assert {text for text, _ in table.values()} == {""}
 
@@ -122,9 +122,7 @@ def test_settings_that_do_not_fit_are_refused(words: list[str], message: str, tm
         (lambda value: "1" if value in TRAINED else repr(value), r"labels.csv: all 12 training cases have the value 1,"),
     ],
 )  # fmt: skip
-def test_values_that_cannot_be_learnt_are_refused(
-    text: Callable[[float], str], message: str, tmp_path: Path
-) -> None:
+def test_values_that_cannot_be_learnt_are_refused(text: Callable[[float], str], message: str, tmp_path: Path) -> None:
     config = _config(tmp_path, text=text)
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(message_of(["fit", "--config", str(config)]))
@@ -160,22 +158,19 @@ def test_another_loss_is_used_on_standardised_values(tmp_path: Path) -> None:
     assert column(tmp_path / "run", "test/loss") == pytest.approx([float(expected)], rel=1e-3)
 
 
-def test_cases_of_one_value_leave_metrics_undefined(tmp_path: Path, package_log: pytest.LogCaptureFixture) -> None:
+def test_cases_of_one_value_leave_metrics_undefined(tmp_path: Path) -> None:
     validated = VALUES[12:18].tolist()
     fit(_config(tmp_path, text=lambda value: "40" if value in validated else repr(value)), "--trainer.max_epochs", "1")
-    assert "the val split has no r2, pearson, spearman: all 6 cases have the value 40" in package_log.text
-    assert "val/r2 cannot choose a checkpoint (all 6 cases have the value 40)" in package_log.text
+    assert (tmp_path / "run/best.ckpt").is_file()  # chosen by the loss
     assert all(np.isnan(column(tmp_path / "run", "val/r2")))
     assert np.isfinite(column(tmp_path / "run", "test/r2")).all()
 
 
-def _trained(folder: Path, head: Any, *callbacks: Any) -> tuple[RegressionTask, NDArray[np.float64]]:  # noqa: ANN401
+def _trained(folder: Path, head: Any, *callbacks: Any) -> tuple[RegressionTask, NDArray[np.float64]]:
     """Fit from Python, and return the task and the values that it predicts for the test cases."""
     _config(folder)
     torch.manual_seed(0)
-    task = RegressionTask(
-        Precomputed(8), head, 1, optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2)
-    )
+    task = RegressionTask(Precomputed(8), head, 1, optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2))
     data = FeatureDataModule(
         folder / "features", folder / "labels.csv", target="regression", columns={"label": "tmb"}, batch_size=2,
         num_workers=0,
