@@ -197,7 +197,7 @@ def test_measures_of_constant_values_are_undefined() -> None:
     """torchmetrics returns 0 for Spearman's correlation and for R²."""
     same, different = torch.ones(3), torch.tensor([1.0, 2.0, 6.0])
     for predicted, value, expected in (
-        (same, different, {r2_score: -4 / 14, pearson_corrcoef: math.nan, spearman_corrcoef: math.nan}),
+        (same, different, {r2_score: -12 / 14, pearson_corrcoef: math.nan, spearman_corrcoef: math.nan}),
         (different, same, dict.fromkeys((r2_score, pearson_corrcoef, spearman_corrcoef), math.nan)),
         (same[:1], same[:1], dict.fromkeys((r2_score, pearson_corrcoef, spearman_corrcoef), math.nan)),
     ):
