@@ -24,8 +24,9 @@ if TYPE_CHECKING:
         MultiBranchCLAM,
         TransMIL,
     )
+    from e2e_abmilx.models import load_model
     from e2e_abmilx.store import PatchStore, write_store
-    from e2e_abmilx.tasks import ClassificationTask, MultiLabelTask, SurvivalTask
+    from e2e_abmilx.tasks import ClassificationTask, MultiLabelTask, RegressionTask, SurvivalTask
 
 __version__ = "0.1.0"
 
@@ -36,8 +37,9 @@ _HOMES = {
         "datamodules": "FeatureDataModule SlideDataModule SyntheticDataModule",
         "encoders": "FrozenEncoder Precomputed ResNetEncoder TimmEncoder",
         "heads": "ABMIL ABMILX CLAM DSMIL DTFD GatedABMIL MaxPool MeanMLP MeanPool MultiBranchCLAM RRTMIL TransMIL",
+        "models": "load_model",
         "store": "PatchStore write_store",
-        "tasks": "ClassificationTask MultiLabelTask SurvivalTask",
+        "tasks": "ClassificationTask MultiLabelTask RegressionTask SurvivalTask",
     }.items()
     for name in names.split()
 }
@@ -45,8 +47,8 @@ _HOMES = {
 __all__ = [
     "ABMIL", "ABMILX", "CLAM", "DSMIL", "DTFD", "RRTMIL", "ClassificationTask", "FeatureDataModule", "FrozenEncoder",
     "GatedABMIL", "MaxPool", "MeanMLP", "MeanPool", "MultiBranchCLAM", "MultiLabelTask", "PatchStore", "Precomputed",
-    "ResNetEncoder", "SlideDataModule", "SurvivalTask", "SyntheticDataModule", "TimmEncoder", "TransMIL", "cache_slides",
-    "write_store",
+    "RegressionTask", "ResNetEncoder", "SlideDataModule", "SurvivalTask", "SyntheticDataModule", "TimmEncoder", "TransMIL",
+    "cache_slides", "load_model", "write_store",
 ]  # fmt: skip
 
 

@@ -113,6 +113,32 @@ class MeanOverClasses(ScoredCases):
         return torch.stack(values).mean() if values else score.new_tensor(torch.nan)
 
 
+class MeasureOfValues(ScoredCases):
+    """A measure of predicted against true values, computed from all cases in float64.
+
+    torchmetrics sums squares in float32, which is inaccurate for values with a large mean, and returns numbers for
+    constant values, for which correlations and R² are undefined.
+
+    Args:
+        measure: Called with the predicted and the true values, each of shape ``(n,)``, in float64; higher is better.
+        constant_scores: Whether it is defined where all predictions are the same.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, measure: Callable[[Tensor, Tensor], Tensor], *, constant_scores: bool = False) -> None:
+        super().__init__()
+        self.measure, self.constant_scores = measure, constant_scores
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # a measure of all cases instead of the cases
+        """Return the measure, a scalar; NaN where it is undefined, as for a single case."""
+        score, value = (column.cpu().double() for column in super().compute())
+        columns = [value] if self.constant_scores else [score, value]
+        undefined = any(bool((column == column[0]).all()) for column in columns)
+        measured = torch.tensor(torch.nan) if undefined else self.measure(score, value)
+        return measured.to(self.device, torch.float32)
+
+
 class ClassAUC(MeanOverClasses):
     """Area under the ROC curve of each class against the rest, averaged over the classes for which it is defined.
 

@@ -32,7 +32,7 @@ from e2e_abmilx.heads import (  # fmt: skip
     TransMIL,
 )
 from e2e_abmilx.losses import CoxLoss, MaskedBCE, cox_loss, survival_nll
-from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, SurvivalTask
+from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, RegressionTask, SurvivalTask
 from e2e_abmilx.training.callbacks import DataWait, PredictionTable
 
 HEADS: list[type[BagHead]] = [
@@ -63,6 +63,9 @@ class _Survival(_NoSynchronisation, SurvivalTask): ...
 
 
 class _Cox(_NoSynchronisation, CoxTask): ...
+
+
+class _Regression(_NoSynchronisation, RegressionTask): ...
 
 
 class _MultiLabel(_NoSynchronisation, MultiLabelTask): ...
@@ -125,6 +128,7 @@ KINDS: dict[str, tuple[type[BagTask], int, dict[str, Any], dict[str, Any]]] = {
     "classes": (_Classification, 2, {"augment": GroupedCrops(48), "gradient_checkpointing": True}, {}),
     "survival": (_Survival, 4, {}, SURVIVAL),
     "cox": (_Cox, 1, {}, {**SURVIVAL, "time_bins": 1}),
+    "values": (_Regression, 1, {}, {"target": "regression", "columns": {"label": "lesion_fraction"}}),
     "labels": (_MultiLabel, 2, {}, {"target": "multi_label", "classes": ["lesion", "odd"], "columns": {}}),
 }
 

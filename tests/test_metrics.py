@@ -6,15 +6,17 @@ import pickle
 from pathlib import Path
 
 import pytest
+import scipy.stats
 import torch
 import torch.distributed
 import torch.multiprocessing
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torchmetrics.functional import pearson_corrcoef, r2_score, spearman_corrcoef
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.metrics import BalancedAccuracy, ClassAUC, ConcordanceIndex, concordance_index
+from e2e_abmilx.metrics import BalancedAccuracy, ClassAUC, ConcordanceIndex, MeasureOfValues, concordance_index
 
 
 def _pairwise(risk: list[float], time: list[float], event: list[int]) -> float:
@@ -170,3 +172,36 @@ def test_balanced_accuracy_is_the_mean_recall_over_classes_that_occur() -> None:
     metric = BalancedAccuracy(3)
     metric.update(torch.eye(3)[[0, 0, 1, 2]], torch.tensor([0, 0, 1, 1]))
     assert metric.compute() == 0.75  # recalls 1 and 1/2; class 2 is predicted only
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_measures_of_values_equal_scipy_over_batches(offset: float) -> None:
+    """With an offset of 10,000, torchmetrics' own R² is 0.999 instead of 0.92."""
+    torch.manual_seed(0)
+    value = offset + torch.randn(200)
+    predicted = (value + 0.3 * torch.randn(200)).round(decimals=1)
+    one, two = predicted.double().numpy(), value.double().numpy()
+    expected = {
+        r2_score: 1 - ((two - one) ** 2).sum() / ((two - two.mean()) ** 2).sum(),
+        pearson_corrcoef: scipy.stats.pearsonr(one, two).statistic,
+        spearman_corrcoef: scipy.stats.spearmanr(one, two).statistic,
+    }
+    for measure, number in expected.items():
+        metric = MeasureOfValues(measure, constant_scores=measure is r2_score)
+        for batch in zip(predicted.split(7), value.split(7), strict=True):
+            metric.update(*batch)
+        assert float(metric.compute()) == pytest.approx(number, abs=1e-6)
+
+
+def test_measures_of_constant_values_are_undefined() -> None:
+    """torchmetrics returns 0 for Spearman's correlation and for R²."""
+    same, different = torch.ones(3), torch.tensor([1.0, 2.0, 6.0])
+    for predicted, value, expected in (
+        (same, different, {r2_score: -12 / 14, pearson_corrcoef: math.nan, spearman_corrcoef: math.nan}),
+        (different, same, dict.fromkeys((r2_score, pearson_corrcoef, spearman_corrcoef), math.nan)),
+        (same[:1], same[:1], dict.fromkeys((r2_score, pearson_corrcoef, spearman_corrcoef), math.nan)),
+    ):
+        for measure, number in expected.items():
+            metric = MeasureOfValues(measure, constant_scores=measure is r2_score)
+            metric.update(predicted, value)
+            assert float(metric.compute()) == pytest.approx(number, nan_ok=True)

@@ -22,6 +22,7 @@ from e2e_abmilx.cohort.label_tables import (
 from e2e_abmilx.cohort.patients import Grouping, Identity, group_patients
 from e2e_abmilx.cohort.spellings import plain_id, refuse_near_spellings
 from e2e_abmilx.cohort.survival import DAYS_PER_MONTH, read_survival, refuse_doubtful_days
+from e2e_abmilx.cohort.values import read_value
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ _NOTES = {
 }
 _TIME_PREFIX = "time of "  # of the cells of further columns of times, before the table's own name of the column
 
-#: Kind of target: one class per case, several labels per case, or time and event.
-TargetKind = Literal["label", "multi_label", "survival"]
+#: Kind of target: one class per case, several labels per case, time and event, or a number.
+TargetKind = Literal["label", "multi_label", "survival", "regression"]
 
 
 def read_cohort(
@@ -62,7 +63,8 @@ def read_cohort(
         label_columns: Columns of a multi-label cohort, one per class, that hold 1, 0 or, where unknown, nothing.
         slide_table: A second CSV of cases and their slides, where ``table`` has cases only.
         target: Kind of target. Times and events are read for ``"survival"``. By default they are read if they are
-            valid, and must be valid only in a table without labels.
+            valid, and must be valid only in a table without labels. For ``"regression"`` the label column is read as
+            numbers.
 
     Raises:
         CohortError: The file, a column or a row is missing, contradictory or ambiguous.
@@ -101,6 +103,8 @@ def _read_entries(
         raise CohortError(f"{table} has no rows below its header; a row describes a slide or a case")
     titles = {name: header[index] for name, index in names.items()}
     entries = [parse_row(row, titles.get("patient", "")) for row in rows]
+    if target == "regression":
+        entries = [_read_value(entry) for entry in entries]
     if {"time", "days"} & names.keys():
         units = {name: unit for name, (_, unit) in further_times.items()}
         asked = target == "survival" or "label" not in names
@@ -150,6 +154,12 @@ def _add_survival(
         entry._replace(case=entry.case._replace(time=time, event=event))
         for entry, (time, event) in zip(entries, found, strict=True)
     ]
+
+
+def _read_value(entry: Entry) -> Entry:
+    """Read a label as a number, so that 1 and 1.0 are the same."""
+    value = read_value(entry.case.label, entry.where)
+    return entry._replace(case=entry.case._replace(label="", value=value))
 
 
 def _refuse_near(entries: Sequence[Entry], *, labels: bool) -> None:
@@ -203,6 +213,7 @@ def _refuse_contradiction(first: Entry, other: Entry) -> None:
         ("split", "is in two splits"),
         ("label", "has two labels"),
         ("labels", "has two sets of labels"),
+        ("value", "has two values"),
         ("time", "has two times"),
         ("event", "has two events"),
         ("group", "is in two groups"),

@@ -13,14 +13,19 @@ from e2e_abmilx.cohort.matching import require_slides
 from e2e_abmilx.cohort.spellings import spell_classes
 from e2e_abmilx.cohort.split_files import read_splits
 from e2e_abmilx.cohort.splits import Stratum, assign_folds, check_splits, group_by_site, hold_out_validation
-from e2e_abmilx.cohort.targets import NumberedTargets, encode_labels, encode_multi_labels, encode_times
+from e2e_abmilx.cohort.targets import NumberedTargets, encode_labels, encode_multi_labels, encode_times, encode_values
 from e2e_abmilx.cohort.time_bins import BinSource
 
 logger = logging.getLogger(__name__)
 
 # By stage: the split of all cases of a table without splits, and a word for the log.
 _EVALUATED = {"validate": ("val", "validated"), "test": ("test", "tested"), "predict": ("", "predicted")}
-_STRATA: dict[TargetKind, Stratum] = {"label": "label", "multi_label": "labels", "survival": "event"}
+_STRATA: dict[TargetKind, Stratum] = {
+    "label": "label",
+    "multi_label": "labels",
+    "survival": "event",
+    "regression": "value",
+}
 
 
 @dataclass
@@ -34,7 +39,7 @@ class CohortPlan:
             that must not be read.
         slide_table: A second table that lists the slides of each case, where the label table has one row per case.
         target: ``"label"``: one class per case; ``"multi_label"``: several labels per case, with one column per class;
-            ``"survival"``: time and event.
+            ``"survival"``: time and event; ``"regression"``: a number per case, in the label column.
         classes: The classes in order, in quotes where YAML would read something else (``"no"``); by default the
             classes of the table, sorted. For ``"multi_label"``, the columns that hold 1, 0 or, where unknown, nothing.
         time_bins: Number of time bins of a survival model; their edges are quantiles of the event times.
@@ -51,7 +56,8 @@ class CohortPlan:
             protocol, whose results are too good. Only for comparisons with their results.
 
     Raises:
-        ValueError: The target is ``"multi_label"``, and the classes are absent or not distinct.
+        ValueError: The target is ``"multi_label"``, and the classes are absent or not distinct; or it is
+            ``"regression"``, and there are classes.
         CohortError: YAML has read a class as something other than text or a number.
     """
 
@@ -79,6 +85,11 @@ class CohortPlan:
             raise ValueError(
                 f"classes is {names} for target multi_label; name the columns of the table that hold 1 or 0, each once,"
                 " such as data.classes: [ER, PR]"
+            )
+
+        if self.target == "regression" and self.class_names is not None:
+            raise ValueError(
+                f"classes is {names} for target regression, which has none; leave data.classes out, or set data.target"
             )
 
     def read(self, slides: Sequence[str], folder: Path, stage: str) -> list[Case]:
@@ -140,11 +151,11 @@ class CohortPlan:
     def number(
         self, cases: Sequence[Case], stage: str = "fit", known: NumberedTargets | None = None
     ) -> NumberedTargets:
-        """Number the targets of the cases; without a label table, all are -1.
+        """Number the targets of the cases; without a label table, all are -1 or, for regression, NaN.
 
         Args:
             cases: The cases.
-            stage: As in :meth:`read`; in prediction the target of a case may be unknown, and is then -1.
+            stage: As in :meth:`read`; in prediction the target of a case may be unknown, and is then -1, or NaN for regression.
             known: Classes and edges of time bins of a trained model, which replace those of the table.
 
         Raises:
@@ -158,7 +169,7 @@ class CohortPlan:
             logger.info("%d of %d cases have no target", len(cases) - len(with_target), len(cases))
         numbered = self._number(with_target, known) if with_target else fixed
         number_of = dict(zip((case.id for case in with_target), numbered.numbers, strict=True))
-        unknown = (-1,) * len(numbered.classes) if self.target == "multi_label" and self.labels else -1
+        unknown = self._unknown(numbered.classes if self.labels else ())
         return numbered._replace(numbers=[number_of.get(case.id, unknown) for case in cases])
 
     def _number(self, cases: Sequence[Case], known: NumberedTargets | None) -> NumberedTargets:
@@ -168,11 +179,20 @@ class CohortPlan:
         if self.target == "multi_label":
             names = tuple(self.class_names or ())
             return NumberedTargets(encode_multi_labels(cases, names), names)
+        if self.target == "regression":
+            return NumberedTargets(encode_values(cases, table=self.labels), ())
         return NumberedTargets(*encode_labels(cases, self.class_names if known is None else known.classes))
+
+    def _unknown(self, classes: Sequence[str]) -> int | float | tuple[int, ...]:
+        if self.target == "regression":
+            return math.nan
+        return (-1,) * len(classes) if self.target == "multi_label" and classes else -1
 
     def _has_target(self, case: Case) -> bool:
         if self.target == "survival":
             return not math.isnan(case.time)
+        if self.target == "regression":
+            return not math.isnan(case.value)
         return max(case.labels, default=-1) >= 0 if self.target == "multi_label" else bool(case.label)
 
     def join_held_out(self, cases: Sequence[Case]) -> list[Case]:

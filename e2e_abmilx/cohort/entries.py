@@ -26,6 +26,7 @@ class Case(NamedTuple):
         group: Cases of one group always share a split. A group holds the cases of one patient, known from the table
             or from a TCGA, CPTAC or GTEx barcode, and of one group of the table; by default it is the case itself.
         labels: Multi-label cohorts only: per class 1 if the case has it, 0 if not, -1 if unknown.
+        value: Regression cohorts only, in place of the label: a number, NaN where the table states none.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Case(NamedTuple):
     split: str = ""
     group: str = ""
     labels: tuple[int, ...] = ()
+    value: float = math.nan
 
 
 class Entry(NamedTuple):

@@ -10,14 +10,16 @@ import numpy as np
 from e2e_abmilx.cohort.entries import Case
 from e2e_abmilx.cohort.label_tables import TCGA_PATIENT, CohortError, suggest
 from e2e_abmilx.cohort.patients import Identity, group_patients
+from e2e_abmilx.cohort.values import value_bins
 
 logger = logging.getLogger(__name__)
 
 #: The three splits of a cohort.
 SPLITS = ("train", "val", "test")
 
-#: What made splits are stratified by: the class, each label of a multi-label cohort, or events against censored cases.
-Stratum = Literal["label", "labels", "event"]
+#: What made splits are stratified by: the class, each label of a multi-label cohort, events against censored cases, or
+#: quantile bins of a number.
+Stratum = Literal["label", "labels", "event", "value"]
 
 
 def assign_folds(
@@ -173,6 +175,8 @@ def _assign_groups(cases: Sequence[Case], weights: Sequence[float], seed: int, s
     """Return the part that each group is assigned to; sizes of the parts are proportional to their weights."""
     if stratify_by == "labels":  # each label is a stratum, since most combinations of labels are rare
         strata = [[f"{number}: {label}" for number, label in enumerate(case.labels)] for case in cases]
+    elif stratify_by == "value":
+        strata = [[name] for name in value_bins([case.value for case in cases], min(weights))]
     else:
         strata = [[str(getattr(case, stratify_by))] for case in cases]
     totals = Counter(name for names in strata for name in names)

@@ -1,4 +1,4 @@
-"""Targets as numbers: classes, several labels per case, or time bins."""
+"""Targets as numbers: classes, several labels per case, time bins, or the numbers of a regression."""
 
 import logging
 import math
@@ -18,12 +18,12 @@ class NumberedTargets(NamedTuple):
     """The targets of a cohort.
 
     Attributes:
-        numbers: Class, labels or time bin of each case.
+        numbers: Class, labels, time bin or, for regression, the value of each case.
         classes: The classes in order, or ``("0", …)`` for time bins.
         edges: Inner edges of the time bins, months.
     """
 
-    numbers: Sequence[int | tuple[int, ...]]
+    numbers: Sequence[int | float | tuple[int, ...]]
     classes: tuple[str, ...]
     edges: tuple[float, ...] = ()
 
@@ -75,6 +75,22 @@ def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[t
                 f"class {name!r} is unknown in all {len(cases)} cases; complete its column, or remove it from the classes"
             )
     return [case.labels for case in cases]
+
+
+def encode_values(cases: Sequence[Case], *, table: object = "the label table") -> list[float]:
+    """Return the value of each case of a regression cohort.
+
+    Raises:
+        CohortError: A value is missing.
+    """
+    unknown = [case.id for case in cases if math.isnan(case.value)]
+    if unknown:
+        raise CohortError(
+            f"{table}: {len(unknown)} of {len(cases)} cases have no value, first {unknown[0]} (NA, None, - and the like"
+            " mean none); complete the table, remove their rows, or say which column holds the numbers with columns:"
+            " {label: NAME}"
+        )
+    return [case.value for case in cases]
 
 
 def encode_times(

@@ -26,12 +26,13 @@ class Target(NamedTuple):
     """The target of a case.
 
     Attributes:
-        label: Class, time bin of a survival model, or per class 1 or 0 (multi-label); -1 where unknown.
+        label: Class, time bin of a survival model, or per class 1 or 0 (multi-label), -1 where unknown; of a regression
+            the value, a float, NaN where unknown.
         time: Months until the event or censoring; NaN where unknown.
         event: 1 if the event happened, 0 if the case was censored.
     """
 
-    label: int | tuple[int, ...] = -1
+    label: int | float | tuple[int, ...] = -1
     time: float = math.nan
     event: int = 0
 
@@ -45,7 +46,8 @@ class Bag(NamedTuple):
         mask: True for real patches, False for padding, shape ``(B, N)``.
         scale: Index of the scale of each patch in its store, shape ``(B, N)``.
         coords: Level-0 ``(x, y)`` of each patch, shape ``(B, N, 2)``.
-        label: Class or time bin, shape ``(B,)``, or per class 1 or 0 (multi-label), shape ``(B, K)``; -1 where unknown.
+        label: Class or time bin, shape ``(B,)``, or per class 1 or 0 (multi-label), shape ``(B, K)``, -1 where unknown;
+            of a regression the value, float32, shape ``(B,)``, NaN where unknown.
         time: Months, shape ``(B,)``.
         event: 1 if the event happened, shape ``(B,)``.
         cases: Name of each case.
@@ -143,7 +145,7 @@ def make_bag(case: Case, target: Target, patches: Tensor | Jpegs, scale: Tensor,
         mask=torch.ones(len(scale), dtype=torch.bool),
         scale=scale,
         coords=coords,
-        label=torch.tensor(target.label),
+        label=torch.tensor(target.label, dtype=torch.float32 if isinstance(target.label, float) else None),
         time=torch.tensor(target.time, dtype=torch.float32),
         event=torch.tensor(target.event),
         cases=(case.id,),

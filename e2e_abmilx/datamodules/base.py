@@ -29,7 +29,7 @@ class BagDataModule(LightningDataModule):
 
     Args:
         labels: Label table (CSV), as in :class:`~e2e_abmilx.cohort.CohortPlan`.
-        balanced: Draw all classes equally often in training; not for multi-label cohorts.
+        balanced: Draw all classes equally often in training; not for multi-label and regression cohorts.
         batch_size: B, bags per training batch and process.
         num_workers: Processes that read bags; by default a number that suits the machine.
         seed: Seed of draws and their order; splits follow ``split_seed``.
@@ -56,6 +56,8 @@ class BagDataModule(LightningDataModule):
                 "balanced draws classes equally often, but a case of target multi_label has several; omit it, or weight"
                 " rare classes in the loss (MaskedBCE, positive_weight)"
             )
+        if balanced and self.plan.target == "regression":
+            raise ValueError("balanced draws classes equally often, and target regression has none; omit it")
         self.balanced, self.batch_size, self.num_workers, self.seed = balanced, batch_size, num_workers, seed
         self.cases: dict[str, list[Case]] = {}
         self.targets: dict[str, list[Target]] = {}

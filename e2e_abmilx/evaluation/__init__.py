@@ -3,6 +3,7 @@
 - ``columns``: checks on columns of predictions
 - ``estimators``: measures as functions of how often each row counts
 - ``concordance``: the C-index
+- ``regression``: R², correlations and the mean absolute error of predicted values
 - ``brier``: the integrated Brier score
 - ``calibration``: the reliability curve and the expected calibration error
 - ``recalibration``: calibration slope and intercept of probabilities

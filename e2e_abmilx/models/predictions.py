@@ -76,6 +76,11 @@ class CasePrediction:
         return self.scores.get("risk")
 
     @property
+    def value(self) -> float | None:
+        """The predicted number of a regression, in the unit of its label table; None for other targets."""
+        return self.scores.get("predicted_value")
+
+    @property
     def survival(self) -> dict[float, float]:
         """Probability of surviving the end of each time bin but the last, by its months."""
         return {float(months): probability for months, probability in self._of(_SURVIVAL).items()}

@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from e2e_abmilx.reports.measures import classes_of, has_multi_labels, labels_of, multi_labels_of, probabilities_of
+from e2e_abmilx.reports.measures import (
+    classes_of,
+    has_multi_labels,
+    is_regression,
+    labels_of,
+    multi_labels_of,
+    probabilities_of,
+)
 from e2e_abmilx.reports.tables import run_names
 from e2e_abmilx.runs.read import Run, in_words
 
@@ -15,9 +22,10 @@ from e2e_abmilx.runs.read import Run, in_words
 def case_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return one row per tested case, indexed by its name, the least correct first.
 
-    Columns: ``run``; those of ``predictions.csv``; the class or classes ``predicted``; and ``correctness`` from 0 to 1:
-    the probability of the true class or, for several labels, its mean over the known ones; in survival, the fraction of
-    the run's comparable pairs with this case that are ordered correctly, NaN if there are none.
+    Columns: ``run``; those of ``predictions.csv``; the class or classes ``predicted``, or the ``absolute_error`` of a
+    predicted value; and ``correctness`` from 0 to 1: the probability of the true class or, for several labels, its mean
+    over the known ones; in survival, the fraction of the run's comparable pairs with this case that are ordered
+    correctly, NaN if there are none; in regression, the fraction of the run's cases that have no smaller error.
     """
     tables = [
         run.predictions.assign(run=name, **_assess(run.predictions))
@@ -32,6 +40,12 @@ def find_heatmaps(run: Run) -> dict[str, Path]:
 
 
 def _assess(predictions: pd.DataFrame) -> dict[str, NDArray[np.generic]]:
+    if is_regression(predictions):
+        error = (predictions["predicted_value"] - predictions["value"]).abs()
+        return {
+            "absolute_error": error.to_numpy(),
+            "correctness": error.rank(method="max", ascending=False, pct=True).to_numpy(),
+        }
     if "risk" in predictions:
         return {"correctness": _ordered_correctly(*predictions[["risk", "time", "event"]].to_numpy().T)}
     probability = probabilities_of(predictions)

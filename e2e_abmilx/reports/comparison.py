@@ -61,12 +61,12 @@ def compare_on_shared_cases(runs: Sequence[Run], against: Sequence[Run], measure
 
 
 def refuse_different_truth(one: pd.DataFrame, two: pd.DataFrame) -> None:
-    """Refuse predictions of the same cases whose labels, times or events differ.
+    """Refuse predictions of the same cases whose labels, values, times or events differ.
 
     Raises:
         InputError: If they differ.
     """
-    for name in ("label",) if "label" in one else ("time", "event"):
+    for name in (name for name in ("label", "value", "time", "event") if name in one):
         differs = one[name] != two[name]
         if differs.any():
             case = one.index[differs][0]

@@ -16,7 +16,14 @@ from e2e_abmilx.evaluation.risk_groups import stratify_by_risk
 from e2e_abmilx.evaluation.survival_calibration import ObservedToExpected
 from e2e_abmilx.evaluation.thresholds import Threshold
 from e2e_abmilx.reports.brier import survival_columns
-from e2e_abmilx.reports.measures import classes_of, has_multi_labels, labels_of, multi_labels_of, probabilities_of
+from e2e_abmilx.reports.measures import (
+    classes_of,
+    has_multi_labels,
+    is_regression,
+    labels_of,
+    multi_labels_of,
+    probabilities_of,
+)
 from e2e_abmilx.reports.report import Report
 from e2e_abmilx.reports.summary import Summary, pool
 from e2e_abmilx.reports.tables import run_names
@@ -64,7 +71,9 @@ def draw_figures(report: Report) -> Iterator[Drawing]:
 def draw_predictions(tested: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[Drawing]:
     """Draw named tables of predictions of one task, in common figures where that is legible."""
     _, table = tested[0]
-    if "risk" in table:
+    if is_regression(table):
+        yield from _draw_regression(tested)
+    elif "risk" in table:
         yield from _draw_survival(tested)
     elif has_multi_labels(table):
         yield from _draw_multi_labels(tested)
@@ -186,6 +195,15 @@ def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
         axes = plots.plot_kaplan_meier(groups, axes=_new_axes(height_mm=80))
         caption = "High risk: at or above the threshold that each run fitted on its validation cases."
         yield _drawing(axes, "Kaplan–Meier", name, caption)
+
+
+def _draw_regression(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
+    for name, table in tested:
+        cases = list(map(str, table.index))
+        axes = plots.plot_predicted_values(
+            table["predicted_value"], table["value"], cases, axes=_new_axes(height_mm=85)
+        )
+        yield _drawing(axes, "Predicted values", name, "One point per case; on the line the prediction is exact.")
 
 
 def _draw_folds(report: Report) -> Iterator[Drawing]:

@@ -23,6 +23,7 @@ from e2e_abmilx.evaluation.estimators import (
     Resampled,
     RowMean,
 )
+from e2e_abmilx.evaluation.regression import MeanAbsoluteError, Pearson, RSquared, Spearman
 from e2e_abmilx.runs.read import columns_named
 
 
@@ -45,6 +46,8 @@ def measures_of(predictions: pd.DataFrame) -> dict[str, Measure]:
 
     Only ``auc_<class>``, the AUC of each of several labels, is not in ``metrics.csv``.
     """
+    if is_regression(predictions):
+        return REGRESSION
     if "risk" in predictions:
         return {"c_index": C_INDEX} | ({"brier": BRIER} if "brier" in predictions else {})
     if has_multi_labels(predictions):
@@ -55,13 +58,18 @@ def measures_of(predictions: pd.DataFrame) -> dict[str, Measure]:
     return CLASSIFICATION | (AT_THRESHOLD if with_threshold else {})
 
 
+def is_regression(predictions: pd.DataFrame) -> bool:
+    """Return whether a number is predicted."""
+    return "predicted_value" in predictions
+
+
 def has_multi_labels(predictions: pd.DataFrame) -> bool:
     """Return whether a case may have several classes."""
     return bool(columns_named("label_", predictions))
 
 
 def classes_of(predictions: pd.DataFrame) -> list[str]:
-    """Return the classes of a classification in their order; none for a survival model."""
+    """Return the classes of a classification in their order; none for a survival model or a regression."""
     return [name.removeprefix("probability_") for name in columns_named("probability_", predictions)]
 
 
@@ -84,6 +92,11 @@ def multi_labels_of(predictions: pd.DataFrame) -> NDArray[np.float64]:
 def _of_predicted(estimator: Callable[[ArrayLike, ArrayLike], Estimator]) -> Callable[[pd.DataFrame], Estimator]:
     """Return a function that creates an estimator from the most probable class and the label of each case."""
     return lambda table: estimator(probabilities_of(table).argmax(axis=1), labels_of(table))
+
+
+def _of_values(estimator: Callable[[ArrayLike, ArrayLike], Estimator]) -> Callable[[pd.DataFrame], Estimator]:
+    """Return a function that creates an estimator from the predicted and the true value of each case."""
+    return lambda table: estimator(table["predicted_value"], table["value"])
 
 
 def _ece(probability: ArrayLike, label: ArrayLike) -> float:
@@ -191,6 +204,19 @@ AT_THRESHOLD = {
         "spec.",
         "specificity: fraction of the cases of the first class that stay below that threshold",
         lambda table: RowMean(~_reached(table), among=labels_of(table) == 0),
+    ),
+}
+
+REGRESSION = {
+    "r2": Measure(
+        "R²",
+        "coefficient of determination: 1 is perfect, 0 as good as the mean of the tested cases",
+        _of_values(RSquared),
+    ),
+    "pearson": Measure("Pearson r", "linear correlation of predicted and true values", _of_values(Pearson)),
+    "spearman": Measure("Spearman ρ", "correlation of their ranks", _of_values(Spearman)),
+    "mae": Measure(
+        "MAE", "mean absolute error, in the unit of the label table; lower is better", _of_values(MeanAbsoluteError)
     ),
 }
 

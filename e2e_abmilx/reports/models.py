@@ -24,7 +24,7 @@ class ModelTable(NamedTuple):
     """Several models, measured on the same cases.
 
     Attributes:
-        measure: The measure: AUC or C-index.
+        measure: The measure: AUC, C-index or R².
         cases: Number of cases that every model was tested on.
         models: One row per model, in the order given; NaN where a number is undefined or was not recorded. Columns:
             ``model``; ``runs``, ``mean`` and ``std``, over the runs where the measure is defined; ``low`` and ``high``,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
 from e2e_abmilx.reports.figures import draw_figures
-from e2e_abmilx.reports.measures import Measure, has_multi_labels
+from e2e_abmilx.reports.measures import Measure, has_multi_labels, is_regression
 from e2e_abmilx.reports.origins import Origin, origins_of
 from e2e_abmilx.reports.page_facts import fact_tables
 from e2e_abmilx.reports.page_table import Table
@@ -22,7 +22,9 @@ from e2e_abmilx.reports.tables import common_folder, comparison_title, decimals,
 from e2e_abmilx.reports.templates import embed_figure, write_template
 from e2e_abmilx.runs.read import Run
 
-_FIRST_COLUMNS = ("label", "predicted", "time", "event", "risk", "correctness")
+_FIRST_COLUMNS = (
+    "label", "predicted", "time", "event", "risk", "value", "predicted_value", "absolute_error", "correctness",
+)  # fmt: skip
 _EXTREMES = 5  # cases shown as the best and as the worst
 _OVERLAY_SIDE = 640  # pixels
 
@@ -172,6 +174,8 @@ def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Pat
 
 
 def _meaning_of_correctness(predictions: pd.DataFrame) -> str:
+    if is_regression(predictions):
+        return "fraction of the run's cases whose absolute error is no smaller"
     if "risk" in predictions:
         return "fraction of the run's comparable pairs with this case that the risk orders correctly"
     if has_multi_labels(predictions):

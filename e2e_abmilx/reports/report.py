@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.reports.brier import add_brier_scores, brier_horizon
 from e2e_abmilx.reports.comparison import Comparison, compare_on_shared_cases
-from e2e_abmilx.reports.measures import Measure, classes_of, has_multi_labels, measures_of
+from e2e_abmilx.reports.measures import Measure, classes_of, has_multi_labels, is_regression, measures_of
 from e2e_abmilx.reports.summary import Summary, pool, summarise
 from e2e_abmilx.runs.read import Run
 
@@ -67,7 +69,10 @@ def _notes(runs: Sequence[Run], summaries: Sequence[Summary], horizon: float | N
                 " cross-validation, or one run"
             )
         if any(spread.runs < len(summary.runs) for spread in summary.spread.values()):
-            yield "–: undefined, because a run lacks cases of a class or comparable pairs; left out of the mean"
+            yield (
+                "–: undefined, because a run lacks cases of a class, comparable pairs or different values; left out of the"
+                " mean"
+            )
     if horizon is not None:
         yield f"IBS: from 0 to {horizon:.4g} months, which every run predicts"
     unknown = [str(run.folder) for run in runs if run.splits.empty]
@@ -79,14 +84,17 @@ def _notes(runs: Sequence[Run], summaries: Sequence[Summary], horizon: float | N
 
 
 def _refuse_mixed_tasks(runs: Sequence[Run]) -> None:
-    kinds = [
-        " ".join(classes_of(run.predictions)) + ", several per case" * has_multi_labels(run.predictions)
-        or "those of survival"
-        for run in runs
-    ]
+    kinds = [_kind(run.predictions) for run in runs]
     for run, kind in zip(runs, kinds, strict=True):
         if kind != kinds[0]:
             raise InputError(
-                f"{runs[0].folder} predicts the classes {kinds[0]} and {run.folder} {kind}; report runs of"
-                " one task together"
+                f"{runs[0].folder} predicts {kinds[0]} and {run.folder} {kind}; report runs of one task together"
             )
+
+
+def _kind(predictions: pd.DataFrame) -> str:
+    """Return what is predicted, in words."""
+    if is_regression(predictions):
+        return "a number"
+    classes = " ".join(classes_of(predictions)) + ", several per case" * has_multi_labels(predictions)
+    return f"the classes {classes}" if classes else "survival"

@@ -83,8 +83,8 @@ def explanations(report: Report) -> Iterator[str]:
     if max(len(summary.runs) for summary in report.summaries.values()) > 1:
         yield "mean ± std: over runs, with n - 1"
         yield (
-            "pooled: all test cases, each predicted by the run that tested it; AUC and C-index thus rank scores"
-            " of different models"
+            "pooled: all test cases, each predicted by the run that tested it; AUC, C-index and correlations thus compare"
+            " scores of different models"
         )
     yield f"95 %: percentiles of {n_resamples} bootstrap resamples of cases"
     if report.comparison:

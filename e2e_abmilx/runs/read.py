@@ -22,7 +22,8 @@ class Run(NamedTuple):
         predictions: One row per test case, indexed by case. Columns ``label`` and ``probability_<class>``; of several
             labels per case also ``label_<class>`` (1, 0, or NaN where it is unknown), which ``label`` lists in words;
             or ``time`` (months), ``event`` (1 = happened), ``risk`` and, of a discrete-time model,
-            ``survival_<months>``, the probability of surviving the end of each time bin but the last; and
+            ``survival_<months>``, the probability of surviving the end of each time bin but the last; or ``value`` and
+            ``predicted_value`` of a regression; and
             ``threshold``, which was fitted on the run's validation cases, NaN where none was recorded.
         splits: One row per case of the cohort, indexed by case, from ``splits.csv``. Columns ``split`` and, of a
             survival model, ``time`` and ``event``; empty where no splits were recorded.
@@ -146,10 +147,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path} is missing; a run writes it at the end of its test, so let it finish")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if "case" not in table or not (_is_survival(table) or _has_labels(table)):
+    if "case" not in table or not (_is_survival(table) or _is_regression(table) or _has_labels(table)):
         raise InputError(
             f"{path} has the columns {', '.join(map(str, table))}; a report needs case, label and probability_<class>,"
-            " or case, label_<class> and probability_<class>, or case, time, event and risk"
+            " or case, label_<class> and probability_<class>, or case, time, event and risk, or case, value and"
+            " predicted_value"
         )
     if table["case"].duplicated().any():
         case = table["case"][table["case"].duplicated()].iloc[0]
@@ -159,16 +161,18 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 def _parse_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Parse predictions that were read as text, and refuse invalid values."""
-    survival = _is_survival(table)
-    labels = [] if survival else columns_named("label_", table)
-    classes = _classes("probability_", table)
-    numbers = ["time", "event", "risk", *columns_named("survival_", table)]
-    numbers = numbers if survival else columns_named("probability_", table)
+    classes, labels, numbers = _classes("probability_", table), list[str](), columns_named("probability_", table)
+    if _is_survival(table):
+        numbers = ["time", "event", "risk", *columns_named("survival_", table)]
+    elif _is_regression(table):
+        numbers = ["value", "predicted_value"]
+    else:
+        labels = columns_named("label_", table)
     table[numbers] = table[numbers].map(_parse)
     invalid = table[numbers].isna().any(axis=1)
     if labels:
         invalid |= ~table[labels].isin(["1", "0", ""]).all(axis=1)
-    elif not survival:
+    elif numbers == columns_named("probability_", table):
         invalid |= ~table["label"].isin(classes)
     if invalid.any():
         raise InputError(
@@ -183,6 +187,10 @@ def _parse_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def _is_survival(table: pd.DataFrame) -> bool:
     return {"time", "event", "risk"} <= set(table)
+
+
+def _is_regression(table: pd.DataFrame) -> bool:
+    return {"value", "predicted_value"} <= set(table)
 
 
 def _has_labels(table: pd.DataFrame) -> bool:

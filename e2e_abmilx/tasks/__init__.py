@@ -3,6 +3,7 @@
 - ``base.py``: ``BagTask``, how every task learns
 - ``evaluating.py``: ``CaseTask``, how every task evaluates whole cases
 - ``classification.py``, ``multi_label.py``: one class per case, several labels per case
+- ``regression.py``: a number per case
 - ``survival.py``, ``cox.py``: survival in discrete time, proportional hazards
 - ``prediction.py``: the prediction for one case
 - ``checks.py``: checks that task, data and trainer fit together
@@ -18,6 +19,9 @@ from e2e_abmilx.tasks.classification import ClassificationTask
 from e2e_abmilx.tasks.cox import CoxTask
 from e2e_abmilx.tasks.multi_label import MultiLabelTask
 from e2e_abmilx.tasks.prediction import Prediction
+from e2e_abmilx.tasks.regression import RegressionTask
 from e2e_abmilx.tasks.survival import SurvivalTask
 
-__all__ = ["BagTask", "ClassificationTask", "CoxTask", "MultiLabelTask", "Prediction", "SurvivalTask"]
+__all__ = [
+    "BagTask", "ClassificationTask", "CoxTask", "MultiLabelTask", "Prediction", "RegressionTask", "SurvivalTask",
+]  # fmt: skip

@@ -52,6 +52,15 @@ def coverage_of_labels(targets: Sequence[Target], classes: Sequence[str]) -> Cov
     return Coverage(notes=(f"{missing}: means over classes are over the others",))
 
 
+def coverage_of_values(targets: Sequence[Target]) -> Coverage:
+    """Return whether all cases of a regression have the same value, or there is only one."""
+    values = [target.label for target in targets if isinstance(target.label, float) and not math.isnan(target.label)]
+    if not values or len(set(values)) > 1:
+        return Coverage()
+    cases = f"all {len(values)} cases have" if len(values) > 1 else "its only case has"
+    return Coverage(dict.fromkeys(("r2", "pearson", "spearman"), f"{cases} the value {values[0]:g}"))
+
+
 def coverage_of_survival(targets: Sequence[Target]) -> Coverage:
     """Return whether no two cases can be compared, such as in a split without events."""
     known = [target for target in targets if not math.isnan(target.time)]

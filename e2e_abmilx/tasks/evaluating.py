@@ -238,7 +238,7 @@ class CaseTask(LightningModule):
         label = case.label[0].tolist()
         return Prediction(
             case=case.cases[0],
-            label=label if isinstance(label, int) else tuple(label),
+            label=tuple(label) if isinstance(label, list) else label,
             time=float(case.time[0]),
             event=int(case.event[0]),
             scores=dict(zip(self.score_names(), scores, strict=True)),

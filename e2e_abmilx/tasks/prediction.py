@@ -12,14 +12,15 @@ class Prediction(NamedTuple):
 
     Attributes:
         case: Name of the case.
-        label: Class or time bin; for several labels, 1 or 0 per class; -1 if unknown.
+        label: Class or time bin; for several labels, 1 or 0 per class; -1 if unknown. Of a regression the value, NaN if
+            unknown.
         time: Months; NaN if unknown.
         event: 1 for an event, 0 for censoring.
         scores: Scores such as class probabilities, by the names of :attr:`BagTask.score_names`.
     """
 
     case: str
-    label: int | tuple[int, ...]
+    label: int | float | tuple[int, ...]
     time: float
     event: int
     scores: dict[str, float]

@@ -50,6 +50,13 @@ def survived(cases: Sequence[str], *, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"case": cases, "time": time, "event": event, "risk": risk})
 
 
+def regressed(cases: Sequence[str], *, seed: int, noise: float = 1.0) -> pd.DataFrame:
+    """Return random predicted values, better with less noise; true values depend only on the number of cases."""
+    value = np.random.default_rng(len(cases)).normal(20, 3, len(cases)).round(2)
+    predicted = value + noise * np.random.default_rng(seed).normal(0, 3, len(cases))
+    return pd.DataFrame({"case": cases, "value": value, "predicted_value": predicted})
+
+
 def multi_labelled(
     cases: Sequence[str], classes: Sequence[str], *, seed: int, skill: float = 1.0, unknown: float = 0.2
 ) -> pd.DataFrame:

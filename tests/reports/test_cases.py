@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hand_written import classified, multi_labelled, survived, write_run
+from hand_written import classified, multi_labelled, regressed, survived, write_run
 
 from e2e_abmilx.evaluation.estimators import Estimator
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
@@ -33,6 +33,15 @@ def test_correctness_of_a_class_is_the_probability_of_the_true_one(tmp_path: Pat
         assert row["correctness"] == row[f"probability_{row['label']}"]
         assert row[f"probability_{row['predicted']}"] == max(row[f"probability_{name}"] for name in "abc")
         assert run.predictions.at[case, "label"] == row["label"]
+
+
+def test_correctness_of_a_value_is_the_fraction_of_larger_errors(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", regressed(CASES, seed=0))
+    found = case_table([run])
+    error = (found["predicted_value"] - found["value"]).abs()
+    assert found["absolute_error"].equals(error)
+    assert error.is_monotonic_decreasing
+    assert found["correctness"].tolist() == pytest.approx([(error >= one).mean() for one in error])
 
 
 def test_correctness_of_several_labels_leaves_out_unknown_ones(tmp_path: Path) -> None:

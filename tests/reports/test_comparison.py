@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hand_written import classified, survived, write_run
+from hand_written import classified, regressed, survived, write_run
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.bootstrap import paired_bootstrap
@@ -68,6 +68,18 @@ def test_different_times_of_a_case_are_refused(tmp_path: Path) -> None:
     ours, theirs = _runs(tmp_path / "a", table), _runs(tmp_path / "b", later)
     with pytest.raises(InputError, match="1 of 60 shared cases differ in their time, first case-003"):
         compare_on_shared_cases(ours, theirs, measures_of(ours[0].predictions))
+
+
+def test_values_are_compared_and_different_ones_refused(tmp_path: Path) -> None:
+    table = regressed(CASES, seed=0, noise=0.2)
+    ours, theirs = _runs(tmp_path / "a", table), _runs(tmp_path / "b", regressed(CASES, seed=1))
+    found = compare_on_shared_cases(ours, theirs, measures_of(ours[0].predictions)).compared
+    for name, sign in {"r2": 1, "pearson": 1, "spearman": 1, "mae": -1}.items():
+        assert sign * found[name].difference.estimate.low > 0 or sign * found[name].difference.estimate.high < 0
+        assert found[name].difference.p_value < 0.01
+    other = _runs(tmp_path / "c", table.assign(value=table["value"].where(table["case"] != CASES[3], 1.5)))
+    with pytest.raises(InputError, match="1 of 60 shared cases differ in their value, first case-003"):
+        compare_on_shared_cases(ours, other, measures_of(ours[0].predictions))
 
 
 def test_two_predictions_of_a_case_are_refused(tmp_path: Path) -> None:

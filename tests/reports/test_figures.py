@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from cohorts import classified_cohort, survival_cohort
-from hand_written import classified, multi_labelled, survived, write_run
+from hand_written import classified, multi_labelled, regressed, survived, write_run
 from pages import write_fold
 
 from e2e_abmilx.reports import make_report
@@ -24,6 +24,12 @@ def test_survival_by_risk_group(tmp_path: Path) -> None:
     assert [one.title for one in drawings] == ["Kaplan–Meier", "Loss", "Attention sparsity"]
     drawings[0].figure.savefig(file := io.BytesIO(), format="svg")
     assert b"numbers at risk" in file.getvalue()  # matplotlib names each text in a comment
+
+
+def test_values_are_drawn_for_each_set(tmp_path: Path) -> None:
+    ours, theirs = (write_run(tmp_path / name, regressed(CASES, seed=seed)) for seed, name in enumerate("ab"))
+    assert _titles([ours]) == ["Predicted values"]
+    assert _titles([ours], [theirs]) == ["Predicted values: first", "Predicted values: second"]
 
 
 def test_without_a_threshold_there_are_no_risk_groups(tmp_path: Path) -> None:

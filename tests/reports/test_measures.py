@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hand_written import classified, multi_labelled, survived
+from hand_written import classified, multi_labelled, regressed, survived
 from torchmetrics.functional.classification import (
     binary_accuracy,
     binary_auroc,
@@ -19,7 +19,7 @@ from e2e_abmilx.encoders import Precomputed
 from e2e_abmilx.heads import ABMIL
 from e2e_abmilx.metrics import concordance_index
 from e2e_abmilx.reports.measures import measures_of
-from e2e_abmilx.tasks import MultiLabelTask
+from e2e_abmilx.tasks import MultiLabelTask, RegressionTask
 
 CASES = [f"case-{number:03d}" for number in range(60)]
 
@@ -53,6 +53,16 @@ def test_survival_equals_the_metric_of_training() -> None:
     table = survived(CASES, seed=0)
     columns = [torch.tensor(table[name]) for name in ("risk", "time", "event")]
     assert _values(table) == pytest.approx({"c_index": concordance_index(*columns)})
+
+
+def test_regression_equals_the_metrics_of_training() -> None:
+    table = regressed(CASES, seed=0)
+    predicted, value = (torch.tensor(table[name].to_numpy()) for name in ("predicted_value", "value"))
+    metrics = RegressionTask(Precomputed(3), ABMIL, 1).configure_metrics()
+    metrics.update(predicted, value)
+    expected = {name: float(number) for name, number in metrics.compute().items()}
+    assert list(measures_of(table)) == ["r2", "pearson", "spearman", "mae"]
+    assert _values(table) == pytest.approx(expected, rel=1e-6)
 
 
 def test_each_case_is_judged_by_the_threshold_of_its_run() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hand_written import classified, survived, write_run
+from hand_written import classified, regressed, survived, write_run
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.estimators import Auroc
@@ -13,6 +13,7 @@ from e2e_abmilx.reports.models import markdown, tabulate_models, write_models
 from e2e_abmilx.runs.read import Run
 
 CASES = [f"case-{number:03d}" for number in range(60)]
+NOISE = {"good": 0.2, "bad": 1.0}
 
 
 def _folds(folder: Path, table: pd.DataFrame) -> list[Run]:
@@ -70,6 +71,14 @@ def test_survival_is_measured_by_the_c_index(tmp_path: Path) -> None:
     table = tabulate_models({"only": [run]})
     assert table.measure.title == "C-index"
     assert math.isnan(table.models["std"][0])
+
+
+def test_a_regression_is_measured_by_r2(tmp_path: Path) -> None:
+    runs = {name: [write_run(tmp_path / name, regressed(CASES, seed=0, noise=noise))] for name, noise in NOISE.items()}
+    table = tabulate_models(runs)
+    assert table.measure.title == "R²"
+    assert table.models["difference"][1] < 0
+    assert table.models["p_value"][1] < 0.01
 
 
 def test_the_table_shows_what_runs_recorded(tmp_path: Path) -> None:

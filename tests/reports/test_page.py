@@ -4,7 +4,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
-from hand_written import classified, write_run
+from hand_written import classified, regressed, write_run
 from pages import make_page, write_fold
 from PIL import Image
 
@@ -101,6 +101,18 @@ def test_a_comparison_has_its_own_table(tmp_path: Path) -> None:
     )
     page = make_page(ours.folder, [ours], "--against", str(theirs.folder))
     assert any("on 60 shared cases" in text for text in page.texts_in("caption"))
+
+
+def test_a_regression(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", regressed(CASES, seed=0))
+    page = make_page(run.folder, [run])
+    assert {"R²", "Pearson r", "Spearman ρ", "MAE"} <= {text for _, text in page.texts}
+    heads = page.texts_in("th") + page.texts_in("button")
+    assert {"value", "predicted value", "absolute error", "correctness"} <= set(heads)
+    assert any("absolute error is no smaller" in text for _, text in page.texts)
+    worst = (run.predictions["value"] - run.predictions["predicted_value"]).abs().idxmax()
+    captions = [text for _, text in page.texts]
+    assert captions[captions.index("Worst predictions") :].index(worst) < len(captions)
 
 
 def test_runs_that_are_not_pooled_are_noted_and_named(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hand_written import classified, multi_labelled, survived, write_run
+from hand_written import classified, multi_labelled, regressed, survived, write_run
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.main import main
@@ -27,8 +27,15 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
     two = write_run(tmp_path / "b", classified(CASES, ["0", "1", "2"], seed=0))
     with pytest.raises(InputError, match=r"predicts the classes 0 1 and .* 0 1 2; report runs of one task"):
         make_report([one], [two])
-    with pytest.raises(InputError, match="those of survival"):
+    with pytest.raises(InputError, match=r"predicts the classes 0 1 and .* survival; report runs of one task"):
         make_report([one, write_run(tmp_path / "c", survived(CASES, seed=0))])
+
+
+def test_values_are_not_mixed_with_other_tasks(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", regressed(CASES, seed=0))
+    assert list(make_report([run]).measures) == ["r2", "pearson", "spearman", "mae"]
+    with pytest.raises(InputError, match=r"a predicts a number and .*b survival; report runs of one task together"):
+        make_report([run], [write_run(tmp_path / "b", survived(CASES, seed=0))])
 
 
 def test_several_labels_per_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,15 @@ def test_several_labels_per_case(tmp_path: Path) -> None:
     assert table["probability_PR"].tolist() == [0.25, 0.5]
 
 
+REGRESSION = "case,value,predicted_value\n007,1.5,1.25\nNA,-2,0.1\n"
+
+
+def test_values(tmp_path: Path) -> None:
+    table = read_run(_write(tmp_path, predictions_csv=REGRESSION)).predictions
+    assert table["value"].tolist() == [1.5, -2.0]
+    assert table["predicted_value"].tolist() == [1.25, 0.1]
+
+
 @pytest.mark.parametrize(
     ("changed", "finished"),
     [
@@ -107,6 +116,9 @@ def test_a_leak_is_refused(split: str, tmp_path: Path) -> None:
         ({"predictions_csv": MULTI_LABEL.replace("007,1", "007,2")}, "1 of 2 cases, first 007"),
         ({"predictions_csv": MULTI_LABEL.replace("0.25", "")}, "1 of 2 cases, first 007"),
         ({"predictions_csv": MULTI_LABEL.replace("probability_PR", "score_PR")}, "has the columns case, label_ER, label_PR"),
+        ({"predictions_csv": REGRESSION.replace("-2", "")}, "1 of 2 cases, first NA"),
+        ({"predictions_csv": REGRESSION.replace("0.1", "high")}, "1 of 2 cases, first NA"),
+        ({"predictions_csv": REGRESSION.replace("value,pred", "truth,pred")}, "a report needs .* case, value and predicted"),
         ({"splits_csv": "case,split\n007,test\n"}, r"first NA \(none\)"),
         ({"fit_yaml": None}, "fit.yaml is missing; name a folder that `e2e-abmilx fit` wrote"),
         ({"fit_yaml": "data: [}"}, "fit.yaml is not valid YAML"),

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from e2e_abmilx.data.bag import Target
-from e2e_abmilx.tasks.coverage import coverage_of_classes, coverage_of_labels, coverage_of_survival
+from e2e_abmilx.tasks.coverage import coverage_of_classes, coverage_of_labels, coverage_of_survival, coverage_of_values
 
 GRADES = ("benign", "G1", "G2")
 
@@ -40,6 +40,21 @@ def test_several_labels() -> None:
     assert one_sided.undefined == {}
     assert one_sided.notes[0].startswith("no positive or no negative case of PR")
     assert set(coverage_of_labels([Target((1, 1))], ("ER", "PR")).undefined) >= {"auc", "f1"}
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([1.0, 2.0], None),
+        ([1.0, math.nan, 2.0], None),
+        ([1.5, 1.5], "all 2 cases have the value 1.5"),
+        ([1.5, math.nan], "its only case has the value 1.5"),
+        ([math.nan], None),  # without known values nothing is evaluated
+    ],
+)
+def test_values(values: list[float], reason: str | None) -> None:
+    covered = coverage_of_values([Target(value) for value in values])
+    assert covered.undefined == (dict.fromkeys(("r2", "pearson", "spearman"), reason) if reason else {})
 
 
 @pytest.mark.parametrize(

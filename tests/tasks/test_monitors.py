@@ -8,17 +8,18 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from e2e_abmilx.encoders import Precomputed
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMIL
-from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, SurvivalTask
+from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, RegressionTask, SurvivalTask
 
 TASKS = {
     ClassificationTask: {"val/auc": "max", "val/ece": "min", "val/qwk": "max", "val/balanced_accuracy": "max"},
     MultiLabelTask: {"val/auc": "max", "val/f1": "max", "val/average_precision": "max", "val/accuracy": "max"},
     SurvivalTask: {"val/c_index": "max"},
+    RegressionTask: {"val/r2": "max", "val/pearson": "max", "val/spearman": "max", "val/mae": "min"},
 }  # fmt: skip
 
 
 def _task(kind: type[BagTask]) -> BagTask:
-    return kind(Precomputed(4), ABMIL, 1 if kind is CoxTask else 3)
+    return kind(Precomputed(4), ABMIL, 1 if kind in (CoxTask, RegressionTask) else 3)
 
 
 @pytest.mark.parametrize("kind", TASKS)

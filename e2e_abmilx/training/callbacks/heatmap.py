@@ -20,8 +20,9 @@ class AttentionHeatmap(Callback):
     that covers the slide; and ``contact_sheet.png``, the patches with the highest and lowest values. See
     :func:`~e2e_abmilx.heatmaps.write_heatmap`.
 
-    The contribution of a patch is how much the risk or the log-odds of a class falls when the patch is left out of the
-    mean that its case is classified from. The class is the most probable one; of two classes, always the second. See
+    The contribution of a patch is how much the risk, the predicted value or the log-odds of a class falls when the patch
+    is left out of the mean that its case is classified from. The class is the most probable one; of two classes, always
+    the second. See
     :func:`~e2e_abmilx.heads.leave_one_out` for what contributions show and what they do not.
 
     Args:

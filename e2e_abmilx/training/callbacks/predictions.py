@@ -15,7 +15,7 @@ class PredictionTable(Callback):
     """Write ``predictions.csv``, one row per case, into the run's folder after a test or a prediction.
 
     Columns: ``case``; the truth, which is the label as the label table spells it, the time and event of a survival
-    model, or one label per class; and the scores. The truth is empty where it is unknown.
+    model, one label per class, or the value; and the scores. The truth is empty where it is unknown.
     """
 
     def __init__(self) -> None:

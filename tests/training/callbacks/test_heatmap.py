@@ -20,7 +20,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMIL, ABMILX, DSMIL, ContributionError, leave_one_out, log_odds
 from e2e_abmilx.heatmaps import HeatmapError, Kind
 from e2e_abmilx.store import PatchStore, write_store
-from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, SurvivalTask
+from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, RegressionTask, SurvivalTask
 from e2e_abmilx.training.callbacks.heatmap import AttentionHeatmap
 
 _CASES = {"slide-004": "two", "slide-001": "two", "slide-002": "one"}
@@ -86,7 +86,12 @@ def _contributions_in(folder: Path, score: str) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("task_class", "outputs", "score"),
-    [(ClassificationTask, 2, "log-odds of tumour"), (SurvivalTask, 3, "risk"), (CoxTask, 1, "risk")],
+    [
+        (ClassificationTask, 2, "log-odds of tumour"),
+        (SurvivalTask, 3, "risk"),
+        (CoxTask, 1, "risk"),
+        (RegressionTask, 1, "predicted_value"),
+    ],
 )
 @torch.no_grad()
 def test_each_slide_of_a_case_has_its_own_contributions(

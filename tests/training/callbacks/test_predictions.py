@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.heads import MeanPool
-from e2e_abmilx.tasks import BagTask, ClassificationTask, MultiLabelTask, SurvivalTask
+from e2e_abmilx.tasks import BagTask, ClassificationTask, MultiLabelTask, RegressionTask, SurvivalTask
 from e2e_abmilx.training.callbacks import PredictionTable
 
 
@@ -68,13 +68,18 @@ def test_several_labels_per_case(cohort: Path, stores: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("task", "truth"),
-    [(ClassificationTask, ["label"]), (MultiLabelTask, ["label_0", "label_1"]), (SurvivalTask, ["time", "event"])],
+    ("task", "outputs", "truth"),
+    [
+        (ClassificationTask, 2, ["label"]),
+        (MultiLabelTask, 2, ["label_0", "label_1"]),
+        (SurvivalTask, 2, ["time", "event"]),
+        (RegressionTask, 1, ["value"]),
+    ],
 )
 def test_the_truth_is_empty_without_a_label_table(
-    task: type[BagTask], truth: list[str], stores: Path, tmp_path: Path
+    task: type[BagTask], outputs: int, truth: list[str], stores: Path, tmp_path: Path
 ) -> None:
-    rows = _rows(tmp_path, task(_Mean(), MeanPool, 2), SlideDataModule(stores, num_workers=0), "predict")
+    rows = _rows(tmp_path, task(_Mean(), MeanPool, outputs), SlideDataModule(stores, num_workers=0), "predict")
     assert len(rows) == 24
     assert list(rows[0])[1 : 1 + len(truth)] == truth
     assert not any(row[name] for row in rows for name in truth)
