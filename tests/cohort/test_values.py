@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2e_abmilx.cohort import CohortPlan, (
+from e2e_abmilx.cohort import (
     Case,
     CohortError,
     CohortPlan,
