@@ -32,7 +32,11 @@ TOOLS = {
 }
 
 #: Commands on trained models that need no config: as ``TOOLS``, and they return one sentence per slide that failed.
-MODEL_TOOLS = {"evaluate": "e2e_abmilx.models.evaluate:evaluate", "predict": "e2e_abmilx.models.predict:predict"}
+MODEL_TOOLS = {
+    "evaluate": "e2e_abmilx.models.evaluate:evaluate",
+    "export": "e2e_abmilx.models.export.command:export",
+    "predict": "e2e_abmilx.models.predict:predict",
+}
 
 #: Commands that run many fits, to which they pass options: name → function of the words, which returns a text.
 MANY_FITS = {"compare": "e2e_abmilx.reports.command:compare", "crossval": "e2e_abmilx.reports.command:crossval"}
@@ -163,8 +167,12 @@ def _run_lightning(args: list[str] | None) -> None:
     # Lightning takes seconds to import, and `cache --help` does not need it
     from e2e_abmilx.training.cli import run
 
-    others = ", ".join(sorted([*TOOLS, *MANY_FITS]))
-    tested = run(args, epilog=f"Also: {others}; each has its own --help. --debug shows tracebacks.")
+    others = ", ".join(sorted({*TOOLS, *MODEL_TOOLS, *MANY_FITS} - {"predict"}))
+    tested = run(
+        args,
+        epilog=f"Also: {others}; each has its own --help. predict --model best.ckpt needs no config: see predict --model x"
+        " --help. --debug shows tracebacks.",
+    )
     if tested:
         _draw_figures(tested)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from e2e_abmilx.errors import InputError
@@ -32,7 +32,7 @@ def write_model(task: BagTask, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in task.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as partial:
-        save_file(weights, partial, metadata={"format": "pt"})
+        partial.write_bytes(save(weights, metadata={"format": "pt"}))  # save_file makes files that only the owner reads
     for name, content in ((SETTINGS, settings), (CONTRACT, contract.as_json())):
         with atomic_write(folder / name) as partial:
             partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -44,7 +44,7 @@ def check_exportable(task: BagTask) -> dict[str, Any]:
     Raises:
         InputError: The task was not trained, or was built in Python from modules that settings cannot rebuild.
     """
-    settings = {name: value for name, value in task.hparams.items() if name != "_instantiator"}
+    settings = {name: value for name, value in task.settings.items() if name != "_instantiator"}
     if task.contract is None:
         raise InputError("the task was not trained and has no input contract; fit it, or load a checkpoint")
     if "_class_path" not in settings:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Self
 
 import torch
@@ -32,6 +33,9 @@ class CheckpointedTask(CaseTask):
 
     #: Inner edges of the time bins of a survival model, months, taken from the data or the checkpoint.
     time_edges: tuple[float, ...] = ()
+
+    #: Class path and arguments that a loaded task was built from; empty for a task that was not loaded.
+    settings: Mapping[str, Any] = MappingProxyType({})
 
     _contract: InputContract | None = None
     _warned_gaps: set[str]
@@ -148,7 +152,9 @@ class CheckpointedTask(CaseTask):
         settings = {name: without_first_weights(value) for name, value in settings.items()}
         torch.save({**saved, "hyper_parameters": settings}, renamed := io.BytesIO())
         renamed.seek(0)
-        return super().load_from_checkpoint(renamed, **how)
+        task: Self = super().load_from_checkpoint(renamed, **how)
+        task.settings = settings
+        return task
 
     def _save_plain_hyperparameters(self) -> None:
         """Save class paths from YAML, which can rebuild the task, but not modules, which a checkpoint cannot hold."""

@@ -17,7 +17,7 @@ def test_a_row_becomes_an_entry() -> None:
         },
     )  # fmt: skip
     entry = parse_row(row, "PATIENT")
-    assert entry.case._replace(time=0) == ("c", ("a", "b"), "x", 0, 0, "train", "g", (1, -1))
+    assert entry.case._replace(time=0, value=0) == ("c", ("a", "b"), "x", 0, 0, "train", "g", (1, -1), 0)
     assert (entry.where, entry.patient, entry.fold) == ("labels.csv:2", "P", "2")
     assert entry.patients == {"PATIENT": "P", "donor": "D"}
     assert entry.folders == (("b", "dir"),)
