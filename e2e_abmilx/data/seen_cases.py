@@ -47,6 +47,10 @@ class SeenCases:
         """Whether renamed copies of at least some slides can be recognised."""
         return any(self.slides.values())
 
+    def has_names_of(self, other: Self) -> bool:
+        """Return whether other seen cases have the same names, and their slides too."""
+        return self.names == other.names and self.slides.keys() == other.slides.keys()
+
     def find_names(self, cases: Iterable[Case], marks_of: Callable[[Sequence[Case]], Marks]) -> dict[str, str]:
         """Return the cases that are named like a seen case, slide or patient, each with the reason.
 

@@ -12,6 +12,7 @@ from typing import IO, Any, Self
 import torch
 from lightning.fabric.utilities.cloud_io import _load as load_checkpoint  # reads URLs too
 
+from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.contract import InputContract
 from e2e_abmilx.data.seen_cases import SeenCases
 from e2e_abmilx.datamodules import BagDataModule
@@ -62,6 +63,8 @@ class CheckpointedTask(CaseTask):
             check_target(type(self).__name__, self.target, getattr(plan, "target", self.target))
         classes = tuple(getattr(data, "classes", ()))
         check_outputs(classes, self.num_outputs)
+        if stage != "fit" and self._contract is not None and classes:
+            self._contract.check_target("", classes)  # data from outside this package may have others
         self.classes = classes or self.classes
         self.time_edges = tuple(getattr(data, "time_edges", ())) or self.time_edges
         check_width(self.encoder, getattr(data, "num_features", None))
@@ -87,8 +90,7 @@ class CheckpointedTask(CaseTask):
         data = getattr(self._trainer, "datamodule", None)
         if self._contract is None or self._contract.seen is not None or not isinstance(data, BagDataModule):
             return
-        cases = [case for case in data.cases["all"] if case.split in ("train", "val")]
-        if cases:
+        if cases := _cases_of_fit(data):
             self._contract = self._contract.with_seen(SeenCases.of(cases, data.slide_marks(cases)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -116,12 +118,15 @@ class CheckpointedTask(CaseTask):
                 "this checkpoint was made by a release that did not record µm/px, patch size and target of the training"
                 " data, so they are not compared with those of the data"
             )
-        if command == "fit" and self._contract is not None:
-            contract.check_resumed(self._contract)
-        check_same_pixels(contract.model, describe_model(self))
-        self._contract, self.threshold = contract, contract.threshold
-        self.classes, self.time_edges = contract.classes or self.classes, contract.time_edges
         data = getattr(trainer, "datamodule", None)
+        check_same_pixels(contract.model, describe_model(self))
+        if command == "fit" and self._contract is not None:
+            cases = _cases_of_fit(data) if isinstance(data, BagDataModule) else []
+            contract.check_resumed(self._contract.with_seen(SeenCases.of(cases, {})) if cases else self._contract)
+        if command != "fit" or self._contract is None or contract.complete:  # else the data tell more
+            self._contract = contract
+            self.classes, self.time_edges = contract.classes or self.classes, contract.time_edges
+        self.threshold = contract.threshold
         if command not in (None, "fit") and isinstance(data, BagDataModule):
             data.obey(contract)
             self._meet_data(str(command))
@@ -163,6 +168,11 @@ class CheckpointedTask(CaseTask):
             self.save_hyperparameters()
             live = [name for name, value in self.hparams.items() if callable(value)]
             self.save_hyperparameters(ignore=live)
+
+
+def _cases_of_fit(data: BagDataModule) -> list[Case]:
+    """Return the cases that a model is trained on or chosen by."""
+    return [*data.cases["train"], *data.cases["val"]]
 
 
 def without_first_weights(setting: Any) -> Any:  # noqa: ANN401 - whatever a config holds

@@ -25,9 +25,9 @@ _PATCHES = st.builds(
 _FEATURES = st.builds(FeatureInput, st.integers(1, 4096), st.none() | st.text(min_size=1), st.none() | _MPP)
 
 
-def _refusal(model: ModelInput, given: ModelInput) -> str:
+def _refusal(model: ModelInput, data: ModelInput) -> str:
     """Return why data are refused; empty if they are not."""
-    return "; ".join(model.differences(given))
+    return "; ".join(model.differences(data))
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_the_side_of_patches_must_be_equal() -> None:
 
 def test_coarser_scales_matter_only_if_they_are_evaluated() -> None:
     finest = PatchInput((0.5, 1.0), 64)
-    every = dataclasses.replace(finest, eval_scales="all")
+    every = finest.of_all_scales()
     for mpp in ((0.5,), (0.5, 2.0), (0.5, None), (0.5, 1.0, 2.0)):
-        given = PatchInput(mpp, 64)
-        assert _refusal(finest, given) == ""
-        refusal = _refusal(every, dataclasses.replace(given, eval_scales="all"))
+        cache = PatchInput(mpp, 64)
+        assert _refusal(finest, cache) == ""
+        refusal = _refusal(every, cache.of_all_scales())
         assert "0.5 µm/px (side 32 µm) and 1 µm/px (side 64 µm)" in refusal
     assert _refusal(every, dataclasses.replace(every, mpp=(0.51, 1.04))) == ""
 
@@ -100,9 +100,9 @@ def test_patches_of_unknown_resolution() -> None:
     known, unknown = PatchInput((0.5,), 64), PatchInput((None,), 64)
     assert "unknown µm/px" in _refusal(known, unknown)  # the model needs 0.5, which these may not have
     assert not list(known.unknowns(unknown))
-    for given in (known, unknown):
-        assert _refusal(unknown, given) == ""
-        (note,) = unknown.unknowns(given)
+    for patches in (known, unknown):
+        assert _refusal(unknown, patches) == ""
+        (note,) = unknown.unknowns(patches)
         assert "is unknown, so that of these is not checked" in note
     assert _refusal(unknown, PatchInput((0.5,), 128))
 
