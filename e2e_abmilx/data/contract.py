@@ -106,11 +106,10 @@ class InputContract:
         if isinstance(self.input, PatchInput) and isinstance(current.input, PatchInput):
             for difference in self.input.of_all_scales().differences(current.input.of_all_scales()):
                 raise ContractError(difference)
-        if self.seen is not None and current.seen is not None and not self.seen.has_names_of(current.seen):
+        if self.seen is not None and current.seen is not None and not self.seen.include(current.seen):
             raise ContractError(
-                f"the checkpoint has {self.seen.cases} training and validation cases, and the data have"
-                f" {current.seen.cases} or other training and validation cases; resume with the same labels and splits, or"
-                " start a new run"
+                f"some of the {current.seen.cases} training and validation cases of the data are not among the"
+                f" {self.seen.cases} of the checkpoint; resume with the same labels, splits and fold, or start a new run"
             )
 
     def as_json(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import io
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Self
@@ -25,6 +25,8 @@ from e2e_abmilx.tasks.sync_norms import use_timm_sync
 
 logger = logging.getLogger(__name__)
 
+_LOADING = ("map_location", "hparams_file", "strict", "weights_only")  # Lightning's arguments, which build nothing
+
 
 class CheckpointedTask(CaseTask):
     """A task that knows its input contract, which its checkpoints carry and which decides outside ``fit``."""
@@ -39,6 +41,7 @@ class CheckpointedTask(CaseTask):
     settings: Mapping[str, Any] = MappingProxyType({})
 
     _contract: InputContract | None = None
+    _seen_before: SeenCases | None = None  # in training before the present one
     _warned_gaps: set[str]
 
     @property
@@ -53,6 +56,7 @@ class CheckpointedTask(CaseTask):
         self._meet_data(stage)
         if stage == "fit":
             self.monitors().check(self.trainer.callbacks, self.why_undefined)  # type: ignore[attr-defined]
+            self._seen_before = self._seen_before if self._contract is None else self._contract.seen
             self._contract = self._describe()
 
     def _meet_data(self, stage: str) -> None:
@@ -91,7 +95,8 @@ class CheckpointedTask(CaseTask):
         if self._contract is None or self._contract.seen is not None or not isinstance(data, BagDataModule):
             return
         if cases := _cases_of_fit(data):
-            self._contract = self._contract.with_seen(SeenCases.of(cases, data.slide_marks(cases)))
+            seen = SeenCases.of(cases, data.slide_marks(cases), self._seen_before)
+            self._contract = self._contract.with_seen(seen)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the input contract, and under their own names classes, time edges and threshold."""
@@ -122,7 +127,8 @@ class CheckpointedTask(CaseTask):
         check_same_pixels(contract.model, describe_model(self))
         if command == "fit" and self._contract is not None:
             cases = _cases_of_fit(data) if isinstance(data, BagDataModule) else []
-            contract.check_resumed(self._contract.with_seen(SeenCases.of(cases, {})) if cases else self._contract)
+            given = SeenCases.of(cases, {}) if cases else None
+            contract.check_resumed(replace(self._contract, seen=given))
         if command != "fit" or self._contract is None or contract.complete:  # else the data tell more
             self._contract = contract
             self.classes, self.time_edges = contract.classes or self.classes, contract.time_edges
@@ -158,7 +164,9 @@ class CheckpointedTask(CaseTask):
         torch.save({**saved, "hyper_parameters": settings}, renamed := io.BytesIO())
         renamed.seek(0)
         task: Self = super().load_from_checkpoint(renamed, **how)
-        task.settings = settings
+        replaced = {name: value for name, value in how.items() if name not in _LOADING}
+        built_in_python = any(callable(value) for value in replaced.values())
+        task.settings = {} if built_in_python else settings | replaced
         return task
 
     def _save_plain_hyperparameters(self) -> None:

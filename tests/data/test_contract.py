@@ -51,7 +51,9 @@ def test_a_later_format_is_refused(number: object) -> None:
 def _damaged() -> list[Any]:
     whole = _FULL.as_json()
     spoilt: list[Any] = [
-        {name: value for name, value in whole.items() if name != lost} for lost in whole if lost not in ("time_unit", "complete")
+        {name: value for name, value in whole.items() if name != lost}
+        for lost in whole
+        if lost not in ("time_unit", "complete")
     ]
     for name in ("input", "seen", "threshold"):
         for wrong in ("text", 7, ["list"], {"kind": "patches"}, {"kind": "sounds"}, {"other": 1}):
@@ -196,9 +198,12 @@ def test_training_is_not_resumed_on_other_cases() -> None:
     fitted = InputContract("label", ("a", "b"), seen=_SEEN)
     fitted.check_resumed(fitted)
     other = SeenCases.of([Case("a", ("s", "t")), Case("b", ("u",))], {})
-    with pytest.raises(ContractError, match=r"other training and validation cases.*start a new run"):
+    with pytest.raises(ContractError, match=r"some of the 2 .* not among the 1 of the checkpoint; .*start a new run"):
         fitted.check_resumed(fitted.with_seen(other))
+    with pytest.raises(ContractError, match="not among"):
+        fitted.check_resumed(fitted.with_seen(SeenCases.of([Case("a", ("s", "u"))], {})))
     fitted.check_resumed(fitted.with_seen(SeenCases.of([Case("a", ("s", "t"))], {})))  # marks do not matter
+    fitted.with_seen(other).check_resumed(fitted)  # a model that was trained on further cases before
 
 
 def test_parts_are_replaced() -> None:

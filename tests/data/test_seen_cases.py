@@ -141,6 +141,24 @@ def test_json_keeps_everything(cohort: dict[str, list[str]], mark: str | None) -
     assert set(_names(again, *cases, marks={})) == set(cohort)  # each training case is found
 
 
+def test_cases_of_an_earlier_training_stay_known() -> None:
+    earlier = _seen([_case("p", "1"), _case("q", "2")], {"1": LOOK, "2": LOOK})
+    both = SeenCases.of([_case("q", "2"), _case("r", "1", "3")], {"1": OTHER, "2": LOOK, "3": None}, earlier)
+    assert both.cases == 3
+    assert list(_names(both, *map(_case, "pqrs"))) == ["p", "q", "r"]
+    for mark in (LOOK, OTHER):  # slides 1 of both trainings
+        assert _names(both, _case("x", "1"), marks={"1": mark})
+        assert both.find_copies([_case("new", "y")], {"y": mark})
+    assert not _names(both, _case("x", "2"), marks={"2": OTHER})
+    assert both.include(earlier)
+    assert not earlier.include(both)
+
+
+def test_a_second_training_on_the_same_cases_adds_nothing() -> None:
+    cases, marks = [_case("p", "1"), _case("TCGA-3C-AALI", "2")], {"1": LOOK}
+    assert SeenCases.of(cases, marks, _seen(cases, marks)) == _seen(cases, marks)
+
+
 def test_no_seen_cases_are_null() -> None:
     assert SeenCases.from_json(None) is None
 

@@ -14,14 +14,14 @@ WIDTH = 4
 
 
 def write_features(folder: Path, cases: int = 16, prefix: str = "s", seed: int = 0) -> Path:
-    """Write a slide of six patches per case, and labels.csv: two classes, times, a value, splits."""
+    """Write a slide of six patches per case, and labels.csv: two classes, times, a bit, a value, splits."""
     generator = torch.Generator().manual_seed(seed)
     (folder / "features").mkdir(parents=True, exist_ok=True)
-    lines = ["slide,label,time,event,value,split"]
+    lines = ["slide,label,time,event,bit,value,split"]
     for k in range(cases):
         torch.save(torch.randn(6, WIDTH, generator=generator), folder / "features" / f"{prefix}{k}.pt")
         label, split = ("no", "yes")[k // 4 % 2], ("train", "train", "val", "test")[k % 4]
-        lines.append(f"{prefix}{k},{label},{k + 1},1,{k / 2},{split}")
+        lines.append(f"{prefix}{k},{label},{k + 1},1,{k % 3 % 2},{k / 2},{split}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder
 
