@@ -164,7 +164,8 @@ class BagDataModule(LightningDataModule):
         if makes_folds and self.cases["train"] and not seen.find_names(self.cases["train"], self.slide_marks):
             raise ContractError(
                 f"data.fold {self.plan.fold} would test one fold of {self.plan.labels} only, which has none of the model's"
-                " training cases; set data.fold to null to test all its cases"
+                " training cases; set data.fold to null to test all its cases, and ignore folds of its own with"
+                " columns: {fold: null}"
             )
 
     def train_dataloader(self) -> BagLoader:

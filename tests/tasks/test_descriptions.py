@@ -55,6 +55,8 @@ def test_a_task_built_from_a_config_is_described_by_its_settings() -> None:
     assert words["head"] == "ABMIL()"
     task.hparams["head"]["init_args"] = None
     assert describe_model(task)["head"] == "ABMIL()"
+    task.hparams["head"]["init_args"] = {"weights": [1, 2]}  # such as weights of classes
+    assert describe_model(task)["head"] == "ABMIL(weights=[1, 2])"
     assert weights in str(task.hparams)  # the settings themselves are unchanged
 
 
