@@ -98,6 +98,10 @@ class CheckpointedTask(CaseTask):
             seen = SeenCases.of(cases, data.slide_marks(cases), self._seen_before)
             self._contract = self._contract.with_seen(seen)
 
+    def on_fit_end(self) -> None:
+        """Note the cases, which a test in the same process must not hold either."""
+        self._note_seen_cases()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the input contract, and under their own names classes, time edges and threshold."""
         self._note_seen_cases()

@@ -104,6 +104,17 @@ def test_a_task_that_was_neither_trained_nor_loaded_has_no_contract() -> None:
     assert task.settings == {}
 
 
+def test_cases_are_known_after_a_fit_without_checkpoints(features: Path, tmp_path: Path) -> None:
+    task, trainer = feature_task(), quiet_trainer(tmp_path)
+    trainer.fit(task, feature_data(features))
+    assert task.contract is not None
+    assert task.contract.seen is not None
+    assert task.contract.seen.cases == 12
+    (features / "all.csv").write_text((features / "labels.csv").read_text().replace("train", "test"))
+    with pytest.raises(ContractError, match="validated on 8 of the 12 test cases"):
+        trainer.test(task, feature_data(features, table="all.csv"))
+
+
 def test_a_new_threshold_is_part_of_the_contract(features: Path, tmp_path: Path) -> None:
     task = _fit(features, tmp_path)
     task.threshold = None
