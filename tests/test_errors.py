@@ -13,7 +13,7 @@ def test_every_error_class_is_an_input_error() -> None:
         node.name: {base.id for base in node.bases if isinstance(base, ast.Name)}
         for path in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef) and node.name.endswith("Error")
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and node.name != "MeanAbsoluteError"
     }
     known = {"InputError"}
     while found := {name for name in bases.keys() - known if bases[name] & known}:

@@ -27,5 +27,5 @@ def look_at(cache: Path, slides: Sequence[str]) -> dict[str, str | None]:
     """Return the hash of the thumbnail of each slide of a cache, by the slide's name."""
     return {
         slide: read_thumbnail_hash(PatchStore(cache / f"{slide}.zarr"))
-        for slide in track(slides, "comparing", "slides")
+        for slide in track(slides, "looking at thumbnails", "slides")
     }

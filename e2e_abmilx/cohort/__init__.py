@@ -13,6 +13,7 @@
 - ``time_bins``: time bins of a survival model
 - ``targets``: labels, multi-labels, times and values become numbers
 - ``matching``: cases matched with the slides that exist
+- ``group_columns``: further columns that group cases, such as site or scanner
 - ``cohort_plan``: all settings of a cohort, and the steps from the label table to numbered cases
 """
 

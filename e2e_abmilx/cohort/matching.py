@@ -74,7 +74,7 @@ def require_slides(cases: Sequence[Case], cached: Iterable[str], where: Path, *,
     if len(matched) < len(cases) and not skip_missing:
         raise CohortError(
             "\n  ".join([f"{len(cases) - len(matched)} of {len(cases)} cases lack slides:", *complaints])
-            + "\ncorrect the table, add the slides, or leave these cases out (data.skip_missing: true)"
+            + "\ncorrect the table, add the slides, or leave these cases out (skip_missing: true)"
         )
     for line in complaints:
         logger.warning("%s", line)

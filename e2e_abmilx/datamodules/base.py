@@ -71,6 +71,7 @@ class BagDataModule(LightningDataModule):
         #: All cases, before ``select_on_test`` joins splits; known after ``setup``.
         self.read_cases: list[Case] = []
         self._unnumbered: CohortError | None = None
+        self._obeyed: tuple[InputContract | None, str] = None, ""
         #: Input contract of the model to evaluate; by default that of the trainer's model or checkpoint.
         self.contract: InputContract | None = None
 
@@ -126,6 +127,9 @@ class BagDataModule(LightningDataModule):
             CohortError: A target is missing or cannot be used.
             ContractError: The data do not fit the model, or the model has seen cases of the test split.
         """
+        if contract is not None and (contract, self._stage) == self._obeyed:
+            return
+        self._obeyed = contract, self._stage
         known = None
         if contract is not None:
             if self.plan.labels is not None:

@@ -31,6 +31,7 @@ def evaluate(
     columns: dict[str, str | None] | None = None,
     groups: list[str] | None = None,
     allow: list[str] | None = None,
+    skip_missing: bool = False,
     assume_mpp: float | None = None,
     workers: int = 2,
     device: str | None = None,
@@ -55,6 +56,7 @@ def evaluate(
         groups: Columns of the table by whose values the results are broken down, such as site or scanner.
         allow: Names of cases or slides, or patterns such as ``slide-1*``, that look or are called like training cases
             but are others.
+        skip_missing: Leave out cases of the table whose slides are missing.
         assume_mpp: Level-0 µm per pixel of slides that state none.
         workers: Slides cached at the same time, and parts of slides read ahead.
         device: Where to compute; by default a CUDA device if there is one.
@@ -71,7 +73,7 @@ def evaluate(
     grouping = read_group_columns(labels, groups or [], columns or {})
     folder, names, lost = Sources(slides, cache, features, assume_mpp, workers).collect(loaded.contract, out)
     cases, targets = read_cases(
-        labels, names, folder, loaded.contract, stage="test", columns=columns, skip_missing=bool(lost)
+        labels, names, folder, loaded.contract, stage="test", columns=columns, skip_missing=skip_missing or bool(lost)
     )
     bags = bags_of(cases, folder, loaded.contract, targets)
     unchecked = refuse_seen_cases(bags, loaded.contracts, allow or ())

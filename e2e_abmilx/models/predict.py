@@ -35,6 +35,7 @@ def predict(
     labels: Path | None = None,
     columns: dict[str, str | None] | None = None,
     heatmaps: Kind | None = None,
+    skip_missing: bool = False,
     assume_mpp: float | None = None,
     workers: int = 2,
     device: str | None = None,
@@ -57,6 +58,7 @@ def predict(
         columns: The table's own names of its columns, such as ``{slide: NAME}``.
         heatmaps: Write ``heatmaps/<slide>`` for each slide, which show this: ``attention``, its ``rank``, or
             ``contribution``. Heatmaps of an ensemble show the first model.
+        skip_missing: Leave out cases of the table whose slides are missing.
         assume_mpp: Level-0 µm per pixel of slides that state none.
         workers: Slides cached at the same time, and parts of slides read ahead.
         device: Where to compute; by default a CUDA device if there is one.
@@ -71,7 +73,13 @@ def predict(
     sources = Sources(slides, cache, features, assume_mpp, workers)
     folder, names, lost = sources.collect(loaded.contract, out)
     cases, targets = read_cases(
-        labels, names, folder, loaded.contract, stage="predict", columns=columns, skip_missing=bool(lost)
+        labels,
+        names,
+        folder,
+        loaded.contract,
+        stage="predict",
+        columns=columns,
+        skip_missing=skip_missing or bool(lost),
     )
     bags = bags_of(cases, folder, loaded.contract, targets)
     if heatmaps is not None:

@@ -1,11 +1,14 @@
 """Tasks: Lightning modules that train encoder and head from the labels of cases; one class per kind of label.
 
 - ``base.py``: ``BagTask``, how every task learns
+- ``checkpointed.py``: ``CheckpointedTask``, how every task meets data and is saved, with its input contract
 - ``evaluating.py``: ``CaseTask``, how every task evaluates whole cases
 - ``classification.py``, ``multi_label.py``: one class per case, several labels per case
 - ``regression.py``: a number per case
 - ``survival.py``, ``cox.py``: survival in discrete time, proportional hazards
 - ``prediction.py``: the prediction for one case
+- ``slide_heatmaps.py``: heatmaps of the slides of a case that a task has predicted
+- ``descriptions.py``: descriptions of a task in words and numbers
 - ``checks.py``: checks that task, data and trainer fit together
 - ``coverage.py``: which metrics the cases of a split leave undefined
 - ``monitors.py``: whether a metric is to be maximised or minimised

@@ -165,7 +165,8 @@ class CheckpointedTask(CaseTask):
             )
         settings = update_hyperparameters(saved.get("hyper_parameters", {}))
         settings = {name: without_first_weights(value) for name, value in settings.items()}
-        torch.save({**saved, "hyper_parameters": settings}, renamed := io.BytesIO())
+        needed = {name: value for name, value in saved.items() if name != "optimizer_states"}
+        torch.save({**needed, "hyper_parameters": settings}, renamed := io.BytesIO())
         renamed.seek(0)
         task: Self = super().load_from_checkpoint(renamed, **how)
         replaced = {name: value for name, value in how.items() if name not in _LOADING}

@@ -32,7 +32,7 @@ def test_held_out_cases_follow_the_split_seed(tmp_path: Path) -> None:
 
 def test_missing_slides_change_no_other_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = CohortPlan(_table(tmp_path))
-    with pytest.raises(CohortError, match=r"1 of 30 cases lack slides.*(.|\n)*data.skip_missing: true"):
+    with pytest.raises(CohortError, match=r"1 of 30 cases lack slides.*(.|\n)*skip_missing: true"):
         plan.read(SLIDES[1:], Path("cache"), "fit")
     plan.skip_missing = True
     found = {case.id: case.split for case in plan.read(SLIDES[1:], Path("cache"), "fit")}
