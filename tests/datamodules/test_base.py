@@ -306,6 +306,20 @@ def test_a_model_is_not_tested_on_its_training_cases(tmp_path: Path) -> None:
     _obeying(_feature_data(tmp_path, select_on_test=True), _seen(data, "train", "val", "test"))
 
 
+def test_a_refusal_is_repeated(tmp_path: Path) -> None:
+    """As when a cell of a notebook is run again."""
+    data = _ready(_feature_data(_features(tmp_path)))
+    contract = _seen(data, "test")
+    fresh = _feature_data(tmp_path)
+    for again in (data, data, fresh, fresh):
+        with pytest.raises(ContractError, match="trained or validated on"):
+            _obeying(again, contract)
+    _obeying(data, _CONTRACT)
+    with pytest.raises(ContractError, match="trained or validated on"):
+        _obeying(data, contract)
+    assert _obeying(data, _CONTRACT).targets["test"]
+
+
 def test_slides_that_only_share_names_are_tested(cohort: Path, stores: Path, tmp_path: Path) -> None:
     trained = _ready(_data(cohort, stores))
     contract = _seen(trained, "train", "val", "test")
