@@ -174,7 +174,8 @@ class CohortPlan:
 
     def _number(self, cases: Sequence[Case], known: NumberedTargets | None) -> NumberedTargets:
         if self.target == "survival":
-            edges = None if known is None else known.edges
+            # the first release did not record the edges of its bins
+            edges = None if known is None or len(known.classes) > len(known.edges) + 1 else known.edges
             return encode_times(cases, self.time_bins, self.bins, table=self.labels, edges=edges)
         if self.target == "multi_label":
             names = tuple(self.class_names or ())

@@ -10,6 +10,7 @@ from e2e_abmilx.cohort.entries import parse_row
 from e2e_abmilx.cohort.label_tables import find_column, open_table, recognise, rows_of
 
 _PREFIX = "group column "
+_SURVIVAL = ("time", "days", "event", "censorship")  # not read, so they need not be complete
 
 
 def read_group_columns(table: Path, names: Sequence[str], columns: Mapping[str, str | None]) -> pd.DataFrame:
@@ -23,8 +24,9 @@ def read_group_columns(table: Path, names: Sequence[str], columns: Mapping[str, 
     Raises:
         CohortError: The table has no such column.
     """
+    stated = {name: column for name, column in columns.items() if name not in _SURVIVAL}
     with open_table(table) as (header, lines):
-        known = recognise(header, table, columns, survival=False)
+        known = recognise(header, table, stated, survival=False)
         wanted = {_PREFIX + name: find_column(name, header, table, "a group") for name in names}
         rows = list(rows_of(lines, {name: known[name] for name in ("slide", "case") if name in known} | wanted, table))
     values: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))

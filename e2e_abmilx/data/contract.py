@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from e2e_abmilx.data.inputs import ModelInput, input_as_json, input_from_json
+from e2e_abmilx.data.inputs import ModelInput, PatchInput, input_as_json, input_from_json
 from e2e_abmilx.data.seen_cases import SeenCases
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.thresholds import Threshold
@@ -69,13 +69,13 @@ class InputContract:
         """Refuse labels of another kind, or other classes, or classes in another order.
 
         Args:
-            target: Kind of the labels.
+            target: Kind of the labels; empty where unknown.
             stated: The classes that the settings of the data state; None if the model's are to be used.
 
         Raises:
             ContractError: They differ.
         """
-        if self.target not in (None, "", target):
+        if target and self.target not in (None, "", target):
             raise ContractError(
                 f"the model was trained on the target {self.target}, and data.target is {target}; set it to"
                 f" {self.target}, or use a model of {target}"
@@ -90,18 +90,27 @@ class InputContract:
         """Refuse to resume training on data other than those of the checkpoint, which this contract comes from.
 
         Raises:
-            ContractError: Target, classes, time bins or input differ.
+            ContractError: Target, classes, time bins, input or cases differ.
         """
         if not current.classes:
             return
         self.check_target(current.target or "", current.classes)
         ours, theirs = np.array(self.time_edges), np.array(current.time_edges)
-        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-6):
+        known = self.complete or len(ours)  # the first release did not record them
+        if known and (ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-6)):
             raise ContractError(
                 f"the checkpoint's time bins end at {self.time_edges} months, and those of the data at"
                 f" {current.time_edges}; resume with the same labels and splits, or start a new run"
             )
         self.check_input(current.input)
+        if isinstance(self.input, PatchInput) and isinstance(current.input, PatchInput):
+            for difference in self.input.of_all_scales().differences(current.input.of_all_scales()):
+                raise ContractError(difference)
+        if self.seen is not None and current.seen is not None and not self.seen.include(current.seen):
+            raise ContractError(
+                f"some of the {current.seen.cases} training and validation cases of the data are not among the"
+                f" {self.seen.cases} of the checkpoint; resume with the same labels, splits and fold, or start a new run"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """Return the contract as a JSON object."""
@@ -117,6 +126,7 @@ class InputContract:
             "precision": self.precision,
             "model": dict(self.model),
             "versions": dict(self.versions),
+            "complete": self.complete,
         }
 
     @classmethod
@@ -126,6 +136,10 @@ class InputContract:
         Raises:
             ContractError: A later release wrote it, or it is damaged.
         """
+        if not isinstance(content, Mapping):
+            raise ContractError(
+                f"the model's contract is damaged (a {type(content).__name__}); export or save the model again"
+            )
         if content.get("format") != _FORMAT:
             raise ContractError(
                 f"the model's contract has format {content.get('format')!r}, and this release reads format {_FORMAT}; update"
@@ -142,8 +156,9 @@ class InputContract:
                 precision=content["precision"],
                 model=content["model"],
                 versions=content["versions"],
+                complete=content.get("complete", True),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ContractError(f"the model's contract is damaged ({error}); export or save the model again") from error
 
     @classmethod

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from e2e_abmilx.store import PatchStore
@@ -51,6 +51,10 @@ class PatchInput:
     def evaluated_mpp(self) -> tuple[float | None, ...]:
         """µm per pixel of the scales used in evaluation."""
         return self.mpp[:1] if self.eval_scales == "finest" else self.mpp
+
+    def of_all_scales(self) -> "PatchInput":
+        """Return the input of training, which draws patches from all scales."""
+        return replace(self, eval_scales="all")
 
     def differences(self, given: "ModelInput") -> Iterator[str]:
         """Yield what keeps a model of this input from evaluating other patches, each with both values and the cure."""

@@ -36,16 +36,23 @@ class SeenCases:
     slides: Marks
 
     @classmethod
-    def of(cls, cases: Collection[Case], marks: Marks) -> Self:
-        """Hash the names of cases; ``marks`` are those of their slides."""
+    def of(cls, cases: Collection[Case], marks: Marks, earlier: Self | None = None) -> Self:
+        """Hash the names of cases; ``marks`` are those of their slides, ``earlier`` cases of an earlier training."""
         names = {_hash(name) for case in cases for name in (case.id, *_barcodes(case))}
         slides = {_hash(slide): marks.get(slide) for case in cases for slide in case.slides}
-        return cls(len(cases), tuple(sorted(names)), dict(sorted(slides.items())))
+        if earlier is None:
+            return cls(len(cases), tuple(sorted(names)), dict(sorted(slides.items())))
+        number = earlier.cases + sum(_hash(case.id) not in earlier.names for case in cases)
+        return cls(number, tuple(sorted(names.union(earlier.names))), _join_marks(earlier.slides, slides))
 
     @property
     def has_marks(self) -> bool:
         """Whether renamed copies of at least some slides can be recognised."""
         return any(self.slides.values())
+
+    def include(self, other: Self) -> bool:
+        """Return whether the names of all other cases, and of their slides, are among these."""
+        return set(other.names) <= set(self.names) and other.slides.keys() <= self.slides.keys()
 
     def find_names(self, cases: Iterable[Case], marks_of: Callable[[Sequence[Case]], Marks]) -> dict[str, str]:
         """Return the cases that are named like a seen case, slide or patient, each with the reason.
@@ -100,6 +107,15 @@ class SeenCases:
     def as_json(self) -> dict[str, Any]:
         """Return the attributes as a JSON object."""
         return {"cases": self.cases, "names": list(self.names), "slides": dict(self.slides)}
+
+
+def _join_marks(one: Marks, other: Marks) -> Marks:
+    """Return all slides; of two slides of one name both marks are kept, but not which is whose, so the name decides."""
+    joined = {**one, **other}
+    for name in one.keys() & other.keys():
+        if one[name] != other[name]:
+            joined |= {name: None, **{_hash(mark): mark for mark in (one[name], other[name]) if mark}}
+    return dict(sorted(joined.items()))
 
 
 def _barcodes(case: Case) -> list[str]:

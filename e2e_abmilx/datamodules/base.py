@@ -129,7 +129,7 @@ class BagDataModule(LightningDataModule):
         """
         if contract is not None and (contract, self._stage) == self._obeyed:
             return
-        self._obeyed = contract, self._stage
+        self._obeyed = None, ""  # a refusal must not count
         known = None
         if contract is not None:
             if self.plan.labels is not None:
@@ -142,6 +142,7 @@ class BagDataModule(LightningDataModule):
         pairs = zip(numbered.numbers, self.read_cases, strict=True)
         target_of = {case.id: Target(number, case.time, case.event) for number, case in pairs}
         self.targets = {split: [target_of[case.id] for case in cases] for split, cases in self.cases.items()}
+        self._obeyed = contract, self._stage
 
     def _read_cohort(self, stage: str) -> None:
         folder, slides = self.available()
@@ -168,7 +169,8 @@ class BagDataModule(LightningDataModule):
         if makes_folds and self.cases["train"] and not seen.find_names(self.cases["train"], self.slide_marks):
             raise ContractError(
                 f"data.fold {self.plan.fold} would test one fold of {self.plan.labels} only, which has none of the model's"
-                " training cases; set data.fold to null to test all its cases"
+                " training cases; set data.fold to null to test all its cases, and ignore folds of its own with"
+                " columns: {fold: null}"
             )
 
     def train_dataloader(self) -> BagLoader:

@@ -4,7 +4,7 @@ import io
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Self
@@ -12,6 +12,7 @@ from typing import IO, Any, Self
 import torch
 from lightning.fabric.utilities.cloud_io import _load as load_checkpoint  # reads URLs too
 
+from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.contract import InputContract
 from e2e_abmilx.data.seen_cases import SeenCases
 from e2e_abmilx.datamodules import BagDataModule
@@ -23,6 +24,8 @@ from e2e_abmilx.tasks.evaluating import CaseTask
 from e2e_abmilx.tasks.sync_norms import use_timm_sync
 
 logger = logging.getLogger(__name__)
+
+_LOADING = ("map_location", "hparams_file", "strict", "weights_only")  # Lightning's arguments, which build nothing
 
 
 class CheckpointedTask(CaseTask):
@@ -38,6 +41,7 @@ class CheckpointedTask(CaseTask):
     settings: Mapping[str, Any] = MappingProxyType({})
 
     _contract: InputContract | None = None
+    _seen_before: SeenCases | None = None  # in training before the present one
     _warned_gaps: set[str]
 
     @property
@@ -52,6 +56,7 @@ class CheckpointedTask(CaseTask):
         self._meet_data(stage)
         if stage == "fit":
             self.monitors().check(self.trainer.callbacks, self.why_undefined)  # type: ignore[attr-defined]
+            self._seen_before = self._seen_before if self._contract is None else self._contract.seen
             self._contract = self._describe()
 
     def _meet_data(self, stage: str) -> None:
@@ -62,6 +67,8 @@ class CheckpointedTask(CaseTask):
             check_target(type(self).__name__, self.target, getattr(plan, "target", self.target))
         classes = tuple(getattr(data, "classes", ()))
         check_outputs(classes, self.num_outputs)
+        if stage != "fit" and self._contract is not None and classes:
+            self._contract.check_target("", classes)  # data from outside this package may have others
         self.classes = classes or self.classes
         self.time_edges = tuple(getattr(data, "time_edges", ())) or self.time_edges
         check_width(self.encoder, getattr(data, "num_features", None))
@@ -87,9 +94,13 @@ class CheckpointedTask(CaseTask):
         data = getattr(self._trainer, "datamodule", None)
         if self._contract is None or self._contract.seen is not None or not isinstance(data, BagDataModule):
             return
-        cases = [case for case in data.cases["all"] if case.split in ("train", "val")]
-        if cases:
-            self._contract = self._contract.with_seen(SeenCases.of(cases, data.slide_marks(cases)))
+        if cases := _cases_of_fit(data):
+            seen = SeenCases.of(cases, data.slide_marks(cases), self._seen_before)
+            self._contract = self._contract.with_seen(seen)
+
+    def on_fit_end(self) -> None:
+        """Note the cases, which a test in the same process must not hold either."""
+        self._note_seen_cases()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the input contract, and under their own names classes, time edges and threshold."""
@@ -116,12 +127,16 @@ class CheckpointedTask(CaseTask):
                 "this checkpoint was made by a release that did not record µm/px, patch size and target of the training"
                 " data, so they are not compared with those of the data"
             )
-        if command == "fit" and self._contract is not None:
-            contract.check_resumed(self._contract)
-        check_same_pixels(contract.model, describe_model(self))
-        self._contract, self.threshold = contract, contract.threshold
-        self.classes, self.time_edges = contract.classes or self.classes, contract.time_edges
         data = getattr(trainer, "datamodule", None)
+        check_same_pixels(contract.model, describe_model(self))
+        if command == "fit" and self._contract is not None:
+            cases = _cases_of_fit(data) if isinstance(data, BagDataModule) else []
+            given = SeenCases.of(cases, {}) if cases else None
+            contract.check_resumed(replace(self._contract, seen=given))
+        if command != "fit" or self._contract is None or contract.complete:  # else the data tell more
+            self._contract = contract
+            self.classes, self.time_edges = contract.classes or self.classes, contract.time_edges
+        self.threshold = contract.threshold
         if command not in (None, "fit") and isinstance(data, BagDataModule):
             data.obey(contract)
             self._meet_data(str(command))
@@ -154,7 +169,9 @@ class CheckpointedTask(CaseTask):
         torch.save({**needed, "hyper_parameters": settings}, renamed := io.BytesIO())
         renamed.seek(0)
         task: Self = super().load_from_checkpoint(renamed, **how)
-        task.settings = settings
+        replaced = {name: value for name, value in how.items() if name not in _LOADING}
+        built_in_python = any(callable(value) for value in replaced.values())
+        task.settings = {} if built_in_python else settings | replaced
         return task
 
     def _save_plain_hyperparameters(self) -> None:
@@ -164,6 +181,11 @@ class CheckpointedTask(CaseTask):
             self.save_hyperparameters()
             live = [name for name, value in self.hparams.items() if callable(value)]
             self.save_hyperparameters(ignore=live)
+
+
+def _cases_of_fit(data: BagDataModule) -> list[Case]:
+    """Return the cases that a model is trained on or chosen by."""
+    return [*data.cases["train"], *data.cases["val"]]
 
 
 def without_first_weights(setting: Any) -> Any:  # noqa: ANN401 - whatever a config holds

@@ -19,7 +19,8 @@ _PIXELS = {"input_size": "crop", "mean": "mean of the normalisation", "std": "st
 def describe_model(task: LightningModule) -> dict[str, Any]:
     """Return the classes and settings of a task's parts, their parameters, and what is done to pixels.
 
-    ``input_size`` is the side of the patches that the encoder receives, px, None where the crop does not state it;
+    ``input_size`` is the side of the patches that the encoder receives, px, or a list of both sides, or None where the
+    crop does not state it;
     ``mean`` and ``std`` normalise pixels in [0, 1].
     """
     parts = {name: part for name in ("encoder", "augment", "head") if (part := getattr(task, name, None)) is not None}
@@ -29,7 +30,7 @@ def describe_model(task: LightningModule) -> dict[str, Any]:
         **{name: _in_words(part, task.hparams.get(name)) for name, part in parts.items()},
         "matmul_precision": torch.get_float32_matmul_precision(),
         "parameters": {name: sum(weights.numel() for weights in part.parameters()) for name, part in parts.items()},
-        "input_size": getattr(parts.get("augment"), "size", None),
+        "input_size": _side(getattr(parts.get("augment"), "size", None)),
         "mean": [round(number / 255, 6) for number in getattr(normalise, "mean", nn.Buffer()).flatten().tolist()],
         "std": [round(number / 255, 6) for number in getattr(normalise, "std", nn.Buffer()).flatten().tolist()],
     }
@@ -54,12 +55,27 @@ def versions() -> dict[str, str]:
     return {"e2e_abmilx": __version__, **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
+def _side(size: object) -> int | list[int] | None:
+    """Return the size of a crop as JSON has it; None if it is something else, as in modules from elsewhere."""
+    if isinstance(size, (list, tuple)) and all(isinstance(side, int) for side in size):
+        return list(size)
+    return size if isinstance(size, int) else None
+
+
+def _without_folders(setting: Any) -> Any:  # noqa: ANN401 - whatever a config holds
+    """Return settings with the names of weights files only; folders of this machine do not concern others."""
+    if not isinstance(setting, Mapping):
+        return setting
+    plain = {name: _without_folders(value) for name, value in setting.items()}
+    if isinstance(plain.get("weights"), (str, Path)):
+        plain["weights"] = Path(plain["weights"]).name
+    return plain
+
+
 def _in_words(part: nn.Module, setting: object) -> str:
     """Return the class of a part and its settings, such as ``RandomCrops(size=224, flips=True)``."""
     if isinstance(setting, Mapping) and "class_path" in setting:
-        plain = dict(setting.get("init_args") or {})
-        if plain.get("weights"):
-            plain["weights"] = Path(plain["weights"]).name  # folders of this machine do not concern others
+        plain = _without_folders(setting.get("init_args") or {})
     else:
         kinds = (bool, int, float, str)
         public = {name: value for name, value in vars(part).items() if not name.startswith("_") and name != "training"}

@@ -127,3 +127,91 @@ def test_sites_stay_in_one_split() -> None:
     splits = {case.id[5:7]: case.split for case in settled}
     assert [splits[case.id[5:7]] for case in settled] == [case.split for case in settled]
     assert set(splits.values()) == {"train", "val", "test"}
+
+
+_TARGETS: dict[str, tuple[dict[str, Any], NumberedTargets]] = {
+    "label": ({}, NumberedTargets([], ("1", "2", "0"))),
+    "multi_label": ({"classes": ["label", "event"]}, NumberedTargets([], ("label", "event"))),
+    "survival": ({"time_bins": 2}, NumberedTargets([], ("0", "1", "2"), (10.0, 20.0))),
+    "regression": ({}, NumberedTargets([], ("0",))),
+}
+
+
+def _known_plan(folder: Path, target: str) -> tuple[CohortPlan, NumberedTargets]:
+    """Return a plan without splits, and what a model of other classes or bins knows."""
+    how, known = _TARGETS[target]
+    return CohortPlan(_table(folder, ""), target=target, **how), known  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("target", "first", "classes"),
+    [
+        ("label", [2, 0, 2, 0], ("1", "2", "0")),
+        ("multi_label", [(0, 1), (1, 1), (0, 1), (1, 1)], ("label", "event")),
+        ("survival", [0, 0, 0, 0], ("0", "1", "2")),
+        ("regression", [0.0, 1.0, 0.0, 1.0], ()),
+    ],
+)
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_a_trained_model_numbers_the_targets(
+    tmp_path: Path, target: str, first: list[object], classes: tuple[str, ...], stage: str
+) -> None:
+    plan, known = _known_plan(tmp_path, target)
+    numbered = plan.number(plan.read(SLIDES, Path("cache"), stage), stage, known)
+    assert list(numbered.numbers[:4]) == first
+    assert (numbered.classes, numbered.edges) == (classes, known.edges)
+    if target == "survival":  # bins end before 10 and 20 months, and the times are 1 … 30
+        assert list(numbered.numbers) == [0] * 9 + [1] * 10 + [2] * 11
+
+
+@pytest.mark.parametrize(
+    ("target", "unknown"), [("label", -1), ("multi_label", (-1, -1)), ("survival", -1), ("regression", None)]
+)
+@pytest.mark.parametrize("some", [True, False])
+def test_cases_without_targets_are_predicted(tmp_path: Path, target: str, unknown: object, some: bool) -> None:
+    plan, known = _known_plan(tmp_path, target)
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    emptied = [f"{line.split(',')[0]},,,," for line in lines[1:]]
+    (tmp_path / "labels.csv").write_text("\n".join([lines[0], *emptied[:20], *(lines[21:] if some else emptied[20:])]))
+    cases = plan.read(SLIDES, Path("cache"), "predict")
+    for model in (known,) if target == "survival" else (known, None):
+        numbered = plan.number(cases, "predict", model)
+        missing = numbered.numbers[:20] if some else numbered.numbers
+        assert all(number != number if unknown is None else number == unknown for number in missing)  # noqa: PLR0124
+        if some:
+            assert all(number not in (unknown, None) for number in numbered.numbers[20:])
+    assert plan.number(cases, "predict", known).edges == known.edges
+    assert len(plan.number(cases, "predict", known).numbers) == 30
+    for stage in ("fit", "validate", "test"):
+        with pytest.raises(CohortError, match="complete"):
+            plan.number(cases, stage, known)
+
+
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_a_label_that_the_model_does_not_know_is_refused(tmp_path: Path, stage: str) -> None:
+    plan = CohortPlan(_table(tmp_path, ""))
+    cases = plan.read(SLIDES, Path("cache"), stage)
+    with pytest.raises(CohortError, match=r"label '1' of case s1 is not one of the classes \['0', 'one'\]"):
+        plan.number(cases, stage, NumberedTargets([], ("0", "one")))
+
+
+def test_a_model_may_know_classes_that_the_table_lacks(tmp_path: Path) -> None:
+    plan = CohortPlan(_table(tmp_path, ""))
+    cases = [case for case in plan.read(SLIDES, Path("cache"), "test") if case.label == "1"]
+    assert plan.number(cases, "test", NumberedTargets([], ("0", "1"))) == NumberedTargets([1] * 15, ("0", "1"))
+
+
+def test_slides_without_a_table_take_the_models_classes() -> None:
+    cases = CohortPlan().read(SLIDES, Path("cache"), "predict")
+    for target, (how, known) in _TARGETS.items():
+        numbered = CohortPlan(target=target, **how).number(cases, "predict", known)  # type: ignore[arg-type]
+        assert (numbered.classes, numbered.edges) == (known.classes, known.edges)
+        assert len(numbered.numbers) == 30
+
+
+def test_bins_of_a_model_with_unknown_edges_are_those_of_the_table(tmp_path: Path) -> None:
+    """The first release did not record edges; one bin, of a Cox model, has none."""
+    plan = CohortPlan(_table(tmp_path), target="survival", time_bins=3)
+    cases = plan.read(SLIDES, Path("cache"), "fit")
+    assert plan.number(cases, "test", NumberedTargets([], ("0", "1", "2"))) == plan.number(cases)
+    assert plan.number(cases, "test", NumberedTargets([], ("0",))).classes == ("0",)

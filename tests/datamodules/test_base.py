@@ -1,14 +1,25 @@
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from e2e_abmilx.cohort import CohortError
-from e2e_abmilx.datamodules import SlideDataModule
+from e2e_abmilx.data.contract import ContractError, InputContract
+from e2e_abmilx.data.inputs import FeatureInput, PatchInput
+from e2e_abmilx.data.seen_cases import SeenCases
+from e2e_abmilx.datamodules import BagDataModule, FeatureDataModule, SlideDataModule
+from e2e_abmilx.encoders import Precomputed
+from e2e_abmilx.heads import ABMIL
+from e2e_abmilx.tasks import ClassificationTask, SurvivalTask
+
+Data = TypeVar("Data", bound=BagDataModule)
 
 
-def _ready(data: SlideDataModule, stage: str = "fit") -> SlideDataModule:
+def _ready(data: Data, stage: str = "fit") -> Data:
     data.prepare_data()
     data.setup(stage)
     return data
@@ -200,3 +211,216 @@ def test_multi_label_cohorts_need_their_columns(cohort: Path, stores: Path) -> N
         _ready(_data(cohort, stores, target="multi_label", classes=["lesions"]))
     with pytest.raises(CohortError, match="grade '2' is neither 1"):
         _ready(_data(cohort, stores, target="multi_label", classes=["lesion", "grade"]))
+
+
+_CONTRACT = InputContract("label", ("0", "1"))
+
+
+def _obeying(data: BagDataModule, contract: InputContract, stage: str = "test") -> BagDataModule:
+    data.contract = contract
+    data.setup(stage)
+    return data
+
+
+def _features(
+    folder: Path, cases: int = 12, splits: str = "train,val,test", prefix: str = "s", **columns: object
+) -> Path:
+    """Write features of slides of two classes, and labels.csv, whose splits repeat in order."""
+    (folder / "features").mkdir(parents=True, exist_ok=True)
+    words = splits.split(",")
+    rows = []
+    for k in range(cases):
+        torch.save(torch.randn(3, 4), folder / "features" / f"{prefix}{k}.pt")
+        row = {"slide": f"{prefix}{k}", "label": k // 3 % 2, "time": k + 1, "event": 1, "split": words[k % len(words)]}
+        rows.append({**row, **columns})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def _feature_data(folder: Path, **how: object) -> FeatureDataModule:
+    return FeatureDataModule(folder / "features", folder / "labels.csv", num_workers=0, **how)  # type: ignore[arg-type]
+
+
+def test_the_models_classes_decide_outside_fit(tmp_path: Path) -> None:
+    contract = InputContract("label", ("1", "2", "0"), input=FeatureInput(4))
+    data = _obeying(_feature_data(_features(tmp_path)), contract)
+    assert data.classes == ("1", "2", "0")
+    assert {target.label for target in data.targets["test"]} == {0, 2}
+    data.setup("fit")  # a fit takes those of the table
+    assert data.classes == ("0", "1")
+
+
+def test_data_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
+    _features(tmp_path)
+    for contract, how, reason in (
+        (InputContract("survival", ("0",)), {}, "trained on the target survival, and data.target is label"),
+        (InputContract("label", ("1", "0")), {"classes": ["0", "1"]}, r"classes are \['1', '0'\], in this order"),
+        (
+            InputContract("label", ("0", "1"), input=FeatureInput(5)),
+            {},
+            "takes 5 features per patch, and the files have 4",
+        ),
+        (InputContract("label", ("0", "1"), input=PatchInput((0.5,), 64)), {}, "use a SlideDataModule"),
+    ):
+        for stage in ("validate", "test", "predict"):
+            with pytest.raises(ContractError, match=reason):
+                _obeying(_feature_data(tmp_path, **how), contract, stage)
+        _obeying(_feature_data(tmp_path, **how), contract, "fit")
+    with pytest.raises(CohortError, match=r"label '0' .* is not one of the classes \['a', 'b'\]"):
+        _obeying(_feature_data(tmp_path), InputContract("label", ("a", "b")))
+
+
+def test_a_cache_of_another_resolution_is_refused(cohort: Path, stores: Path) -> None:
+    contract = InputContract("label", ("0", "1"), input=PatchInput((0.25, 1.0), 64))
+    with pytest.raises(ContractError, match=r"at 0\.25 µm/px.*at 0\.5 µm/px.*--mpp \[0\.25,1\] --patch_size 64"):
+        _obeying(_data(cohort, stores), contract)
+
+
+def test_slides_without_a_table_are_predicted_with_the_models_classes(tmp_path: Path) -> None:
+    data = FeatureDataModule(_features(tmp_path) / "features", num_workers=0)
+    _obeying(data, InputContract("survival", ("0", "1"), (7.0,), FeatureInput(4)), "predict")
+    assert (data.classes, data.time_edges) == (("0", "1"), (7.0,))
+    assert {target.label for target in data.targets["all"]} == {-1}
+
+
+def _seen(data: BagDataModule, *splits: str) -> InputContract:
+    """Return the contract of a model that has seen some splits of the data."""
+    cases = [case for split in splits for case in data.cases[split]]
+    return _CONTRACT.with_seen(SeenCases.of(cases, data.slide_marks(cases)))
+
+
+def test_a_model_is_not_tested_on_its_training_cases(tmp_path: Path) -> None:
+    data = _ready(_feature_data(_features(tmp_path)))
+    for splits, number in ((("train", "val"), 0), (("train", "val", "test"), 4)):
+        contract = _seen(data, *splits)
+        for again in (data, _feature_data(tmp_path)):
+            if number:
+                with pytest.raises(ContractError) as refusal:
+                    _obeying(again, contract)
+                assert "trained or validated on 4 of the 4 test cases, first s2 (slide 's2'" in str(refusal.value)
+                assert "test it on the split or fold that it was not trained on" in str(refusal.value)
+            else:
+                _obeying(again, contract)
+        for stage in ("validate", "predict"):
+            _obeying(_feature_data(tmp_path), contract, stage)
+    _obeying(_feature_data(tmp_path, select_on_test=True), _seen(data, "train", "val", "test"))
+
+
+def test_a_refusal_is_repeated(tmp_path: Path) -> None:
+    """As when a cell of a notebook is run again."""
+    data = _ready(_feature_data(_features(tmp_path)))
+    contract = _seen(data, "test")
+    fresh = _feature_data(tmp_path)
+    for again in (data, data, fresh, fresh):
+        with pytest.raises(ContractError, match="trained or validated on"):
+            _obeying(again, contract)
+    _obeying(data, _CONTRACT)
+    with pytest.raises(ContractError, match="trained or validated on"):
+        _obeying(data, contract)
+    assert _obeying(data, _CONTRACT).targets["test"]
+
+
+def test_slides_that_only_share_names_are_tested(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    trained = _ready(_data(cohort, stores))
+    contract = _seen(trained, "train", "val", "test")
+    with pytest.raises(ContractError, match="trained or validated on"):
+        _obeying(_data(cohort, stores), contract)
+    assert contract.seen is not None
+    elsewhere = dict.fromkeys(contract.seen.slides, "0ff0" * 16)  # the look of slides of another cohort
+    seen = SeenCases(contract.seen.cases, contract.seen.names, elsewhere)
+    assert _obeying(_data(cohort, stores), contract.with_seen(seen)).targets["test"]
+
+
+def test_a_made_fold_of_an_external_table_is_refused(tmp_path: Path) -> None:
+    own, other = _features(tmp_path / "own", splits="", cases=12), _features(tmp_path / "other", splits="", prefix="x")
+    fold = {"fold": 0, "folds": 3}
+    contract = _seen(_ready(_feature_data(own, **fold)), "train", "val")
+    _obeying(_feature_data(own, **fold), contract)
+    with pytest.raises(
+        ContractError, match=r"data\.fold 0 would test one fold of .*labels\.csv only.*set data\.fold to null"
+    ):
+        _obeying(_feature_data(other, **fold), contract)
+    assert len(_obeying(_feature_data(other), contract).cases["test"]) == 12
+    _ready(_feature_data(other, **fold)).write_splits(tmp_path / "splits.csv")
+    _obeying(_feature_data(other, splits=tmp_path / "splits.csv"), contract)  # splits that the user states
+
+
+def test_another_fold_of_the_training_table_is_refused(tmp_path: Path) -> None:
+    _features(tmp_path, splits="")
+    contract = _seen(_ready(_feature_data(tmp_path, fold=0, folds=3)), "train", "val")
+    with pytest.raises(ContractError, match="trained or validated on 4 of the 4 test cases"):
+        _obeying(_feature_data(tmp_path, fold=1, folds=3), contract)
+
+
+def test_a_fold_column_of_an_external_table_is_refused_with_a_cure_that_works(tmp_path: Path) -> None:
+    own, other = _features(tmp_path / "own", splits=""), _features(tmp_path / "other", splits="0,1,2", prefix="x")
+    (other / "labels.csv").write_text((other / "labels.csv").read_text().replace("split", "fold"))
+    contract = _seen(_ready(_feature_data(own, fold=0, folds=3)), "train", "val")
+    with pytest.raises(ContractError, match=r"columns: \{fold: null\}"):
+        _obeying(_feature_data(other, fold=0, folds=3), contract)
+    cured = _obeying(_feature_data(other, columns={"fold": None}), contract)
+    assert len(cured.cases["test"]) == 12
+
+
+def _trainer(folder: Path) -> Trainer:
+    return Trainer(
+        default_root_dir=folder, max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+
+
+def _survival_task() -> SurvivalTask:
+    return SurvivalTask(Precomputed(4), ABMIL, 3)
+
+
+def _survival_data(folder: Path) -> FeatureDataModule:
+    return _feature_data(folder, target="survival", time_bins=3)
+
+
+def test_time_bins_come_with_a_checkpoint_that_is_restored_later(tmp_path: Path) -> None:
+    """A cohort without training cases has no bins of its own; Lightning restores the checkpoint after setup."""
+    trainer = _trainer(tmp_path)
+    trainer.fit(_survival_task(), _survival_data(_features(tmp_path / "own", 18)))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    edges = trainer.datamodule.time_edges  # type: ignore[attr-defined]
+    other = _features(tmp_path / "other", 18, splits="test", prefix="x")
+    for command in ("test", "predict"):
+        task, data = _survival_task(), _survival_data(other)
+        getattr(_trainer(tmp_path), command)(task, data, ckpt_path=str(tmp_path / "x.ckpt"))
+        assert data.time_edges == task.time_edges == edges
+        assert data.classes == ("0", "1", "2")
+        times = [case.time for case in data.cases["test"]]
+        assert [target.label for target in data.targets["test"]] == np.digitize(times, edges).tolist()
+
+
+def test_without_a_checkpoint_the_missing_bins_are_refused(tmp_path: Path) -> None:
+    other = _features(tmp_path, 18, splits="test")
+    with pytest.raises(CohortError, match="cannot fill 3 time bins"):
+        _trainer(tmp_path).test(_survival_task(), _survival_data(other))
+    with pytest.raises(CohortError, match="cannot fill 3 time bins"):
+        _ready(_survival_data(other), "test")
+
+
+def test_a_loaded_task_brings_its_bins(tmp_path: Path) -> None:
+    trainer, task = _trainer(tmp_path), _survival_task()
+    trainer.fit(task, _survival_data(_features(tmp_path / "own", 18)))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = SurvivalTask.load_from_checkpoint(tmp_path / "x.ckpt", encoder=Precomputed(4), head=ABMIL)
+    data = _survival_data(_features(tmp_path / "other", 18, splits="test", prefix="x"))
+    _trainer(tmp_path).test(loaded, data, verbose=False)
+    assert data.time_edges == task.time_edges
+
+
+def test_a_restored_checkpoint_refuses_its_training_cases(tmp_path: Path) -> None:
+    trainer, folder = _trainer(tmp_path), _features(tmp_path / "own", 18)
+    trainer.fit(ClassificationTask(Precomputed(4), ABMIL, 2), _feature_data(folder))
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    table = folder / "labels.csv"
+    _trainer(tmp_path).test(
+        ClassificationTask(Precomputed(4), ABMIL, 2), _feature_data(folder), ckpt_path=str(tmp_path / "x.ckpt")
+    )
+    table.write_text(table.read_text().replace("train", "test"))
+    with pytest.raises(ContractError, match="trained or validated on 6 of the 12 test cases"):
+        _trainer(tmp_path).test(
+            ClassificationTask(Precomputed(4), ABMIL, 2), _feature_data(folder), ckpt_path=str(tmp_path / "x.ckpt")
+        )
