@@ -90,7 +90,8 @@ def _internal_test(paths: list[Path]) -> pd.DataFrame | dict[str, object] | None
     """Return the predictions of the models' own tests, what an exported model keeps of them, or None."""
     if len(paths) == 1 and paths[0].is_dir():
         return read_internal_measures(paths[0])
-    folders = [path.parent for path in paths if path.is_file()]
+    # a run tests its best checkpoint only
+    folders = [path.parent for path in paths if path.name == "best.ckpt"]
     if len(folders) < len(paths) or not all(
         (one / "predictions.csv").is_file() and is_finished(one) for one in folders
     ):
