@@ -204,7 +204,7 @@ def test_wrong_options(
     assert not (tmp_path / "out").exists()
     for words, word in [
         (["--model", feature_run, "--features", features, *out, "--heatmaps", "red"], "red"),
-        (["--model", feature_run, "--features", features, *out, "--heatmap", "rank"], "heatmap"),
+        (["--model", feature_run, "--features", features, *out, "--heat_maps", "rank"], "heat_maps"),
         (["--model", feature_run, "--features", features], "out"),
         (["--model", feature_run, "--features", features, *out, "--workers", "many"], "many"),
     ]:
