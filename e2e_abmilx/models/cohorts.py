@@ -53,7 +53,9 @@ class Sources:
         if isinstance(contract.input, FeatureInput) and self.features is None:
             raise InputError(f"the model takes {contract.input}; give their folder (--features), not slides or a cache")
         if isinstance(contract.input, PatchInput) and self.features is not None:
-            raise InputError(f"the model takes {contract.input}; give slides (--slides) or a cache (--cache), not features")
+            raise InputError(
+                f"the model takes {contract.input}; give slides (--slides) or a cache (--cache), not features"
+            )
         if (self.features is not None) == (self.slides is not None or self.cache is not None):
             raise InputError("give slides (--slides), a cache of slides (--cache) or extracted features (--features)")
         if self.features is not None:

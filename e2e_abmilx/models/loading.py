@@ -103,7 +103,9 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         saved = read_plain(path)
     except (RuntimeError, UnpicklingError, EOFError) as error:
         reason = str(error).strip().rpartition("\n\n")[0] or str(error)
-        raise InputError(f"{path} is damaged, or no checkpoint of this package; name a .ckpt of a fit: {reason}") from error
+        raise InputError(
+            f"{path} is damaged, or no checkpoint of this package; name a .ckpt of a fit: {reason}"
+        ) from error
     if not isinstance(saved, dict) or "state_dict" not in saved:
         raise InputError(f"{path} holds no state_dict, so it is no checkpoint; name a .ckpt of a fit")
     return saved

@@ -27,7 +27,11 @@ def test_sources_must_be_one_and_of_the_models_kind(stores: Path, tmp_path: Path
     for sources, contract, message in [
         (Sources(), PATCHES, r"give slides \(--slides\), a cache of slides \(--cache\) or"),
         (Sources(cache=stores, features=tmp_path), FEATURES, r"give slides \(--slides\), a cache of slides"),
-        (Sources(features=tmp_path), PATCHES, r"the model takes patches of 64 px .*; give slides \(--slides\) or a cache"),
+        (
+            Sources(features=tmp_path),
+            PATCHES,
+            r"the model takes patches of 64 px .*; give slides \(--slides\) or a cache",
+        ),
         (Sources(cache=stores), FEATURES, "the model takes 8 features per patch; give their folder"),
         (Sources(slides=stores), FEATURES, "the model takes 8 features per patch; give their folder"),
         (Sources(cache=tmp_path), PATCHES, "holds no patch store"),

@@ -11,7 +11,6 @@ import tifffile
 import torch
 from slide_runs import message_of
 
-from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.main import main
 from e2e_abmilx.models import load_model
 from e2e_abmilx.models.folder import write_model
@@ -207,9 +206,7 @@ def test_an_exported_model_keeps_its_internal_test(feature_run: Path, other_feat
         assert values(tmp_path / "with")["auc", cohort] == pytest.approx(values(tmp_path / "run")["auc", cohort])
 
 
-def test_an_ensemble(
-    feature_run: Path, second_feature_run: Path, other_features: Path, tmp_path: Path
-) -> None:
+def test_an_ensemble(feature_run: Path, second_feature_run: Path, other_features: Path, tmp_path: Path) -> None:
     both = json.dumps([str(feature_run), str(second_feature_run)])
     evaluate("--model", both, *of_features(other_features), "--out", tmp_path)
     with open(tmp_path / "predictions.csv", newline="") as file:
@@ -221,9 +218,7 @@ def test_an_ensemble(
     assert {cohort for _, cohort in values(tmp_path).index} == {"external"}  # both tested the same cases
 
 
-def test_folds_of_survival_models_with_other_time_edges(
-    survival_run: Path, external: Path, tmp_path: Path
-) -> None:
+def test_folds_of_survival_models_with_other_time_edges(survival_run: Path, external: Path, tmp_path: Path) -> None:
     """Their internal tests are pooled; only the risk is common to all of them."""
     edge = load_model(survival_run, device="cpu").contract.time_edges[0]
     for number, months in enumerate((edge, 60.5)):
@@ -242,7 +237,7 @@ def test_folds_of_survival_models_with_other_time_edges(
         "case", "time", "event", "risk", "std_risk", "min_risk", "max_risk", "threshold", "reaches_threshold",
     ]  # fmt: skip
     found = values(tmp_path)
-    assert {name for name, _ in found.index} == {"c_index"}
+    assert {name for name, _ in found.index} == {"c_index", "calibration_slope"}
     assert {cohort for _, cohort in found.index} == {"internal", "external", "difference"}
 
 

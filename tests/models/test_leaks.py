@@ -65,7 +65,9 @@ def test_renamed_copies_are_refused(contract: InputContract, stores: Path, train
     fine = next(name for number in range(24) if (name := f"slide-{number:03}") not in trained)
     shutil.copytree(stores / f"{fine}.zarr", tmp_path / "fine.zarr")
     bags = bags_of([Case("one", ("renamed",)), Case("two", ("fine",))], tmp_path, contract)
-    with pytest.raises(ContractError, match=r"1 of 2 cases[^\n]*\n  one: slide 'renamed' looks like one of their slides"):
+    with pytest.raises(
+        ContractError, match=r"1 of 2 cases[^\n]*\n  one: slide 'renamed' looks like one of their slides"
+    ):
         refuse_seen_cases(bags, [contract])
     for allowed in ("one", "renamed", "ren*", "o?e"):
         assert refuse_seen_cases(bags, [contract], [allowed]) == []

@@ -47,7 +47,9 @@ def test_every_source_names_its_models(feature_run: Path, second_feature_run: Pa
     assert find_models([feature_run, second_feature_run]) == [best, second_feature_run / "best.ckpt"]
     assert [path.parent.name for path in find_models(folds)] == ["fold-0", "fold-1", "fold-2", "fold-10"]
     assert find_models(folds / "fold-1") == [folds / "fold-1/best.ckpt"]
-    assert {path.parent.name for path in find_models(str(folds / "*/best.ckpt"))} == {f"fold-{n}" for n in (0, 1, 2, 10)}
+    assert {path.parent.name for path in find_models(str(folds / "*/best.ckpt"))} == {
+        f"fold-{n}" for n in (0, 1, 2, 10)
+    }
     assert find_models(str(folds / "fold-1*")) == [folds / "fold-1/best.ckpt", folds / "fold-10/best.ckpt"]
     assert find_models(str(folds.parent / "c*")) == find_models(folds)
     assert len(load_model(folds, device="cpu").tasks) == 4
@@ -118,7 +120,9 @@ class Bomb:
 
 def test_tasks_from_outside_must_be_imported(feature_run: Path, tmp_path: Path) -> None:
     path = change(feature_run, tmp_path / "own.ckpt", _class_path="lab.models.LabTask")
-    with pytest.raises(InputError, match=r"class lab\.models\.LabTask of this model is not imported; import its module"):
+    with pytest.raises(
+        InputError, match=r"class lab\.models\.LabTask of this model is not imported; import its module"
+    ):
         load_model(path)
     known = change(feature_run, tmp_path / "known.ckpt", _class_path=f"{OwnTask.__module__}.OwnTask")
     task = load_model(known, device="cpu").tasks[0]

@@ -233,5 +233,3 @@ def test_heatmaps_of_a_case(slide_run: Path, stores: Path, tmp_path: Path) -> No
     for name in ("slide-001", "slide-005"):
         assert (tmp_path / name / "attention.ome.zarr").is_dir()
         assert (tmp_path / "signed" / name / "contribution.ome.zarr").is_dir()
-
-

@@ -129,9 +129,7 @@ def test_a_cache_of_other_patches_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_finished_rows_survive_a_failure(
-    feature_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_rows_survive_a_failure(feature_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(feature_run, device="cpu")
     names = ["s03", "s01", "s02"]
     bags = bags_of([Case(name, (name,)) for name in names], feature_run.parent / "features", model.contract)

@@ -73,12 +73,10 @@ def test_a_model_of_slides(run: str, stores: Path, tmp_path: Path, request: pyte
     store = stores / "slide-004.zarr"
     found = load_model(tmp_path / "out", device="cpu").predict(store)
     assert found.row() == load_model(folder, device="cpu").predict(store).row()
-    assert "0.5 µm/px" in (tmp_path / "out/README.md").read_text()
+    assert "| µm per pixel | 0.5 |" in (tmp_path / "out/README.md").read_text()
 
 
-def test_another_checkpoint_states_no_performance(
-    feature_run: Path, tmp_path: Path
-) -> None:
+def test_another_checkpoint_states_no_performance(feature_run: Path, tmp_path: Path) -> None:
     export("--model", feature_run / "last.ckpt", "--out", tmp_path / "last", "--onnx", "false")
     assert {path.name for path in (tmp_path / "last").iterdir()} == PLAIN - {"internal_test.json"}
     assert "metrics" not in (tmp_path / "last/README.md").read_text().split("---\n")[1]
