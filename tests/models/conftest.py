@@ -1,8 +1,10 @@
 """Small trained models, each trained once, and a cohort that was drawn separately from that of their training."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from feature_runs import fit, write_config
 from slide_runs import write_slide_config
@@ -42,13 +44,27 @@ def survival_run(cohort: Path, stores: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def feature_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on features, next to ``features`` and ``labels.csv``."""
-    return _fit_features(tmp_path_factory.mktemp("feature run"))
+    folder = tmp_path_factory.mktemp("feature run")
+    config = write_config(folder)
+    content = yaml.safe_load(config.read_text())
+    content["trainer"]["max_epochs"] = 1
+    config.write_text(yaml.safe_dump(content))
+    fit(config)
+    return folder / "run"
 
 
 @pytest.fixture(scope="session")
-def second_feature_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the same features with another seed."""
-    return _fit_features(tmp_path_factory.mktemp("second feature run"), "--seed_everything", "1")
+def second_feature_run(feature_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the same features whose best checkpoint has other weights."""
+    folder = tmp_path_factory.mktemp("second feature run") / "run"
+    shutil.copytree(feature_run, folder)
+    content = torch.load(folder / "best.ckpt", weights_only=True)
+    generator = torch.Generator().manual_seed(1)
+    for value in content["state_dict"].values():
+        value += 0.1 * torch.randn(value.shape, generator=generator)
+    content["contract"]["threshold"]["value"] += 0.1
+    torch.save(content, folder / "best.ckpt")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -58,12 +74,3 @@ def external(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_cohort(folder, slides=24, side=512, seed=1)
     cache_slides(folder / "slides", folder / "stores", mpp=(0.5,), patch_size=64, workers=1)
     return folder
-
-
-def _fit_features(folder: Path, *options: str) -> Path:
-    config = write_config(folder)
-    content = yaml.safe_load(config.read_text())
-    content["trainer"]["max_epochs"] = 1
-    config.write_text(yaml.safe_dump(content))
-    fit(config, *options)
-    return folder / "run"

@@ -13,6 +13,7 @@ from slide_runs import message_of
 
 from e2e_abmilx.main import main
 from e2e_abmilx.models import load_model
+from e2e_abmilx.models.evaluate import _internal_test
 from e2e_abmilx.models.folder import write_model
 from e2e_abmilx.reports.stored_measures import measures_json
 from e2e_abmilx.runs.read import read_run
@@ -108,7 +109,7 @@ def test_training_cases_are_refused(slide_run: Path, cohort: Path, stores: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_planted_copies_of_training_slides_are_refused(
+def test_planted_copies_are_refused_and_a_broken_slide_is_reported(
     survival_run: Path, cohort: Path, external: Path, tmp_path: Path
 ) -> None:
     table = pd.read_csv(cohort / "labels.csv")
@@ -122,15 +123,19 @@ def test_planted_copies_of_training_slides_are_refused(
     own = pd.read_csv(external / "labels.csv")[["slide", "time", "event"]].iloc[4:10]
     planted = pd.DataFrame({"slide": ["renamed", "saved"], "time": [20.0, 30.0], "event": [1, 0]})
     pd.concat([own, planted]).to_csv(tmp_path / "labels.csv", index=False)
+    (slides / "slide-009.tiff").write_bytes(b"II*\0no slide")
     words = ["--model", survival_run, "--labels", tmp_path / "labels.csv", "--slides", slides, "--workers", "1"]
     message = refusal(*words, "--out", tmp_path / "out")
-    assert "2 of 8 cases are among those" in message
+    assert "2 of 7 cases are among those" in message
     for name in ("renamed", "saved"):
         assert f"{name}: slide {name!r} looks like one of their slides" in message
-    assert "1 of 8 cases" in refusal(*words, "--out", tmp_path / "out", "--allow", '["renamed"]')
+    assert "1 of 7 cases" in refusal(*words, "--out", tmp_path / "out", "--allow", '["renamed"]')
     assert not (tmp_path / "out/predictions.csv").exists()
-    evaluate(*words, "--out", tmp_path / "out", "--allow", '["renamed", "sav*"]')
-    assert len(pd.read_csv(tmp_path / "out/predictions.csv")) == 8
+    message = refusal(*words, "--out", tmp_path / "out", "--allow", '["renamed", "sav*"]')
+    assert message.startswith("error: 1 slides or cases failed:\nslide-009: ")
+    found = pd.read_csv(tmp_path / "out/predictions.csv")["case"]
+    assert found.tolist() == ["renamed", "saved", *(f"slide-{number:03}" for number in range(4, 9))]
+    assert json.loads((tmp_path / "out/evaluation.json").read_text())["cases"]["external"] == 7
 
 
 def save_again(slide: Path, copy: Path) -> None:
@@ -145,22 +150,6 @@ def save_again(slide: Path, copy: Path) -> None:
         description=description, **unit,
     )  # fmt: skip
     assert copy.read_bytes() != slide.read_bytes()
-
-
-def test_a_broken_slide_is_reported_and_the_others_are_evaluated(
-    slide_run: Path, external: Path, tmp_path: Path
-) -> None:
-    slides = tmp_path / "slides"
-    slides.mkdir()
-    for number in range(8):
-        shutil.copy(external / f"slides/slide-{number:03}.tiff", slides)
-    (slides / "slide-003.tiff").write_bytes(b"II*\0no slide")
-    pd.read_csv(external / "labels.csv").iloc[:8].to_csv(tmp_path / "labels.csv", index=False)
-    words = ["--model", slide_run, "--labels", tmp_path / "labels.csv", "--slides", slides, "--workers", "1", *LESION]
-    message = refusal(*words, "--out", tmp_path)
-    assert message.startswith("error: 1 slides or cases failed:\nslide-003: ")
-    assert "case-003" not in set(pd.read_csv(tmp_path / "predictions.csv")["case"])
-    assert json.loads((tmp_path / "evaluation.json").read_text())["cases"]["external"] == 7
 
 
 @pytest.fixture(scope="module")
@@ -183,27 +172,31 @@ def of_features(folder: Path) -> list[object]:
 
 
 def test_only_the_best_checkpoint_in_its_run_has_an_internal_test(
-    feature_run: Path, other_features: Path, tmp_path: Path
+    feature_run: Path, second_feature_run: Path, other_features: Path, tmp_path: Path
 ) -> None:
-    evaluate("--model", feature_run, *of_features(other_features), "--out", tmp_path / "best")
-    assert {cohort for _, cohort in values(tmp_path / "best").index} == {"internal", "external", "difference"}
-    shutil.copy(feature_run / "best.ckpt", tmp_path / "best.ckpt")
-    for name, model in {"moved": tmp_path / "best.ckpt", "last": feature_run / "last.ckpt"}.items():
-        evaluate("--model", model, *of_features(other_features), "--out", tmp_path / name)
-        assert {cohort for _, cohort in values(tmp_path / name).index} == {"external"}
-    assert values(tmp_path / "moved")["auc", "external"] == values(tmp_path / "best")["auc", "external"]
+    moved = tmp_path / "best.ckpt"
+    shutil.copy(feature_run / "best.ckpt", moved)
+    best, last = feature_run / "best.ckpt", feature_run / "last.ckpt"
+    internal = _internal_test([best])
+    assert isinstance(internal, pd.DataFrame)
+    assert len(internal) == 6
+    for paths in ([moved], [last], [best, moved], [best, second_feature_run / "best.ckpt"]):
+        assert _internal_test(paths) is None
+    evaluate("--model", moved, *of_features(other_features), "--out", tmp_path)
+    assert {cohort for _, cohort in values(tmp_path).index} == {"external"}
 
 
 def test_an_exported_model_keeps_its_internal_test(feature_run: Path, other_features: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     write_model(load_model(feature_run, device="cpu").tasks[0], model)
-    evaluate("--model", model, *of_features(other_features), "--out", tmp_path / "without")
-    assert {cohort for _, cohort in values(tmp_path / "without").index} == {"external"}
+    assert _internal_test([model]) is None
     (model / "internal_test.json").write_text(json.dumps(measures_json(read_run(feature_run).predictions)))
-    evaluate("--model", model, *of_features(other_features), "--out", tmp_path / "with")
-    evaluate("--model", feature_run, *of_features(other_features), "--out", tmp_path / "run")
-    for cohort in ("internal", "external"):
-        assert values(tmp_path / "with")["auc", cohort] == pytest.approx(values(tmp_path / "run")["auc", cohort])
+    for name, source in {"exported": model, "run": feature_run}.items():
+        evaluate("--model", source, *of_features(other_features), "--out", tmp_path / name)
+    exported, run = values(tmp_path / "exported"), values(tmp_path / "run")
+    assert set(exported.index) == set(run.index)
+    for cohort in ("internal", "external", "difference"):
+        assert exported["auc", cohort] == pytest.approx(run["auc", cohort])
 
 
 def test_an_ensemble(feature_run: Path, second_feature_run: Path, other_features: Path, tmp_path: Path) -> None:

@@ -65,14 +65,12 @@ def test_the_card_and_the_folder_state_the_internal_test(feature_run: Path, tmp_
         assert name not in text + json.dumps(stored)  # no case and no folder of this machine
 
 
-@pytest.mark.parametrize("run", ["slide_run", "survival_run"])
-def test_a_model_of_slides(run: str, stores: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    folder = request.getfixturevalue(run)
-    export("--model", folder, "--out", tmp_path / "out", "--onnx", "false")
+def test_a_model_of_slides(survival_run: Path, stores: Path, tmp_path: Path) -> None:
+    export("--model", survival_run, "--out", tmp_path / "out", "--onnx", "false")
     assert {path.name for path in (tmp_path / "out").iterdir()} == PLAIN
     store = stores / "slide-004.zarr"
     found = load_model(tmp_path / "out", device="cpu").predict(store)
-    assert found.row() == load_model(folder, device="cpu").predict(store).row()
+    assert found.row() == load_model(survival_run, device="cpu").predict(store).row()
     assert "| µm per pixel | 0.5 |" in (tmp_path / "out/README.md").read_text()
 
 
@@ -121,14 +119,15 @@ def test_an_old_model_is_replaced_only_by_a_finished_one(
     feature_run: Path, second_feature_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    export("--model", feature_run, "--out", out)
+    export("--model", feature_run, "--out", out, "--onnx", "false")
+    (out / "head.onnx").write_bytes(b"a graph of the old model")
     before = files_in(out)
     with monkeypatch.context() as patch:
         patch.setattr(command, "model_card", lambda *_, **__: (_ for _ in ()).throw(InputError("the disk is full")))
         assert "the disk is full" in refusal("--model", second_feature_run, "--out", out, "--onnx", "false")
     assert files_in(tmp_path) == {f"out/{name}": content for name, content in before.items()}
     export("--model", second_feature_run, "--out", out, "--onnx", "false")
-    assert {path.name for path in out.iterdir()} == PLAIN  # the graph of the old model is gone
+    assert {path.name for path in out.iterdir()} == PLAIN
     assert (out / "model.safetensors").read_bytes() != before["model.safetensors"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
