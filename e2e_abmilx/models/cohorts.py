@@ -12,7 +12,7 @@ from e2e_abmilx.cohort.targets import NumberedTargets
 from e2e_abmilx.data.bag import Target
 from e2e_abmilx.data.contract import InputContract
 from e2e_abmilx.data.features import FeatureFolder
-from e2e_abmilx.data.inputs import FeatureInput
+from e2e_abmilx.data.inputs import FeatureInput, PatchInput
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.models.inputs import tiling_for
 from e2e_abmilx.slides.slide_files import find_slides
@@ -38,6 +38,10 @@ class Sources:
     assume_mpp: float | None = None
     workers: int = 2
 
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise InputError(f"workers is {self.workers}; it must be at least 1: give the number of cores")
+
     def collect(self, contract: InputContract, out: Path) -> tuple[Path, list[str], list[CachedSlide]]:
         """Return the folder of stores or features, the names of the slides in it, and the slides that failed.
 
@@ -48,6 +52,10 @@ class Sources:
         """
         if isinstance(contract.input, FeatureInput) and self.features is None:
             raise InputError(f"the model takes {contract.input}; give their folder (--features), not slides or a cache")
+        if isinstance(contract.input, PatchInput) and self.features is not None:
+            raise InputError(
+                f"the model takes {contract.input}; give slides (--slides) or a cache (--cache), not features"
+            )
         if (self.features is not None) == (self.slides is not None or self.cache is not None):
             raise InputError("give slides (--slides), a cache of slides (--cache) or extracted features (--features)")
         if self.features is not None:
@@ -95,6 +103,7 @@ def read_cases(
 
     Raises:
         CohortError: The table cannot be used, or a label is not one of the model's classes.
+        InputError: No case has all of its slides.
     """
     several = contract.target == "multi_label"
     plan = CohortPlan(
@@ -105,6 +114,8 @@ def read_cases(
         skip_missing=skip_missing,
     )
     cases = plan.read(names, folder, stage)
+    if not cases:
+        raise InputError(f"no case of {labels or folder} has all of its slides in {folder}; check both")
     known = NumberedTargets([], contract.classes, contract.time_edges)
     numbers = plan.number(cases, stage, known).numbers
     targets = [Target(number, case.time, case.event) for number, case in zip(numbers, cases, strict=True)]

@@ -15,8 +15,8 @@ from e2e_abmilx.models.loading import find_models, load_model
 from e2e_abmilx.models.model import Model
 from e2e_abmilx.models.predict import write_predictions
 from e2e_abmilx.reports.external import write_external_report
-from e2e_abmilx.reports.summary import pool
-from e2e_abmilx.runs.read import is_finished, read_predictions, read_run
+from e2e_abmilx.reports.summary import find_overlap, pool
+from e2e_abmilx.runs.read import columns_named, is_finished, read_predictions, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ def evaluate(
     unchecked = refuse_seen_cases(bags, loaded.contracts, allow or ())
     for sentence in unchecked:
         logger.warning("%s", sentence)
+    internal = _internal_test(paths)  # it may be refused, so before hours of prediction
     failed = write_predictions(loaded, bags, out, threads=workers)
     table = read_predictions(out / "predictions.csv").assign(threshold=_or_nan(loaded.threshold))
     facts = [*_facts(loaded, paths, labels, len(table)), *(("not checked", sentence) for sentence in unchecked)]
-    internal = _internal_test(paths)
     title = f"External validation on {labels.name}"
     print(write_external_report(internal, table, grouping, out, title=title, facts=facts))
     return [*(f"{row.slide}: {row.reason}" for row in lost), *failed]
@@ -92,7 +92,8 @@ def _internal_test(paths: list[Path]) -> pd.DataFrame | dict[str, object] | None
     """Return the predictions of the models' own tests, what an exported model keeps of them, or None."""
     if len(paths) == 1 and paths[0].is_dir():
         return read_internal_measures(paths[0])
-    folders = [path.parent for path in paths if path.is_file()]
+    # a run tests its best checkpoint only
+    folders = [path.parent for path in paths if path.name == "best.ckpt"]
     if len(folders) < len(paths) or not all(
         (one / "predictions.csv").is_file() and is_finished(one) for one in folders
     ):
@@ -100,7 +101,14 @@ def _internal_test(paths: list[Path]) -> pd.DataFrame | dict[str, object] | None
             "the internal test of the model is not next to its checkpoint, so only the external one is reported"
         )
         return None
-    return pool([read_run(one) for one in folders])
+    runs = [read_run(one) for one in folders]
+    overlap = find_overlap(runs)
+    if overlap:
+        logger.warning("%s, so their tests cannot be pooled, and only the external one is reported", overlap)
+        return None
+    pooled = pool(runs)
+    survival = columns_named("survival_", pooled)  # an ensemble predicts the months that all its members do
+    return pooled.drop(columns=[name for name in survival if not all(name in run.predictions for run in runs)])
 
 
 def _facts(model: Model, paths: list[Path], labels: Path, cases: int) -> list[tuple[str, object]]:

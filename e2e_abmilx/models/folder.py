@@ -69,22 +69,31 @@ def read_model(folder: Path) -> dict[str, Any]:
     try:
         contract, settings = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (CONTRACT, SETTINGS))
         weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, RuntimeError) as error:
+        version = contract["versions"]["lightning"]
+        settings = {**settings, "_instantiator": _INSTANTIATOR}
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder} is not a complete model ({error}); export or download it again") from error
     except Exception as error:  # safetensors has an error of its own, which derives from Exception only
         raise InputError(f"{folder / WEIGHTS} is damaged ({error}); export or download it again") from error
     return {
         "state_dict": weights,
-        "hyper_parameters": {**settings, "_instantiator": _INSTANTIATOR},
+        "hyper_parameters": settings,
         "contract": contract,
-        "pytorch-lightning_version": contract["versions"]["lightning"],
+        "pytorch-lightning_version": version,
     }
 
 
 def read_internal_measures(folder: Path) -> dict[str, Any] | None:
-    """Return what a folder keeps of the model's internal test; None if it was exported without one."""
+    """Return what a folder keeps of the model's internal test; None if it was exported without one.
+
+    Raises:
+        InputError: The file is damaged.
+    """
     path = folder / MEASURES
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); export or download the model again") from error
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a config holds

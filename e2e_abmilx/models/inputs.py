@@ -52,15 +52,27 @@ def gather_slides(
 
     Raises:
         SlideError: A slide cannot be read, or has no tissue.
-        InputError: The paths are in different folders, or of different kinds.
+        InputError: The paths are in different folders, or of different kinds, or do not name the slides of one case.
     """
+    if not paths:
+        raise InputError("no slide is given; name at least one slide, store or file of features")
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice} is given twice; name each slide of a case once")
     kinds = {path.suffix.lower() if path.suffix.lower() in (".zarr", *_FEATURES) else "slide" for path in paths}
     if kinds == {"slide"}:
         tiling = tiling_for(contract, assume_mpp)
         slides = find_slides(paths[0] if len(paths) == 1 else paths)
+        if len(slides) > len(paths):
+            raise InputError(
+                f"{paths[0]} holds {len(slides)} slides, and a prediction is of one case; name the slides of the case, or"
+                " predict all by the command predict"
+            )
         for slide in slides:
             _cut(slide, scratch, tiling)
         return scratch, [slide.name for slide in slides]
+    if kinds & set(_FEATURES) and isinstance(contract.input, PatchInput):
+        raise ContractError(f"the model takes {contract.input}, and {paths[0]} holds features; give slides or stores")
     folders = {path.parent for path in paths}
     if len(kinds) > 1 or len(folders) > 1:
         raise InputError(f"{', '.join(map(str, paths))}: give slides, or stores or features of one folder")

@@ -31,7 +31,7 @@ def refuse_seen_cases(
         ContractError: There are such cases, which are listed.
     """
     seen = [contract.seen for contract in contracts if contract.seen is not None]
-    cases = [case for case in bags.cases if not any(fnmatch(name, one) for name in _names(case) for one in allowed)]
+    cases = [case for case in bags.cases if not _is_allowed(case, allowed)]
     marks = _marks_of(bags, cases) if any(one.has_marks for one in seen) else {}
     found: dict[str, str] = {}
     for one in seen:
@@ -65,5 +65,6 @@ def _unchecked(contracts: Sequence[InputContract], unknown: Sequence[str]) -> It
         )
 
 
-def _names(case: Case) -> tuple[str, ...]:
-    return (case.id, *case.slides)
+def _is_allowed(case: Case, allowed: Sequence[str]) -> bool:
+    """Return whether a case or one of its slides is named as written, which may hold brackets, or by a pattern."""
+    return any(name == one or fnmatch(name, one) for name in (case.id, *case.slides) for one in allowed)

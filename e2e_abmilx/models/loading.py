@@ -2,10 +2,15 @@
 
 import glob
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 from jsonargparse import ArgumentError
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 import e2e_abmilx.encoders
 import e2e_abmilx.heads
@@ -15,6 +20,9 @@ from e2e_abmilx.models.folder import is_model, read_model
 from e2e_abmilx.models.model import Model
 from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.checkpoint_files import find_checkpoint, read_plain
+
+_PARTS = (nn.Module, Optimizer, LRScheduler)
+_CALLED = ("class_path", "head", "optimizer", "schedule")  # settings that name what is called
 
 
 def load_model(source: str | Path | Sequence[str | Path], *, device: str | None = None) -> Model:
@@ -45,7 +53,10 @@ def find_models(source: str | Path | Sequence[str | Path]) -> list[Path]:
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     paths = [path for one in sources for path in _expand(str(one))]
-    twice = {path for path in paths if paths.count(path) > 1}
+    if not paths:
+        raise InputError("no model is given; name a checkpoint, a run or an exported folder")
+    resolved = [path.resolve() for path in paths]
+    twice = [path for path in resolved if resolved.count(path) > 1]
     if twice:
         raise InputError(f"{min(twice)} is named twice; name each model once")
     return paths
@@ -68,22 +79,65 @@ def _expand(source: str) -> Iterator[Path]:
         for match in found:
             yield from _expand(match)
     else:
-        find_checkpoint(source, path.parent)  # explains what is wrong with it
-        yield path
+        yield Path(find_checkpoint(source, path.parent) or path)  # it explains what is wrong with another file
 
 
 def _load_task(path: Path) -> BagTask:
-    saved = read_model(path) if path.is_dir() else read_plain(path)
+    saved = read_model(path) if path.is_dir() else _read_checkpoint(path)
     settings = saved.get("hyper_parameters", {})
     if "_class_path" not in settings:
         raise InputError(
             f"{path} does not name the classes of its model, because the model was built in Python; build it again with"
             " YourTask.load_from_checkpoint(path, encoder=…, head=…) and use Model(task)"
         )
+    _check_parts(settings, path)
     try:
         return _find_class(settings["_class_path"]).rebuild(saved)
-    except (ValueError, ArgumentError) as error:
+    except (ValueError, TypeError, RuntimeError, ArgumentError) as error:
         raise InputError(f"{path}: its model cannot be built: {error}") from error
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint of a fit."""
+    try:
+        saved = read_plain(path)
+    except (RuntimeError, UnpicklingError, EOFError) as error:
+        reason = str(error).strip().rpartition("\n\n")[0] or str(error)
+        raise InputError(
+            f"{path} is damaged, or no checkpoint of this package; name a .ckpt of a fit: {reason}"
+        ) from error
+    if not isinstance(saved, dict) or "state_dict" not in saved:
+        raise InputError(f"{path} holds no state_dict, so it is no checkpoint; name a .ckpt of a fit")
+    return saved
+
+
+def _check_parts(settings: object, path: Path) -> None:
+    """Refuse settings that call anything but classes of networks, optimizers and schedules.
+
+    A config may name any function, and so could the settings of a downloaded model.
+
+    Raises:
+        InputError: They do.
+    """
+    for name in _called(settings):
+        try:
+            part = pkgutil.resolve_name(name) if "." in name else nn.Module  # without a module only parts are found
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(f"{path}: its model cannot be built: there is no {name} ({error})") from error
+        if not (isinstance(part, type) and issubclass(part, _PARTS)):
+            raise InputError(
+                f"{path}: its settings call {name}, which is no class of a network, optimizer or schedule; if you trust it,"
+                " build the task by YourTask.load_from_checkpoint(path) and use Model(task)"
+            )
+
+
+def _called(settings: object) -> Iterator[str]:
+    """Yield the paths of what settings call, at any depth."""
+    if isinstance(settings, Mapping):
+        yield from (value for name, value in settings.items() if name in _CALLED and isinstance(value, str))
+    if isinstance(settings, Mapping | list | tuple):
+        for inner in settings.values() if isinstance(settings, Mapping) else settings:
+            yield from _called(inner)
 
 
 def _find_class(path: str) -> type[BagTask]:
@@ -93,7 +147,12 @@ def _find_class(path: str) -> type[BagTask]:
         InputError: It has not been imported.
     """
     if path.startswith("e2e_abmilx."):
-        ours: type[BagTask] = pkgutil.resolve_name(path)
+        try:
+            ours = pkgutil.resolve_name(path)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"there is no class {path} of this model; update e2e-abmilx") from error
+        if not (isinstance(ours, type) and issubclass(ours, BagTask)):
+            raise InputError(f"{path} of this model is no task; export or train it again")
         return ours
     waiting = list[type[BagTask]](BagTask.__subclasses__())
     while waiting:

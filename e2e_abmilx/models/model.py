@@ -41,12 +41,12 @@ class Model:
         threshold: Threshold of the last score, mean over the tasks; None without one.
 
     Raises:
-        InputError: There is no task, or one was never trained.
+        InputError: There is no task, or one was never trained, or the device does not exist.
         ContractError: The tasks have different targets, classes or inputs.
     """
 
     def __init__(self, tasks: BagTask | Sequence[BagTask], *, device: str | None = None) -> None:
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _find_device(device)
         listed = [tasks] if isinstance(tasks, BagTask) else list(tasks)
         self.contracts = [task.contract for task in listed if task.contract is not None]
         if not listed or len(self.contracts) < len(listed):
@@ -153,6 +153,15 @@ class Model:
                 attention=attention.cpu().numpy(),
             ),
         )
+
+
+def _find_device(name: str | None) -> torch.device:
+    """Return a device that computes, by default a CUDA device if there is one."""
+    try:
+        return torch.empty(0, device=name or ("cuda" if torch.cuda.is_available() else "cpu")).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"the device {name!r} cannot be used ({reason}); give cpu, cuda or cuda:<number>") from error
 
 
 def _read_ahead(bags: WholeSlides | FeatureBags, threads: int) -> Iterator[Bag | InputError]:

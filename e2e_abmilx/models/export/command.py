@@ -16,7 +16,17 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.models.export.card import CardMeasure, Performance, model_card
 from e2e_abmilx.models.export.hub import push_folder
 from e2e_abmilx.models.export.onnx_files import write_onnx
-from e2e_abmilx.models.folder import CARD, MEASURES, check_exportable, is_model, read_internal_measures, write_model
+from e2e_abmilx.models.folder import (
+    CARD,
+    CONTRACT,
+    MEASURES,
+    SETTINGS,
+    WEIGHTS,
+    check_exportable,
+    is_model,
+    read_internal_measures,
+    write_model,
+)
 from e2e_abmilx.models.loading import find_models, load_model
 from e2e_abmilx.models.model import Model
 from e2e_abmilx.reports.records import read_record
@@ -24,6 +34,8 @@ from e2e_abmilx.reports.stored_measures import measures_json
 from e2e_abmilx.runs.read import is_finished, read_run, read_settings
 
 logger = logging.getLogger(__name__)
+
+_FILES = (WEIGHTS, SETTINGS, CONTRACT, MEASURES, CARD, "head.onnx", "encoder_head.onnx")
 
 
 def export(
@@ -53,12 +65,12 @@ def export(
     path = _find_one(model, out)
     loaded = load_model(str(path), device="cpu")
     check_exportable(loaded.tasks[0])
-    partial = out.with_name(f".{out.name}.partial")
+    place = out.resolve()  # which has a name, unlike the folder "."
+    partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _write_files(loaded, path, partial, onnx=onnx, license=license, address=f"hf://{push}" if push else str(out))
-        shutil.rmtree(out, ignore_errors=True)
-        partial.rename(out)
+        _replace(place, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     logger.info("%s holds %s", out, ", ".join(sorted(file.name for file in out.iterdir())))
@@ -73,9 +85,21 @@ def _find_one(model: str, out: Path) -> Path:
         raise InputError(f"{model} names {len(paths)} models; export one of them, such as {paths[0]}")
     if out.resolve() == paths[0].resolve():
         raise InputError(f"{out} is the model itself; name another folder (--out)")
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not is_model(out)):
-        raise InputError(f"{out} holds something else than an exported model; name a new folder (--out)")
+    foreign = [file.name for file in out.iterdir() if file.name not in _FILES] if out.is_dir() else []
+    if out.is_file() or foreign or (out.is_dir() and any(out.iterdir()) and not is_model(out)):
+        named = f" ({', '.join(sorted(foreign)[:3])})" if foreign else ""
+        raise InputError(f"{out} holds something else than an exported model{named}; name a new folder (--out)")
     return paths[0]
+
+
+def _replace(place: Path, new: Path) -> None:
+    """Move a finished folder to its place; an old one is kept until then."""
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_files(model: Model, path: Path, folder: Path, *, onnx: bool, license: str | None, address: str) -> None:
