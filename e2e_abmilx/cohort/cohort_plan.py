@@ -179,7 +179,7 @@ class CohortPlan:
             return encode_times(cases, self.time_bins, self.bins, table=self.labels, edges=edges)
         if self.target == "multi_label":
             names = tuple(self.class_names or ())
-            return NumberedTargets(encode_multi_labels(cases, names), names)
+            return NumberedTargets(encode_multi_labels(cases, names, trained=known is not None), names)
         if self.target == "regression":
             return NumberedTargets(encode_values(cases, table=self.labels), ())
         return NumberedTargets(*encode_labels(cases, self.class_names if known is None else known.classes))

@@ -55,10 +55,13 @@ def encode_labels(cases: Sequence[Case], classes: Sequence[str] | None) -> tuple
     return [order.index(case.label) for case in cases], order
 
 
-def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[tuple[int, ...]]:
+def encode_multi_labels(
+    cases: Sequence[Case], classes: Sequence[str], *, trained: bool = False
+) -> list[tuple[int, ...]]:
     """Return the labels of a multi-label cohort: per class 1, 0, or -1 where it is unknown.
 
-    The classes are in the order of each case's labels.
+    The classes are in the order of each case's labels. If ``trained``, they are those of a trained model, and a cohort
+    need not know all of them.
 
     Raises:
         CohortError: A case has no known label, or a class is unknown in all cases.
@@ -70,7 +73,7 @@ def encode_multi_labels(cases: Sequence[Case], classes: Sequence[str]) -> list[t
             f" {', '.join(classes)}, or remove their rows"
         )
     for name, column in zip(classes, zip(*(case.labels for case in cases), strict=True), strict=True):
-        if max(column) < 0:
+        if max(column) < 0 and not trained:
             raise CohortError(
                 f"class {name!r} is unknown in all {len(cases)} cases; complete its column, or remove it from the classes"
             )

@@ -61,16 +61,16 @@ class PatchInput:
         if not isinstance(given, PatchInput):
             yield f"the model takes {self}, and the data are {given}; use a SlideDataModule, or a cache of patches"
             return
-        if given.eval_scales != self.eval_scales:
+        if given.eval_scales != self.eval_scales and len(given.evaluated_mpp) != len(self.evaluated_mpp):
             yield (
                 f"the model was validated on scales {self.eval_scales!r}, and data.eval_scales is {given.eval_scales!r};"
                 f" set it to {self.eval_scales}, or fit with the other"
             )
         elif given.patch_size != self.patch_size or not self._has_scales_of(given):
-            scales = ",".join("?" if mpp is None else f"{mpp:g}" for mpp in self.mpp)
+            scales = "" if None in self.mpp else f" --mpp [{','.join(f'{mpp:g}' for mpp in self.mpp)}]"
             yield (
                 f"the model takes {self}, and the cache has {given}; cache the slides for this model: e2e-abmilx cache"
-                f" --mpp [{scales}] --patch_size {self.patch_size}"
+                f"{scales} --patch_size {self.patch_size}"
             )
 
     def unknowns(self, given: "ModelInput") -> Iterator[str]:

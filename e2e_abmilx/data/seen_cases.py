@@ -72,9 +72,8 @@ class SeenCases:
             if patient is not None:
                 found[case.id] = f"patient {patient} is one of them"
             elif (slide is not None or _hash(case.id) in names) and not self._only_share_names(case, marks_of):
-                found[case.id] = (
-                    f"{case.id!r} is the name of one of them" if slide is None else f"slide {slide!r} is one"
-                )
+                noun = f"slide {slide!r}" if slide is not None else f"case {case.id!r}"
+                found[case.id] = f"{noun} is named like one of theirs"
         return found
 
     def find_copies(self, cases: Iterable[Case], marks: Marks) -> dict[str, str]:

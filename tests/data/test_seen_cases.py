@@ -29,7 +29,7 @@ def _case(name: str, *slides: str) -> Case:
 @pytest.mark.parametrize("spelling", ["Case 7", "case7", " CASE 7 ", "case 7.0", "Case\u00a07"])
 def test_a_case_is_found_in_other_spellings(spelling: str) -> None:
     seen = _seen([_case("Case 7", "a")])
-    assert _names(seen, _case(spelling, "b")) == {spelling: f"{spelling!r} is the name of one of them"}
+    assert _names(seen, _case(spelling, "b")) == {spelling: f"case {spelling!r} is named like one of theirs"}
 
 
 @pytest.mark.parametrize("spelling", ["Case 70", "Case 07", "Case-7", "7", ""])
@@ -40,7 +40,7 @@ def test_other_names_are_other_cases(spelling: str) -> None:
 def test_a_slide_is_found_in_other_spellings_and_under_another_case() -> None:
     found = _names(_seen([_case("p", "Slide 1", "Slide 2")]), _case("q", "x", "slide2"))
     assert list(found) == ["q"]
-    assert "slide 'slide2' is one" in found["q"]
+    assert "slide 'slide2' is named like one" in found["q"]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_all_slides_of_a_case_must_look_different() -> None:
 
 def test_a_case_with_other_slides_is_the_same_case() -> None:
     seen = _seen([_case("p", "1")], {"1": LOOK})
-    assert _names(seen, _case("p", "2"), marks={"2": OTHER}) == {"p": "'p' is the name of one of them"}
+    assert _names(seen, _case("p", "2"), marks={"2": OTHER}) == {"p": "case 'p' is named like one of theirs"}
 
 
 def test_looks_are_read_only_where_names_agree() -> None:

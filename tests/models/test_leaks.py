@@ -121,6 +121,6 @@ def test_features_are_known_again_by_their_values(feature_run: Path, tmp_path: P
     torch.save(torch.ones(3, 8), tmp_path / "s01.pt")
     with pytest.raises(ContractError, match="renamed: slide 'renamed' has the features of one of their slides"):
         refuse_seen_cases(bags_of([Case("renamed", ("renamed",))], tmp_path, contract), [contract])
-    with pytest.raises(ContractError, match="s01: slide 's01' is one"):
+    with pytest.raises(ContractError, match="s01: slide 's01' is named like one of theirs"):
         refuse_seen_cases(bags_of([Case("s01", ("s01",))], tmp_path, contract), [contract])
     assert refuse_seen_cases(bags_of([Case("other", ("other",))], tmp_path, contract), [contract]) == []
