@@ -22,7 +22,7 @@ from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.checkpoint_files import find_checkpoint, read_plain
 
 _PARTS = (nn.Module, Optimizer, LRScheduler)
-_CALLED = ("class_path", "head", "optimizer", "schedule")  # settings that name what is called
+_NAMES = ("encoder", "augment", "head", "loss", "optimizer", "schedule")  # of settings that may be a text
 
 
 def load_model(source: str | Path | Sequence[str | Path], *, device: str | None = None) -> Model:
@@ -114,14 +114,14 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
 def _check_parts(settings: object, path: Path) -> None:
     """Refuse settings that call anything but classes of networks, optimizers and schedules.
 
-    A config may name any function, and so could the settings of a downloaded model.
+    A config may name any function or another file, and so could the settings of a downloaded model.
 
     Raises:
         InputError: They do.
     """
     for name in _called(settings):
         try:
-            part = pkgutil.resolve_name(name) if "." in name else nn.Module  # without a module only parts are found
+            part = pkgutil.resolve_name(name) if "." in name else None
         except (ImportError, AttributeError, ValueError) as error:
             raise InputError(f"{path}: its model cannot be built: there is no {name} ({error})") from error
         if not (isinstance(part, type) and issubclass(part, _PARTS)):
@@ -132,9 +132,10 @@ def _check_parts(settings: object, path: Path) -> None:
 
 
 def _called(settings: object) -> Iterator[str]:
-    """Yield the paths of what settings call, at any depth."""
+    """Yield the paths of what settings call, at any depth; a class without its module is found among parts only."""
     if isinstance(settings, Mapping):
-        yield from (value for name, value in settings.items() if name in _CALLED and isinstance(value, str))
+        texts = [(name, value) for name, value in settings.items() if isinstance(value, str)]
+        yield from (value for name, value in texts if name in _NAMES or (name == "class_path" and "." in value))
     if isinstance(settings, Mapping | list | tuple):
         for inner in settings.values() if isinstance(settings, Mapping) else settings:
             yield from _called(inner)

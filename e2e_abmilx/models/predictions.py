@@ -67,7 +67,9 @@ class CasePrediction:
 
     @property
     def label(self) -> str | None:
-        """The most probable class; None for targets without classes."""
+        """The most probable class; None for targets without classes, or where a case may have several of them."""
+        if "label" not in self.truth:
+            return None
         return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
 
     @property

@@ -1,5 +1,6 @@
 """Models from every source, and sources that hold none."""
 
+import json
 import os
 import shutil
 import zipfile
@@ -157,11 +158,26 @@ def test_settings_that_do_not_fit_the_weights(feature_run: Path, tmp_path: Path)
 def test_settings_call_no_other_function(feature_run: Path, tmp_path: Path, name: str) -> None:
     """The settings of a downloaded model must not run what its author likes."""
     spy = f"{__name__}.note_call"
-    for value in (spy, {"class_path": spy}, {"class_path": "e2e_abmilx.ABMIL", "init_args": {"head": spy}}):
+    (tmp_path / "settings.json").write_text(json.dumps({"class_path": spy}))  # jsonargparse reads such files too
+    for value in (
+        spy,
+        {"class_path": spy},
+        str(tmp_path / "settings.json"),
+        {"class_path": "e2e_abmilx.ABMIL", "init_args": {"head": spy}},
+    ):
         called.clear()
         with pytest.raises(InputError):
             load_model(change(feature_run, tmp_path / "changed.ckpt", **{name: value}))
         assert not called
+
+
+def test_settings_read_no_other_file(feature_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """jsonargparse takes the path of a file in place of settings, which would not be checked."""
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / "encoder.json", Path("encoder")):
+        place.write_text(json.dumps({"class_path": "e2e_abmilx.Precomputed", "init_args": {"num_features": 8}}))
+        with pytest.raises(InputError, match="encoder"):
+            load_model(change(feature_run, tmp_path / "changed.ckpt", encoder=str(place)))
 
 
 called: list[object] = []

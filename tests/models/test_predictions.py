@@ -58,6 +58,13 @@ def test_a_regression_has_a_value() -> None:
     assert "predicted" not in one.row()
 
 
+def test_of_several_labels_none_is_the_predicted_one() -> None:
+    truth = {"label_ER": "1", "label_PR": ""}
+    one = CasePrediction("c", truth, ({"probability_ER": 0.9, "probability_PR": 0.8},), None, PATCHES)
+    assert one.label is None
+    assert one.row() == {"case": "c", **truth, "probability_ER": 0.9, "probability_PR": 0.8}
+
+
 def test_the_mean_threshold() -> None:
     contract = InputContract("label", ("a", "b"))
     contracts = [replace(contract, threshold=Threshold(value, split="val")) for value in (0.2, 0.5)]

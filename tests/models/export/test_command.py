@@ -132,6 +132,14 @@ def test_an_old_model_is_replaced_only_by_a_finished_one(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_an_old_model_comes_back_if_the_new_one_cannot_take_its_place(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.json").write_text("old")
+    with pytest.raises(OSError, match="absent"):
+        command._replace(tmp_path / "out", tmp_path / "absent")
+    assert files_in(tmp_path) == {"out/model.json": b"old"}
+
+
 def test_the_present_folder(feature_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
