@@ -72,9 +72,8 @@ def evaluate(
     loaded = load_model(list(map(str, paths)), device=device)
     grouping = read_group_columns(labels, groups or [], columns or {})
     folder, names, lost = Sources(slides, cache, features, assume_mpp, workers).collect(loaded.contract, out)
-    cases, targets = read_cases(
-        labels, names, folder, loaded.contract, stage="test", columns=columns, skip_missing=skip_missing or bool(lost)
-    )
+    how = {"columns": columns, "skip_missing": skip_missing, "lost": [row.slide for row in lost]}
+    cases, targets = read_cases(labels, names, folder, loaded.contract, stage="test", **how)
     bags = bags_of(cases, folder, loaded.contract, targets)
     unchecked = refuse_seen_cases(bags, loaded.contracts, allow or ())
     for sentence in unchecked:
@@ -113,6 +112,8 @@ def _internal_test(paths: list[Path]) -> pd.DataFrame | dict[str, object] | None
 
 def _facts(model: Model, paths: list[Path], labels: Path, cases: int) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [("model", ", ".join(map(str, paths))), ("labels", labels), ("cases", cases)]
+    if len(model.tasks) > 1:
+        facts.append(("internal test", "that of each model by itself; the external cases are predicted by their mean"))
     if model.contract.input is not None:
         facts.append(("input", model.contract.input))
     for contract in model.contracts:

@@ -72,15 +72,8 @@ def predict(
     loaded = load_model(model, device=device)
     sources = Sources(slides, cache, features, assume_mpp, workers)
     folder, names, lost = sources.collect(loaded.contract, out)
-    cases, targets = read_cases(
-        labels,
-        names,
-        folder,
-        loaded.contract,
-        stage="predict",
-        columns=columns,
-        skip_missing=skip_missing or bool(lost),
-    )
+    how = {"columns": columns, "skip_missing": skip_missing, "lost": [row.slide for row in lost]}
+    cases, targets = read_cases(labels, names, folder, loaded.contract, stage="predict", **how)
     bags = bags_of(cases, folder, loaded.contract, targets)
     if heatmaps is not None:
         _check_heatmaps(loaded, bags, heatmaps)
@@ -126,14 +119,15 @@ def write_predictions(
             try:
                 if isinstance(found, InputError):
                     raise found
-                also(found)
                 rows.append(found.row())
                 _append(rows, file)
+                also(found)
             except InputError as error:
                 logger.warning("%s", error)
                 failed.append(str(error))
             progress.advance()
     if not rows:
+        (out / PARTIAL).unlink()
         raise InputError(f"none of {len(bags.cases)} cases could be predicted, first: {failed[0]}")
     with atomic_write(out / "predictions.csv") as partial:
         table = pd.DataFrame(rows).sort_values("case")
