@@ -72,8 +72,10 @@ def evaluate(
     loaded = load_model(list(map(str, paths)), device=device)
     grouping = read_group_columns(labels, groups or [], columns or {})
     folder, names, lost = Sources(slides, cache, features, assume_mpp, workers).collect(loaded.contract, out)
-    how = {"columns": columns, "skip_missing": skip_missing, "lost": [row.slide for row in lost]}
-    cases, targets = read_cases(labels, names, folder, loaded.contract, stage="test", **how)
+    cases, targets = read_cases(
+        labels, names, folder, loaded.contract, stage="test", columns=columns, skip_missing=skip_missing,
+        lost=[row.slide for row in lost],
+    )  # fmt: skip
     bags = bags_of(cases, folder, loaded.contract, targets)
     unchecked = refuse_seen_cases(bags, loaded.contracts, allow or ())
     for sentence in unchecked:

@@ -72,8 +72,10 @@ def predict(
     loaded = load_model(model, device=device)
     sources = Sources(slides, cache, features, assume_mpp, workers)
     folder, names, lost = sources.collect(loaded.contract, out)
-    how = {"columns": columns, "skip_missing": skip_missing, "lost": [row.slide for row in lost]}
-    cases, targets = read_cases(labels, names, folder, loaded.contract, stage="predict", **how)
+    cases, targets = read_cases(
+        labels, names, folder, loaded.contract, stage="predict", columns=columns, skip_missing=skip_missing,
+        lost=[row.slide for row in lost],
+    )  # fmt: skip
     bags = bags_of(cases, folder, loaded.contract, targets)
     if heatmaps is not None:
         _check_heatmaps(loaded, bags, heatmaps)

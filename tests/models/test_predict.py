@@ -142,7 +142,7 @@ def test_finished_rows_survive_a_failure(feature_run: Path, tmp_path: Path, monk
 
     with pytest.raises(KeyboardInterrupt):
         write_predictions(model, bags, tmp_path, threads=1, also=stop)
-    assert seen == [[], ["s03"], ["s03", "s01"]]
+    assert seen == [["s03"], ["s03", "s01"], ["s03", "s01", "s02"]]
     kept = rows_of(tmp_path / PARTIAL)
     assert not (tmp_path / "predictions.csv").exists()
     assert write_predictions(model, bags, tmp_path, threads=2) == []
@@ -152,20 +152,32 @@ def test_finished_rows_survive_a_failure(feature_run: Path, tmp_path: Path, monk
     assert not (tmp_path / PARTIAL).exists()
 
 
-def test_cases_that_fail_are_left_out(feature_run: Path, tmp_path: Path) -> None:
+def test_a_case_whose_picture_fails_keeps_its_row(feature_run: Path, tmp_path: Path) -> None:
     model = load_model(feature_run, device="cpu")
     bags = bags_of([Case(name, (name,)) for name in ("s01", "s02")], feature_run.parent / "features", model.contract)
 
     def refuse(prediction: CasePrediction) -> None:
-        if prediction.case != wanted:
+        if prediction.case == "s01":
             raise InputError(f"{prediction.case} has no picture")
 
-    wanted = "s02"
     assert write_predictions(model, bags, tmp_path, threads=1, also=refuse) == ["s01 has no picture"]
+    assert [row["case"] for row in rows_of(tmp_path / "predictions.csv")] == ["s01", "s02"]
+
+
+def test_cases_that_cannot_be_read_are_left_out(feature_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(feature_run.parent / "features", tmp_path / "features")
+    model = load_model(feature_run, device="cpu")
+    names = ("s01", "s02")
+    bags = bags_of([Case(name, (name,)) for name in names], tmp_path / "features", model.contract)
+    files = {file.stem: file for file in (tmp_path / "features").iterdir()}
+    files["s01"].write_bytes(b"not features any more")
+    (failed,) = write_predictions(model, bags, tmp_path, threads=1)
+    assert "s01" in failed
     assert [row["case"] for row in rows_of(tmp_path / "predictions.csv")] == ["s02"]
-    wanted = ""
-    with pytest.raises(InputError, match="none of 2 cases could be predicted, first: s01 has no picture"):
-        write_predictions(model, bags, tmp_path, threads=1, also=refuse)
+    files["s02"].write_bytes(b"nor these")
+    with pytest.raises(InputError, match="none of 2 cases could be predicted, first: .*s01"):
+        write_predictions(model, bags, tmp_path, threads=1)
+    assert not (tmp_path / PARTIAL).exists()
 
 
 def test_the_long_form_with_a_config_still_works(feature_run: Path, tmp_path: Path) -> None:
