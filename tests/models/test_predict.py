@@ -175,7 +175,7 @@ def test_cases_that_cannot_be_read_are_left_out(feature_run: Path, tmp_path: Pat
     assert "s01" in failed
     assert [row["case"] for row in rows_of(tmp_path / "predictions.csv")] == ["s02"]
     files["s02"].write_bytes(b"nor these")
-    with pytest.raises(InputError, match="none of 2 cases could be predicted, first: .*s01"):
+    with pytest.raises(InputError, match=r"none of 2 cases could be predicted, first: .*s01"):
         write_predictions(model, bags, tmp_path, threads=1)
     assert not (tmp_path / PARTIAL).exists()
 
