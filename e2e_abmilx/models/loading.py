@@ -30,7 +30,8 @@ def load_model(source: str | Path | Sequence[str | Path], *, device: str | None 
 
     Args:
         source: A checkpoint; the folder of a run, whose ``best.ckpt`` is meant; the folder of a cross-validation, whose
-            folds are an ensemble; an exported folder; one on the Hugging Face hub, ``hf://ORG/NAME``; a pattern such as ``runs/*/best.ckpt``; or a list of these.
+            folds are an ensemble; an exported folder; one on the Hugging Face hub, ``hf://ORG/NAME``; a pattern such as
+            ``runs/*/best.ckpt``; or a list of these. Load models only from people whom you trust.
         device: Where to compute; by default a CUDA device if there is one.
 
     Raises:
