@@ -1,7 +1,7 @@
 """The cases that a command predicts: slides, stores or features, with or without a label table."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,7 @@ def read_cases(
     stage: str,
     columns: dict[str, str | None] | None = None,
     skip_missing: bool = False,
+    lost: Collection[str] = (),
 ) -> tuple[list[Case], list[Target]]:
     """Return the cases of a label table and their targets, numbered as the model numbers them.
 
@@ -100,6 +101,7 @@ def read_cases(
         columns: The table's own names of columns, as in :class:`~e2e_abmilx.cohort.CohortPlan`; splits are not read,
             because all cases are wanted.
         skip_missing: Leave out cases whose slides are missing.
+        lost: Names of slides that failed; their cases are left out, and not predicted from their other slides.
 
     Raises:
         CohortError: The table cannot be used, or a label is not one of the model's classes.
@@ -113,7 +115,8 @@ def read_cases(
         classes=list(contract.classes) if several else None,
         skip_missing=skip_missing,
     )
-    cases = plan.read(names, folder, stage)
+    read = plan.read([*names, *lost], folder, stage)
+    cases = [case for case in read if not set(case.slides) & set(lost)]
     if not cases:
         raise InputError(f"no case of {labels or folder} has all of its slides in {folder}; check both")
     known = NumberedTargets([], contract.classes, contract.time_edges)

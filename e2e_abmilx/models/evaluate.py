@@ -73,7 +73,14 @@ def evaluate(
     grouping = read_group_columns(labels, groups or [], columns or {})
     folder, names, lost = Sources(slides, cache, features, assume_mpp, workers).collect(loaded.contract, out)
     cases, targets = read_cases(
-        labels, names, folder, loaded.contract, stage="test", columns=columns, skip_missing=skip_missing or bool(lost)
+        labels,
+        names,
+        folder,
+        loaded.contract,
+        stage="test",
+        columns=columns,
+        skip_missing=skip_missing,
+        lost=[row.slide for row in lost],
     )
     bags = bags_of(cases, folder, loaded.contract, targets)
     unchecked = refuse_seen_cases(bags, loaded.contracts, allow or ())

@@ -79,7 +79,8 @@ def predict(
         loaded.contract,
         stage="predict",
         columns=columns,
-        skip_missing=skip_missing or bool(lost),
+        skip_missing=skip_missing,
+        lost=[row.slide for row in lost],
     )
     bags = bags_of(cases, folder, loaded.contract, targets)
     if heatmaps is not None:
