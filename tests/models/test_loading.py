@@ -186,3 +186,11 @@ called: list[object] = []
 def note_call(first: int = 0, second: int = 0) -> None:
     """Note a call; it can stand for any function of an installed package."""
     called.append((first, second))
+
+
+def test_a_contract_edited_by_hand_must_name_every_output(feature_run: Path, tmp_path: Path) -> None:
+    contract = torch.load(feature_run / "best.ckpt", weights_only=True)["contract"]
+    for classes in (["0"], ["0", "1", "2"]):
+        edited = change(feature_run, tmp_path / "edited.ckpt", _content={"contract": {**contract, "classes": classes}})
+        with pytest.raises(InputError, match=rf"names {len(classes)} classes .*, and the model has 2 outputs"):
+            load_model(edited, device="cpu")
