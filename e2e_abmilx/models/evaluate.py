@@ -91,7 +91,8 @@ def evaluate(
     table = read_predictions(out / "predictions.csv").assign(threshold=_or_nan(loaded.threshold))
     facts = [*_facts(loaded, paths, labels, len(table)), *(("not checked", sentence) for sentence in unchecked)]
     title = f"External validation on {labels.name}"
-    print(write_external_report(internal, table, grouping, out, title=title, facts=facts))
+    cox = len(loaded.contract.classes) < 2  # the risk of a model with time bins is no log hazard
+    print(write_external_report(internal, table, grouping, out, title=title, facts=facts, log_hazard=cox))
     return [*(f"{row.slide}: {row.reason}" for row in lost), *failed]
 
 
