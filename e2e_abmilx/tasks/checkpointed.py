@@ -14,6 +14,7 @@ from lightning.fabric.utilities.cloud_io import _load as load_checkpoint  # read
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.contract import ContractError, InputContract
+from e2e_abmilx.data.loaders import BagLoader
 from e2e_abmilx.data.seen_cases import SeenCases
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
@@ -141,6 +142,31 @@ class CheckpointedTask(CaseTask):
         if command not in (None, "fit") and isinstance(data, BagDataModule):
             data.obey(contract)
             self._meet_data(str(command))
+
+    def on_test_start(self) -> None:
+        """Refuse loaders whose labels number other classes than this model's."""
+        self._refuse_other_classes(self.trainer.test_dataloaders)
+
+    def on_validation_start(self) -> None:
+        """Refuse loaders whose labels number other classes than this model's."""
+        self._refuse_other_classes(self.trainer.val_dataloaders)
+
+    def _refuse_other_classes(self, loaders: object) -> None:
+        """Refuse loaders of a data module that was set up without this model, and so numbered its own classes.
+
+        Raises:
+            ContractError: There is one.
+        """
+        if getattr(self.trainer, "datamodule", None) is not None or self._contract is None or self._contract.input is None:
+            return  # the data have been met, or the model was not trained on a data module of this package
+        known = self._contract.classes
+        for loader in loaders if isinstance(loaders, list) else [loaders]:
+            given = loader.classes if isinstance(loader, BagLoader) else ()
+            if given and given != known:
+                raise ContractError(
+                    f"the model's classes are {list(known)}, and the loader's labels number {list(given)}; give the data"
+                    " module itself (datamodule=…), or set its contract to the model's before its setup"
+                )
 
     def _refuse_other_outputs(self, contract: InputContract) -> None:
         """Refuse a contract that names more or fewer outputs than the task has, as one edited by hand may.
