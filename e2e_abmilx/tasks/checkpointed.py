@@ -157,7 +157,11 @@ class CheckpointedTask(CaseTask):
         Raises:
             ContractError: There is one.
         """
-        if getattr(self.trainer, "datamodule", None) is not None or self._contract is None or self._contract.input is None:
+        if (
+            getattr(self.trainer, "datamodule", None) is not None
+            or self._contract is None
+            or self._contract.input is None
+        ):
             return  # the data have been met, or the model was not trained on a data module of this package
         known = self._contract.classes
         for loader in loaders if isinstance(loaders, list) else [loaders]:
