@@ -148,17 +148,17 @@ class InputContract:
         try:
             return cls(
                 target=content["target"],
-                classes=tuple(content["classes"]),
-                time_edges=tuple(content["time_edges"]),
+                classes=_names(content["classes"]),
+                time_edges=_increasing(content["time_edges"]),
                 input=input_from_json(content["input"]),
                 seen=SeenCases.from_json(content["seen"]),
-                threshold=Threshold(**content["threshold"]) if content["threshold"] else None,
+                threshold=_threshold(content["threshold"]),
                 precision=content["precision"],
                 model=content["model"],
                 versions=content["versions"],
                 complete=content.get("complete", True),
             )
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ContractError(f"the model's contract is damaged ({error}); export or save the model again") from error
 
     @classmethod
@@ -182,3 +182,26 @@ class InputContract:
     def with_seen(self, seen: SeenCases) -> Self:
         """Return the contract with the cases that the model has seen."""
         return replace(self, seen=seen)
+
+
+def _names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return classes that are a list of different names; data from outside this package may name them by numbers."""
+    if not isinstance(classes, list):
+        raise TypeError(f"classes is {classes!r}, which is no list")
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"a class is named twice in {classes}")
+    return tuple(classes)
+
+
+def _increasing(edges: Sequence[float]) -> tuple[float, ...]:
+    """Return edges of time bins that are increasing numbers."""
+    if not (np.diff([-1.0, *edges]) > 0).all():
+        raise ValueError(f"the time edges {edges} do not increase from 0")
+    return tuple(edges)
+
+
+def _threshold(content: Mapping[str, Any] | None) -> Threshold | None:
+    """Return a threshold whose value is a number."""
+    if content and not isinstance(content["value"], int | float):
+        raise TypeError(f"the threshold is {content['value']!r}, which is no number")
+    return Threshold(**content) if content else None

@@ -26,9 +26,11 @@ class BagLoader(DataLoader[Bag]):
 
     Attributes:
         clock: Clock of the current or last pass.
+        classes: The classes in the order in which the labels of the bags number them; empty if unknown.
     """
 
     clock: "WaitClock"
+    classes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Bag]:  # type: ignore[override]
         self.clock = WaitClock()

@@ -240,7 +240,9 @@ class BagDataModule(LightningDataModule):
             raise self._unnumbered
         bags, case_of = self.whole_bags(split)
         sampler = CaseSampler(case_of, **self._rank())
-        return BagLoader(Padded(bags), batch_size=1, sampler=sampler, **self._reading(bags, 1))
+        loader = BagLoader(Padded(bags), batch_size=1, sampler=sampler, **self._reading(bags, 1))
+        loader.classes = self.classes
+        return loader
 
     def _rank(self) -> dict[str, int]:
         """Return the rank of this process and the number of processes, for a sampler."""

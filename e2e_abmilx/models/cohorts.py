@@ -16,6 +16,7 @@ from e2e_abmilx.data.inputs import FeatureInput, PatchInput
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.models.inputs import tiling_for
 from e2e_abmilx.slides.slide_files import find_slides
+from e2e_abmilx.store import PatchStore
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def read_cases(
         columns: The table's own names of columns, as in :class:`~e2e_abmilx.cohort.CohortPlan`; splits are not read,
             because all cases are wanted.
         skip_missing: Leave out cases whose slides are missing.
-        lost: Names of slides that failed, whose cases are left out too.
+        lost: Names of slides that failed; their cases are left out, and not predicted from their other slides.
 
     Raises:
         CohortError: The table cannot be used, or a label is not one of the model's classes.
@@ -115,10 +116,35 @@ def read_cases(
         classes=list(contract.classes) if several else None,
         skip_missing=skip_missing,
     )
-    cases = [case for case in plan.read([*names, *lost], folder, stage) if not set(lost) & set(case.slides)]
+    read = plan.read([*names, *lost], folder, stage)
+    cases = [case for case in read if not set(case.slides) & set(lost)]
     if not cases:
         raise InputError(f"no case of {labels or folder} has all of its slides in {folder}; check both")
     known = NumberedTargets([], contract.classes, contract.time_edges)
     numbers = plan.number(cases, stage, known).numbers
     targets = [Target(number, case.time, case.event) for number, case in zip(numbers, cases, strict=True)]
     return cases, targets
+
+
+def leave_out_damaged(
+    cases: Sequence[Case], targets: Sequence[Target], folder: Path, contract: InputContract
+) -> tuple[list[Case], list[Target], list[str]]:
+    """Leave out the cases with a store or a file of features that cannot be opened, and return the reasons.
+
+    Raises:
+        InputError: That is true of all cases.
+    """
+    features = FeatureFolder(folder) if isinstance(contract.input, FeatureInput) else None
+    kept: list[tuple[Case, Target]] = []
+    reasons = []
+    for case, target in zip(cases, targets, strict=True):
+        try:
+            for slide in case.slides:
+                PatchStore(folder / f"{slide}.zarr") if features is None else features.facts(slide)
+            kept.append((case, target))
+        except InputError as error:
+            logger.warning("case %s is left out: %s", case.id, error)
+            reasons.append(f"{case.id}: {error}")
+    if not kept:
+        raise InputError(f"none of {len(cases)} cases can be read, first: {reasons[0]}")
+    return [case for case, _ in kept], [target for _, target in kept], reasons

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from e2e_abmilx.cohort.group_columns import read_group_columns
-from e2e_abmilx.models.cohorts import Sources, read_cases
+from e2e_abmilx.models.cohorts import Sources, leave_out_damaged, read_cases
 from e2e_abmilx.models.folder import read_internal_measures
 from e2e_abmilx.models.inputs import bags_of
 from e2e_abmilx.models.leaks import refuse_seen_cases
@@ -73,9 +73,16 @@ def evaluate(
     grouping = read_group_columns(labels, groups or [], columns or {})
     folder, names, lost = Sources(slides, cache, features, assume_mpp, workers).collect(loaded.contract, out)
     cases, targets = read_cases(
-        labels, names, folder, loaded.contract, stage="test", columns=columns, skip_missing=skip_missing,
+        labels,
+        names,
+        folder,
+        loaded.contract,
+        stage="test",
+        columns=columns,
+        skip_missing=skip_missing,
         lost=[row.slide for row in lost],
-    )  # fmt: skip
+    )
+    cases, targets, damaged = leave_out_damaged(cases, targets, folder, loaded.contract)
     bags = bags_of(cases, folder, loaded.contract, targets)
     unchecked = refuse_seen_cases(bags, loaded.contracts, allow or ())
     for sentence in unchecked:
@@ -85,8 +92,9 @@ def evaluate(
     table = read_predictions(out / "predictions.csv").assign(threshold=_or_nan(loaded.threshold))
     facts = [*_facts(loaded, paths, labels, len(table)), *(("not checked", sentence) for sentence in unchecked)]
     title = f"External validation on {labels.name}"
-    print(write_external_report(internal, table, grouping, out, title=title, facts=facts))
-    return [*(f"{row.slide}: {row.reason}" for row in lost), *failed]
+    cox = len(loaded.contract.classes) < 2  # the risk of a model with time bins is no log hazard
+    print(write_external_report(internal, table, grouping, out, title=title, facts=facts, log_hazard=cox))
+    return [*(f"{row.slide}: {row.reason}" for row in lost), *damaged, *failed]
 
 
 def _internal_test(paths: list[Path]) -> pd.DataFrame | dict[str, object] | None:

@@ -143,10 +143,10 @@ def _called(settings: object) -> Iterator[str]:
 
 
 def _find_class(path: str) -> type[BagTask]:
-    """Return the class of a task; one from outside this package must have been imported already.
+    """Return the class of a task; one from outside this package is imported, as parts of the model are.
 
     Raises:
-        InputError: It has not been imported.
+        InputError: There is none of this name, or it is no task.
     """
     if path.startswith("e2e_abmilx."):
         try:
@@ -162,4 +162,13 @@ def _find_class(path: str) -> type[BagTask]:
         if path == f"{known.__module__}.{known.__qualname__}":
             return known
         waiting += known.__subclasses__()
-    raise InputError(f"the class {path} of this model is not imported; import its module before you load the model")
+    try:
+        theirs = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"the class {path} of this model is not found ({error}); install its package, add its folder to PYTHONPATH, or"
+            " import its module before you load the model"
+        ) from error
+    if not (isinstance(theirs, type) and issubclass(theirs, BagTask)):
+        raise InputError(f"{path} of this model is no task; export or train it again")
+    return theirs

@@ -13,7 +13,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.heatmaps import Kind, check_drawable
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import show_progress
-from e2e_abmilx.models.cohorts import Sources, read_cases
+from e2e_abmilx.models.cohorts import Sources, leave_out_damaged, read_cases
 from e2e_abmilx.models.inputs import bags_of
 from e2e_abmilx.models.loading import load_model
 from e2e_abmilx.models.model import Model
@@ -73,9 +73,16 @@ def predict(
     sources = Sources(slides, cache, features, assume_mpp, workers)
     folder, names, lost = sources.collect(loaded.contract, out)
     cases, targets = read_cases(
-        labels, names, folder, loaded.contract, stage="predict", columns=columns, skip_missing=skip_missing,
+        labels,
+        names,
+        folder,
+        loaded.contract,
+        stage="predict",
+        columns=columns,
+        skip_missing=skip_missing,
         lost=[row.slide for row in lost],
-    )  # fmt: skip
+    )
+    cases, targets, damaged = leave_out_damaged(cases, targets, folder, loaded.contract)
     bags = bags_of(cases, folder, loaded.contract, targets)
     if heatmaps is not None:
         _check_heatmaps(loaded, bags, heatmaps)
@@ -85,7 +92,7 @@ def predict(
             loaded.write_heatmaps(prediction, folder, out / "heatmaps", heatmaps)
 
     failed = write_predictions(loaded, bags, out, threads=workers, also=draw)
-    return [*(f"{row.slide}: {row.reason}" for row in lost), *failed]
+    return [*(f"{row.slide}: {row.reason}" for row in lost), *damaged, *failed]
 
 
 def write_predictions(

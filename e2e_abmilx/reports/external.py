@@ -20,6 +20,7 @@ def write_external_report(
     *,
     title: str,
     facts: Sequence[tuple[str, object]],
+    log_hazard: bool = True,
 ) -> str:
     """Write ``evaluation.csv``, ``evaluation.json`` and ``evaluation.html``.
 
@@ -32,6 +33,7 @@ def write_external_report(
         folder: Where to write; it is created if missing.
         title: Title of the page.
         facts: Name and value of what a reader must know, such as the files of the model and its threshold.
+        log_hazard: Whether a risk without predicted survival is a log hazard ratio, as of a Cox model.
 
     Returns:
         The tables, as text for a terminal.
@@ -43,7 +45,7 @@ def write_external_report(
     from e2e_abmilx.reports.external_page import write_external_page
 
     own = internal if internal is None or isinstance(internal, pd.DataFrame) else read_measures(internal)
-    validated = validate(own, external)
+    validated = validate(own, external, log_hazard=log_hazard)
     measured = measure_groups(validated.external, groups, validated.measures)
     report = ExternalReport(title, facts, own, validated, measured)
     write_csv(report, folder / "evaluation.csv")

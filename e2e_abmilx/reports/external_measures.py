@@ -21,19 +21,25 @@ from e2e_abmilx.reports.measures import (
 )
 
 
-def external_measures(predictions: pd.DataFrame) -> dict[str, Measure]:
+def external_measures(predictions: pd.DataFrame, *, log_hazard: bool = True) -> dict[str, Measure]:
     """Return the measures that a table has the columns for: those of `measures_of`, and calibration.
 
     ``calibration_slope`` and ``calibration_intercept`` are those of the second of two classes; of more classes, or of
     several labels per case, each class has its own, ``calibration_slope_<class>``. A survival model has
     ``calibration_slope`` and, at the end of each predicted time bin, ``observed_expected_<months>``.
+
+    Args:
+        predictions: The table.
+        log_hazard: Whether a risk without predicted survival is a log hazard ratio, as of a Cox model. That of models
+            with different time bins is none, and has no calibration.
     """
     measures = measures_of(predictions)
     if "brier" in measures:
         definition = f"{measures['brier'].definition}; each cohort is weighted by its own censoring"
         measures = measures | {"brier": measures["brier"]._replace(definition=definition)}
     if "risk" in predictions:
-        return measures | _survival_calibration(predictions)
+        calibrated = log_hazard or bool(survival_columns(predictions))
+        return measures | _survival_calibration(predictions) if calibrated else measures
     classes = classes_of(predictions)
     if len(classes) == 2 and not has_multi_labels(predictions):
         return measures | _class_calibration(classes[1], "")

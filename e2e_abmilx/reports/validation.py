@@ -46,12 +46,12 @@ class Validated(NamedTuple):
     notes: list[str]
 
 
-def validate(internal: _Internal, external: pd.DataFrame) -> Validated:
+def validate(internal: _Internal, external: pd.DataFrame, *, log_hazard: bool = True) -> Validated:
     """Measure an external cohort, and compare it with the internal test.
 
     The cohorts are independent: each is resampled by itself. Of stored measures the difference has a normal
     approximation. Brier scores of both cohorts have one horizon, up to which both are followed, and each is weighted by
-    its own censoring.
+    its own censoring. ``log_hazard`` is that of :func:`~e2e_abmilx.reports.external_measures.external_measures`.
 
     Raises:
         InputError: If a table is malformed, or the tables do not come from one model.
@@ -63,7 +63,7 @@ def validate(internal: _Internal, external: pd.DataFrame) -> Validated:
         refuse_malformed(internal, "internal")
     shared = _shared_cases(internal, external)
     internal, external, notes = _with_brier_scores(internal, external)
-    measures = external_measures(external)
+    measures = external_measures(external, log_hazard=log_hazard)
     return Validated(
         measures, _compare(internal, external, measures), external, [*shared, *_few_cases(external), *notes]
     )

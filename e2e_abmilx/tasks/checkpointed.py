@@ -13,7 +13,8 @@ import torch
 from lightning.fabric.utilities.cloud_io import _load as load_checkpoint  # reads URLs too
 
 from e2e_abmilx.cohort import Case
-from e2e_abmilx.data.contract import InputContract
+from e2e_abmilx.data.contract import ContractError, InputContract
+from e2e_abmilx.data.loaders import BagLoader
 from e2e_abmilx.data.seen_cases import SeenCases
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
@@ -129,6 +130,7 @@ class CheckpointedTask(CaseTask):
             )
         data = getattr(trainer, "datamodule", None)
         check_same_pixels(contract.model, describe_model(self))
+        self._refuse_other_outputs(contract)
         if command == "fit" and self._contract is not None:
             cases = _cases_of_fit(data) if isinstance(data, BagDataModule) else []
             given = SeenCases.of(cases, {}) if cases else None
@@ -140,6 +142,47 @@ class CheckpointedTask(CaseTask):
         if command not in (None, "fit") and isinstance(data, BagDataModule):
             data.obey(contract)
             self._meet_data(str(command))
+
+    def on_test_start(self) -> None:
+        """Refuse loaders whose labels number other classes than this model's."""
+        self._refuse_other_classes(self.trainer.test_dataloaders)
+
+    def on_validation_start(self) -> None:
+        """Refuse loaders whose labels number other classes than this model's."""
+        self._refuse_other_classes(self.trainer.val_dataloaders)
+
+    def _refuse_other_classes(self, loaders: object) -> None:
+        """Refuse loaders of a data module that was set up without this model, and so numbered its own classes.
+
+        Raises:
+            ContractError: There is one.
+        """
+        if (
+            getattr(self.trainer, "datamodule", None) is not None
+            or self._contract is None
+            or self._contract.input is None
+        ):
+            return  # the data have been met, or the model was not trained on a data module of this package
+        known = self._contract.classes
+        for loader in loaders if isinstance(loaders, list) else [loaders]:
+            given = loader.classes if isinstance(loader, BagLoader) else ()
+            if given and given != known:
+                raise ContractError(
+                    f"the model's classes are {list(known)}, and the loader's labels number {list(given)}; give the data"
+                    " module itself (datamodule=…), or set its contract to the model's before its setup"
+                )
+
+    def _refuse_other_outputs(self, contract: InputContract) -> None:
+        """Refuse a contract that names more or fewer outputs than the task has, as one edited by hand may.
+
+        Raises:
+            ContractError: It does.
+        """
+        if contract.classes and len(contract.classes) != self.num_outputs:
+            raise ContractError(
+                f"the model's contract names {len(contract.classes)} classes ({', '.join(map(str, contract.classes))}), and"
+                f" the model has {self.num_outputs} outputs; export or save the model again"
+            )
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override] # Lightning's decorator hides the method's type

@@ -1,6 +1,7 @@
 """Descriptions of a task in words and numbers, for the input contract of a model."""
 
 import importlib.metadata
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from e2e_abmilx.data.contract import ContractError
 
 _PACKAGES = ("torch", "torchvision", "timm", "lightning")
 _PIXELS = {"input_size": "crop", "mean": "mean of the normalisation", "std": "std of the normalisation"}
+
+_BFLOAT16 = 2**-8  # largest relative error of rounding to it
 
 
 def describe_model(task: LightningModule) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def check_same_pixels(trained: Mapping[str, Any], present: Mapping[str, Any]) ->
         ContractError: They differ.
     """
     for name, words in _PIXELS.items():
-        if name in trained and trained[name] != present[name]:
+        if name in trained and not _equal(trained[name], present[name]):
             raise ContractError(
                 f"the checkpoint's {words} is {trained[name]}, and that of this task {present[name]}; build the task with"
                 " the augment and encoder that it was trained with, or load it by load_from_checkpoint"
@@ -53,6 +56,15 @@ def check_same_pixels(trained: Mapping[str, Any], present: Mapping[str, Any]) ->
 def versions() -> dict[str, str]:
     """Return the versions of this package and of those that compute."""
     return {"e2e_abmilx": __version__, **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def _equal(trained: object, present: object) -> bool:
+    """Return whether two values are equal; fractions may be rounded, because bf16-true holds them in bfloat16."""
+    if isinstance(trained, list) and isinstance(present, list) and len(trained) == len(present):
+        return all(map(_equal, trained, present))
+    if isinstance(trained, float) and isinstance(present, float):
+        return math.isclose(trained, present, rel_tol=_BFLOAT16)
+    return trained == present
 
 
 def _side(size: object) -> int | list[int] | None:

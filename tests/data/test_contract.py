@@ -58,6 +58,10 @@ def _damaged() -> list[Any]:
     for name in ("input", "seen", "threshold"):
         for wrong in ("text", 7, ["list"], {"kind": "patches"}, {"kind": "sounds"}, {"other": 1}):
             spoilt.append({**whole, name: wrong})
+    for name, wrong in (("classes", "ab"), ("classes", ["a", "a"]), ("time_edges", ["a"])):
+        spoilt.append({**whole, name: wrong})
+    spoilt += [{**whole, "time_edges": edges} for edges in ([20.0, 10.0], [-1.0], [5.0, 5.0])]
+    spoilt += [{**whole, "threshold": {**whole["threshold"], "value": value}} for value in ("0.5", None, [0.5])]
     spoilt += [{**whole, "classes": 3}, {**whole, "time_edges": None}, None, [], "contract"]
     return spoilt
 

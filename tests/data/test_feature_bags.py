@@ -101,5 +101,7 @@ def test_files_must_have_the_same_number_of_features(folder: FeatureFolder, tmp_
     assert check_features(CASES, folder) == FeatureInput(2)
     torch.save(torch.ones(4, 2), tmp_path / "a.pt")
     torch.save(torch.ones(4, 3), tmp_path / "b.pt")
-    with pytest.raises(BagError, match=r"a\.pt has 2 features per patch, .*b\.pt has 3; extract all slides with one"):
+    with pytest.raises(
+        BagError, match=r"a\.pt has 2 features per patch, .*b\.pt has 3 features per patch; extract all slides with one"
+    ):
         check_features(CASES[:1], FeatureFolder(tmp_path))

@@ -139,3 +139,17 @@ def test_own_names_of_columns(tmp_path: Path) -> None:
     table = write_table(tmp_path, "slide,lesion\ns1,a\n")
     _, targets = read_cases(table, ["s1"], tmp_path, PATCHES, stage="test", columns={"label": "lesion"})
     assert targets[0].label == 1
+
+
+def test_cases_of_slides_that_failed_are_left_out_whole(tmp_path: Path) -> None:
+    """A broken slide hides no misspelt one, and no patient is predicted from the slides that are left."""
+    barcode = "TCGA-AB-1234"
+    table = write_table(tmp_path, f"slide,label\n{barcode},a\ns2,b\n")
+    names, lost = [f"{barcode}-01Z-00-DX1", "s2"], [f"{barcode}-01Z-00-DX2"]
+    cases, _ = read_cases(table, names, tmp_path, PATCHES, stage="test", lost=lost)
+    assert [case.id for case in cases] == ["s2"]
+    table = write_table(tmp_path, "slide,case,label\ns1,one,a\nbroken,one,a\ns2,two,b\nmisspelt,three,b\n")
+    with pytest.raises(CohortError, match="1 of 3 cases lack slides:\n  case three: no slide 'misspelt'"):
+        read_cases(table, ["s1", "s2"], tmp_path, PATCHES, stage="test", lost=["broken"])
+    cases, _ = read_cases(table, ["s1", "s2"], tmp_path, PATCHES, stage="test", lost=["broken"], skip_missing=True)
+    assert [case.id for case in cases] == ["two"]

@@ -119,15 +119,22 @@ class Bomb:
         return os.mkdir, (str(self.folder / "exploded"),)
 
 
-def test_tasks_from_outside_must_be_imported(feature_run: Path, tmp_path: Path) -> None:
+def test_tasks_from_outside_are_found(feature_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = change(feature_run, tmp_path / "own.ckpt", _class_path="lab.models.LabTask")
     with pytest.raises(
-        InputError, match=r"class lab\.models\.LabTask of this model is not imported; import its module"
+        InputError, match=r"class lab\.models\.LabTask of this model is not found \(No module named 'lab'\); install"
     ):
         load_model(path)
     known = change(feature_run, tmp_path / "known.ckpt", _class_path=f"{OwnTask.__module__}.OwnTask")
     task = load_model(known, device="cpu").tasks[0]
     assert type(task) is OwnTask
+    # a command runs in a process of its own, in which nobody imports the user's module
+    (tmp_path / "own_lab_of_this_test.py").write_text(
+        "from e2e_abmilx.tasks import ClassificationTask\n\n\nclass LabTask(ClassificationTask):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    other = change(feature_run, tmp_path / "other.ckpt", _class_path="own_lab_of_this_test.LabTask")
+    assert type(load_model(other, device="cpu").tasks[0]).__name__ == "LabTask"
     for wrong in ("e2e_abmilx.main.main", "e2e_abmilx.absent.Task", "os.system"):
         with pytest.raises(InputError, match=wrong.rpartition(".")[2]):
             load_model(change(feature_run, tmp_path / "wrong.ckpt", _class_path=wrong))
@@ -186,3 +193,11 @@ called: list[object] = []
 def note_call(first: int = 0, second: int = 0) -> None:
     """Note a call; it can stand for any function of an installed package."""
     called.append((first, second))
+
+
+def test_a_contract_edited_by_hand_must_name_every_output(feature_run: Path, tmp_path: Path) -> None:
+    contract = torch.load(feature_run / "best.ckpt", weights_only=True)["contract"]
+    for classes in (["0"], ["0", "1", "2"]):
+        edited = change(feature_run, tmp_path / "edited.ckpt", _content={"contract": {**contract, "classes": classes}})
+        with pytest.raises(InputError, match=rf"names {len(classes)} classes .*, and the model has 2 outputs"):
+            load_model(edited, device="cpu")

@@ -348,6 +348,26 @@ def test_classes_of_data_from_outside_this_package_are_compared(features: Path, 
             quiet_trainer(tmp_path).test(task, _OwnData(features, ("yes", "no")), ckpt_path=path, verbose=False)
 
 
+def test_classes_of_loaders_without_their_data_module_are_compared(features: Path, tmp_path: Path) -> None:
+    _fit(features, tmp_path)
+    data = feature_data(features)
+    data.setup("test")
+    quiet_trainer(tmp_path).test(_load(tmp_path / "x.ckpt"), data.test_dataloader(), verbose=False)
+    turned = feature_data(features, classes=["yes", "no"])
+    turned.setup("test")
+    for stage in ("test", "validate"):
+        loader = turned.test_dataloader()
+        with pytest.raises(ContractError, match=r"the loader's labels number \['yes', 'no'\]; give the data module"):
+            getattr(quiet_trainer(tmp_path), stage)(_load(tmp_path / "x.ckpt"), loader, verbose=False)
+
+
+def test_loaders_without_their_data_module_train_and_test(features: Path, tmp_path: Path) -> None:
+    task, data = feature_task(), feature_data(features)
+    data.setup("fit")
+    quiet_trainer(tmp_path).fit(task, data.train_dataloader(), data.val_dataloader())
+    quiet_trainer(tmp_path).test(task, data.test_dataloader(), verbose=False)
+
+
 def test_a_checkpoint_saved_before_any_fit_is_loaded(features: Path, tmp_path: Path) -> None:
     trainer = quiet_trainer(tmp_path)
     trainer.test(feature_task(), feature_data(features), verbose=False)

@@ -108,6 +108,17 @@ def test_other_pixels_are_refused() -> None:
         check_same_pixels(stretched, trained)
 
 
+def test_a_task_in_bfloat16_has_the_same_pixels() -> None:
+    """A trainer of the precision bf16-true rounds mean and std, as it does the weights; a side is never rounded."""
+    trained = describe_model(_task())
+    present = describe_model(_task().bfloat16())
+    assert present["mean"] != trained["mean"]
+    check_same_pixels(trained, present)
+    check_same_pixels(present, trained)
+    with pytest.raises(ContractError, match="crop"):
+        check_same_pixels({**trained, "input_size": [512, 512]}, {**trained, "input_size": [513, 512]})
+
+
 def test_descriptions_of_earlier_releases_are_not_compared() -> None:
     check_same_pixels({}, describe_model(_task()))
 

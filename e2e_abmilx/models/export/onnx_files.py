@@ -5,6 +5,7 @@ outputs.
 """
 
 import copy
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -74,6 +75,7 @@ def write_onnx(task: BagTask, folder: Path, *, patch_size: int | None) -> list[P
         graphs.append((folder / "encoder_head.onnx", whole, patches))
     for path, graph, bags in graphs:
         _write_graph(path, graph, bags)
+    gc.collect()  # the export derives classes of the same names from the head's, which configs then could not tell apart
     return [path for path, _, _ in graphs]
 
 

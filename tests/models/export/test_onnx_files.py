@@ -216,3 +216,9 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
     with pytest.raises(InputError, match=r'needs onnxscript, .*pip install "e2e-abmilx\[export\]"'):
         write_onnx(ClassificationTask(Precomputed(D), ABMIL, num_outputs=K), tmp_path, patch_size=None)
+
+
+def test_configs_still_know_the_head_by_its_name_after_an_export(tmp_path: Path) -> None:
+    task = ClassificationTask(Precomputed(8), lambda *sizes: ABMIL(*sizes, hidden_features=4), 2)
+    write_onnx(task, tmp_path, patch_size=None)
+    assert [found.__name__ for found in ABMIL.__subclasses__()].count("ABMIL") == 0
