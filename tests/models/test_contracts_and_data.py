@@ -109,14 +109,22 @@ def _config(folder: Path, data: str, *, task: str = "ClassificationTask", output
     return path
 
 
+class _Trained(dict[str, Path]):
+    """The best checkpoint of a model trained on each kind of data, which is trained when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Path:
+        main(["fit", "--config", str(_config(self.folder, name))])
+        self[name] = self.folder / "runs" / f"ClassificationTask-{name}" / "best.ckpt"
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> dict[str, Path]:
-    """The best checkpoint of a model trained on each kind of data."""
-    checkpoints = {}
-    for name in ACCEPTED:
-        main(["fit", "--config", str(_config(folder, name))])
-        checkpoints[name] = folder / "runs" / f"ClassificationTask-{name}" / "best.ckpt"
-    return checkpoints
+    return _Trained(folder)
 
 
 def _test(folder: Path, checkpoint: Path, data: str, *options: str) -> list[str]:
@@ -126,7 +134,9 @@ def _test(folder: Path, checkpoint: Path, data: str, *options: str) -> list[str]
 
 
 @pytest.mark.parametrize("data", [*CACHES, *FEATURES])
-@pytest.mark.parametrize("model", ACCEPTED)
+@pytest.mark.parametrize(
+    "model", [pytest.param(name, marks=() if name in ("half-16", "wide") else pytest.mark.slow) for name in ACCEPTED]
+)
 def test_a_model_is_tested_on_data_like_its_own_and_on_no_others(
     folder: Path, trained: dict[str, Path], model: str, data: str
 ) -> None:
@@ -216,7 +226,7 @@ def of_target(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("data", TARGETS)
 @pytest.mark.parametrize("model", TARGETS)
-@pytest.mark.parametrize("command", ["test", "predict"])
+@pytest.mark.parametrize("command", ["test", pytest.param("predict", marks=pytest.mark.slow)])
 def test_a_model_refuses_labels_of_another_target(
     folder: Path, of_target: dict[str, Path], command: str, model: str, data: str, tmp_path: Path
 ) -> None:

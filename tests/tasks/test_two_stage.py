@@ -20,6 +20,7 @@ HEADS: dict[str, Callable[[int, int], BagHead]] = {
     for name, head in vars(heads).items()
     if isinstance(head, type) and issubclass(head, BagHead) and name in heads.__all__ and not head.__abstractmethods__
 }
+_ALWAYS = ("ABMIL", "ABMILX", "MeanPool")  # the other heads are tested with the slow tests
 
 
 class _Losses(Callback):
@@ -83,7 +84,9 @@ def synthetic(cohort: Path, stores: Path, tmp_path_factory: pytest.TempPathFacto
     return FeatureDataModule(features, cohort / "labels.csv", columns=columns, batch_size=2, num_workers=0)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "head", [pytest.param(head, marks=() if head in _ALWAYS else pytest.mark.slow) for head in HEADS]
+)
 def test_heads_learn_from_features_of_synthetic_slides(head: str, synthetic: FeatureDataModule, tmp_path: Path) -> None:
     _learn(head, synthetic, tmp_path, epochs=12)
 

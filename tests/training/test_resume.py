@@ -114,7 +114,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cohort: Path, stores: Path) 
     return folder
 
 
-@pytest.mark.parametrize("step", range(1, EPOCHS * STEPS))
+@pytest.mark.parametrize(
+    "step",
+    # in the first epoch, at its end, in the second
+    [
+        pytest.param(step, marks=() if step in (1, STEPS, STEPS + 1) else pytest.mark.slow)
+        for step in range(1, EPOCHS * STEPS)
+    ],
+)
 def test_stopped_at_any_step(step: int, whole: Path, cohort: Path, stores: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         _fit(tmp_path, cohort, stores, kill_at=step)
