@@ -62,6 +62,7 @@ class ABMILX(PoolingHead):
         refine: Apply A+ (Eq. 4); False is the paper's ablation and equals α = 0.
         alpha_init: Initial value of α. "normal" draws it from N(0, 1) as the authors' code does, so it is negative
             in half of the runs; a number makes it the same in all runs.
+        alpha_fixed: Keep α at its initial value, the paper's ablation of a learnable α (Sec. 3.3).
         activation: Activation after the input projection; GELU as in end-to-end training.
         dropout: Dropout probability after the input projection; 0.25 as in all of the authors' settings.
         norm: LayerNorm on the input and before the classifier; on because the encoder's features change
@@ -92,6 +93,7 @@ class ABMILX(PoolingHead):
         score_bias: bool = False,
         refine: bool = True,
         alpha_init: Literal["normal"] | float = "normal",
+        alpha_fixed: bool = False,
         activation: Literal["gelu", "relu"] = "gelu",
         dropout: float = 0.25,
         norm: bool = True,
@@ -112,7 +114,9 @@ class ABMILX(PoolingHead):
             nn.GELU(),
             nn.Linear(score_features, 1, bias=score_bias),
         )
-        self.attention_plus = AttentionPlus(head_features, alpha_init=alpha_init) if refine else None
+        self.attention_plus = (
+            AttentionPlus(head_features, alpha_init=alpha_init, alpha_fixed=alpha_fixed) if refine else None
+        )
         self.project = nn.Linear(hidden_features, hidden_features, bias=bias)
         self.ffn = _feed_forward(hidden_features, norm=not norm) if ffn else None
         self.norm = nn.LayerNorm(hidden_features, bias=bias) if norm else nn.Identity()
@@ -125,6 +129,10 @@ class ABMILX(PoolingHead):
         attention = softmax_over_patches(self._scores(hidden, mask), mask)  # softmax(G(A^j))
         embedding = self._embed_bag(attention_pool(attention, hidden))  # of Z
         return HeadOutput(self.classifier(embedding), attention, embedding)
+
+    def watched(self) -> dict[str, Tensor]:
+        """Return α, if there is A+."""
+        return {} if self.attention_plus is None else {"alpha": self.attention_plus.alpha.detach()[0]}
 
     def values(self, features: Tensor) -> Tensor:
         """Return H^j, shape ``(B, N, H, d)``."""
@@ -192,14 +200,18 @@ class AttentionPlus(nn.Module):
     Args:
         head_features: d, features of one head.
         alpha_init: Initial value of α, or "normal" for a draw from N(0, 1).
+        alpha_fixed: Keep α at its initial value.
     """
 
-    def __init__(self, head_features: int, *, alpha_init: Literal["normal"] | float = "normal") -> None:
+    def __init__(
+        self, head_features: int, *, alpha_init: Literal["normal"] | float = "normal", alpha_fixed: bool = False
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(head_features)
         self.query_key = nn.Linear(head_features, 2 * head_features, bias=False)
         # A vector of one element, because sharded training (FSDP) refuses scalars.
-        self.alpha = nn.Parameter(torch.randn(1) if alpha_init == "normal" else torch.tensor([float(alpha_init)]))
+        initial = torch.randn(1) if alpha_init == "normal" else torch.tensor([float(alpha_init)])
+        self.alpha = nn.Parameter(initial, requires_grad=not alpha_fixed)
 
     def forward(self, heads: Tensor, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the refined scores G(A^j), shape ``(B, H, N)``.

@@ -80,6 +80,10 @@ class BagHead(nn.Module, ABC):
                 but every bag needs at least one real patch.
         """
 
+    def watched(self) -> dict[str, Tensor]:
+        """Return numbers of the head that are logged after each training epoch, by name; by default none."""
+        return {}
+
     def training_loss(self, output: HeadOutput, bag_loss: BagLoss, label: Tensor | None = None) -> Tensor:
         """Return the loss that training minimises, a scalar: the bag loss, to which some heads add their own losses.
 

@@ -154,8 +154,9 @@ class BagTask(CheckpointedTask):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Check the last loss too."""
+        """Check the last loss too, and log the numbers of the head that are worth watching."""
         self._losses.check()
+        self.log_dict({f"train/{name}": value for name, value in self.head.watched().items()})
 
     def on_validation_epoch_start(self) -> None:
         """Check the last loss before the model is evaluated."""

@@ -84,7 +84,7 @@ class CaseTask(LightningModule):
         """
         sparsity = AttentionSparsity._fields
         modes: dict[str, Mode | None] = dict.fromkeys(f"val/{name}" for name in (*sparsity, "threshold"))
-        modes |= dict.fromkeys(f"train/{name}" for name in (*sparsity, "data_wait"))
+        modes |= dict.fromkeys(f"train/{name}" for name in (*sparsity, "data_wait", *self.head.watched()))
         for name, metric in self.val_metrics.items():
             better = metric.higher_is_better
             modes[name] = None if better is None else "max" if better else "min"

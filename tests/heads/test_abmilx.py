@@ -216,3 +216,21 @@ def test_importing_the_heads_imports_torch_only() -> None:
     heavy = "{'lightning', 'zarr', 'matplotlib', 'timm', 'pandas', 'torchvision', 'torchmetrics'}"
     code = f"import sys, e2e_abmilx.heads; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_alpha_can_be_kept_at_its_initial_value(fixed: bool) -> None:
+    torch.manual_seed(0)
+    head = ABMILX(8, 2, hidden_features=16, num_heads=2, alpha_init=0.5, alpha_fixed=fixed)
+    assert head.watched()["alpha"] == 0.5
+    optimizer = torch.optim.AdamW([one for one in head.parameters() if one.requires_grad], lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        head(torch.randn(4, 6, 8)).square().sum().backward()
+        optimizer.step()
+    assert (head.watched()["alpha"] == 0.5) == fixed
+    assert "attention_plus.alpha" in head.state_dict()
+
+
+def test_a_head_without_refinement_has_no_alpha_to_watch() -> None:
+    assert ABMILX(8, 2, hidden_features=16, num_heads=2, refine=False).watched() == {}

@@ -28,7 +28,7 @@ class RunRecord(Callback):
 
     It is written when a fit starts, so that a killed run has it too, and again when the fit and the test after it end.
     Sections: ``versions``; ``hardware`` of the first process and the number of ``processes``; ``precision``; ``seed``;
-    ``parameters`` of encoder and head; ``fit`` and ``test``, with times in UTC; ``best``, the epoch of ``best.ckpt``
+    ``parameters`` of encoder and head; ``fit``, with its times in UTC and the peak of GPU memory (GiB), and ``test``; ``best``, the epoch of ``best.ckpt``
     (from 0), and metric, mode and value by which it was chosen, null if it is the last one; and ``threshold``, which
     the test used, with its rule and the number of cases that it was fitted on. The seconds of a resumed fit are those
     before its checkpoint plus those after it; versions and hardware are the latest ones. The time to prepare data is
@@ -87,6 +87,7 @@ class RunRecord(Callback):
             "seconds": round(seconds, 2),
             "epochs": epochs,
             "seconds_per_epoch": round(seconds / epochs, 2) if epochs else None,
+            "peak_gpu_memory_gib": _peak_memory_gib(trainer),
         }
         if trainer.is_global_zero:
             self._record["best"] = _best(trainer)
@@ -144,6 +145,12 @@ def _hardware(trainer: Trainer) -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(device) for device in trainer.device_ids] if on_gpu else [],
         "processes": trainer.world_size,
     }
+
+
+def _peak_memory_gib(trainer: Trainer) -> float | None:
+    """Return the most memory that tensors took on the first process's GPU so far; None without a GPU."""
+    device = trainer.strategy.root_device
+    return round(torch.cuda.max_memory_allocated(device) / 2**30, 2) if device.type == "cuda" else None
 
 
 def _cpu_model() -> str:
