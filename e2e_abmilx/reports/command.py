@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.reports.measures import refuse_unknown_measure
 from e2e_abmilx.reports.models import markdown, tabulate_models, write_models
 from e2e_abmilx.reports.report import make_report
 from e2e_abmilx.reports.tables import common_folder, text, write_csv, write_json
-from e2e_abmilx.runs.compare import fit_models
+from e2e_abmilx.runs.compare import fit_models, read_options
 from e2e_abmilx.runs.crossval import fit_folds
 from e2e_abmilx.runs.read import Run, find_runs, read_run
 
@@ -57,12 +58,23 @@ def compare(words: Sequence[str]) -> str:
     """Fit and test models as :func:`~e2e_abmilx.runs.compare.fit_models`, and return one table of all as Markdown.
 
     The table is also written to ``<out>/models.md``, and its numbers to ``<out>/models.csv``.
+
+    Args:
+        words: ``--configs``, ``--heads`` or ``--variants``, ``--seeds``, ``--measure``, ``--out``, and options of ``fit``
+            that all runs share.
+
+    Raises:
+        InputError: As in ``fit_models``, or the runs do not have the measure.
     """
-    out, folders = fit_models(words)
-    table = tabulate_models({name: [read_run(folder) for folder in runs] for name, runs in folders.items()})
+    options, shared = read_options(words)
+    if options.measure is not None:
+        refuse_unknown_measure(options.measure)  # before the fits, which may take days
+    folders = fit_models(options, shared)
+    runs_of = {name: [read_run(folder) for folder in runs] for name, runs in folders.items()}
+    table = tabulate_models(runs_of, options.measure)
     shown = markdown(table)
-    (out / "models.md").write_text(f"{shown}\n", encoding="utf-8")
-    write_models(table, out / "models.csv")
+    (options.out / "models.md").write_text(f"{shown}\n", encoding="utf-8")
+    write_models(table, options.out / "models.csv")
     return shown
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.calibration import reliability_curve
 from e2e_abmilx.evaluation.concordance import Concordance
 from e2e_abmilx.evaluation.estimators import (
@@ -56,6 +57,33 @@ def measures_of(predictions: pd.DataFrame) -> dict[str, Measure]:
     binary = len(classes_of(predictions)) == 2
     with_threshold = binary and bool(predictions["threshold"].notna().all())
     return CLASSIFICATION | (AT_THRESHOLD if with_threshold else {})
+
+
+def choose_measure(predictions: pd.DataFrame, name: str | None = None) -> tuple[str, Measure]:
+    """Return the measure of this name, and its name; by default the first: AUC, C-index or R².
+
+    Raises:
+        InputError: The table has no measure of this name.
+    """
+    known = measures_of(predictions)
+    if name is None:
+        return next(iter(known.items()))
+    if name not in known:
+        raise InputError(f"measure is {name}, but these runs have {', '.join(known)}; name one of them")
+    return name, known[name]
+
+
+def refuse_unknown_measure(name: str) -> None:
+    """Refuse a name that no task has a measure of.
+
+    Raises:
+        InputError: There is no such measure.
+    """
+    known = [*CLASSIFICATION, *AT_THRESHOLD, "c_index", "brier", *REGRESSION]
+    if name not in known and not name.startswith("auc_"):
+        raise InputError(
+            f"measure is {name}, which no task has; name one of {', '.join(known)}, or auc_<class> for several labels"
+        )
 
 
 def is_regression(predictions: pd.DataFrame) -> bool:

@@ -13,7 +13,7 @@ from e2e_abmilx.evaluation.estimators import MeanOverRuns
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.reports.comparison import refuse_different_truth
-from e2e_abmilx.reports.measures import Measure, measures_of
+from e2e_abmilx.reports.measures import Measure, choose_measure
 from e2e_abmilx.reports.records import fit_seconds, read_record
 from e2e_abmilx.reports.summary import pool, spread_of
 from e2e_abmilx.reports.tables import decimals
@@ -24,11 +24,11 @@ class ModelTable(NamedTuple):
     """Several models, measured on the same cases.
 
     Attributes:
-        measure: The measure: AUC, C-index or R².
+        measure: The measure: the first of the task (AUC, C-index or R²) or the chosen one.
         cases: Number of cases that every model was tested on.
         models: One row per model, in the order given; NaN where a number is undefined or was not recorded. Columns:
-            ``model``; ``runs``, ``mean`` and ``std``, over the runs where the measure is defined; ``low`` and ``high``,
-            the interval of the mean over cases; ``difference`` from the first model, with ``difference_low``,
+            ``model``; ``measure``, the name of the measure; ``runs``, ``mean`` and ``std``, over the runs where it is
+            defined; ``low`` and ``high``, the interval of the mean over cases; ``difference`` from the first model, with ``difference_low``,
             ``difference_high`` and ``p_value``, paired by case; ``encoder_parameters`` and ``head_parameters``, trained
             or not; ``fit_minutes``, mean over runs; and ``fraction_holding_95``, the smallest fraction of a test case's
             patches that holds 95 % of the attention, mean over cases, heads and runs.
@@ -39,28 +39,33 @@ class ModelTable(NamedTuple):
     models: pd.DataFrame
 
 
-def tabulate_models(runs_of: Mapping[str, Sequence[Run]]) -> ModelTable:
+def tabulate_models(runs_of: Mapping[str, Sequence[Run]], measure: str | None = None) -> ModelTable:
     """Measure the runs of each model, given by its name, and compare each model with the first.
 
     The runs of a model are folds, seeds, or both: the measure is computed in each run and averaged over runs. Intervals
     come from resampling cases, each with all its predictions, so they show how much the mean depends on the cases; the
     standard deviation over runs shows how much it depends on seeds and folds.
 
+    Args:
+        runs_of: Runs of each model.
+        measure: A name of :func:`~e2e_abmilx.reports.measures.measures_of`; by default the first of the task: AUC,
+            C-index or R².
+
     Raises:
-        InputError: If models were tested on different cases, or with different labels.
+        InputError: If models were tested on different cases, or with different labels, or have no such measure.
     """
     tables = {name: pool(runs) for name, runs in runs_of.items()}
-    measure = next(iter(measures_of(pd.concat(tables.values())).values()))
+    chosen, measured = choose_measure(pd.concat(tables.values()), measure)
     truth = _shared_truth(tables)
     cases = truth.index.tolist()
     first, rows = None, []
     for name, runs in track(runs_of.items(), "comparing", "models"):
         places = [truth.index.get_indexer(run.predictions.index) for run in runs]
-        parts = [measure.estimator(run.predictions) for run in runs]
+        parts = [measured.estimator(run.predictions) for run in runs]
         mean = MeanOverRuns(list(zip(parts, places, strict=True)), len(cases))
         spread = spread_of([estimator(np.ones(estimator.rows, np.int64)) for estimator in parts])
         interval = bootstrap(mean, cases)
-        row = {"model": name, "runs": spread.runs, "mean": spread.mean, "std": spread.std}
+        row = {"model": name, "measure": chosen, "runs": spread.runs, "mean": spread.mean, "std": spread.std}
         row |= {"low": interval.low, "high": interval.high}
         row |= dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), np.nan)
         if first is None:
@@ -70,7 +75,7 @@ def tabulate_models(runs_of: Mapping[str, Sequence[Run]]) -> ModelTable:
             row |= {"difference": change.point, "difference_low": change.low, "difference_high": change.high}
             row["p_value"] = p_value
         rows.append(row | _recorded(runs))
-    return ModelTable(measure, len(cases), pd.DataFrame(rows))
+    return ModelTable(measured, len(cases), pd.DataFrame(rows))
 
 
 def markdown(table: ModelTable) -> str:
@@ -130,7 +135,7 @@ def _recorded(runs: Sequence[Run]) -> dict[str, float]:
 def _markdown_cells(model: dict[Hashable, Any], place: int) -> list[str]:
     point, low, high = (_signed(model[f"difference{end}"]) for end in ("", "_low", "_high"))
     return [
-        model["model"],
+        model["model"].replace("|", r"\|"),
         str(model["runs"]),
         f"{decimals(model['mean'])} ± {decimals(model['std'])}",
         f"{decimals(model['low'])} to {decimals(model['high'])}",

@@ -2,6 +2,7 @@
 
 - ``fits``: several fits, shared among processes and resumed
 - ``crossval``: one fit per fold
-- ``compare``: one fit per config, head and seed
+- ``compare``: one fit per config, head or variant, and seed
+- ``variants``: named variants of a model, read from a file
 - ``read``: a finished run, read from its folder
 """

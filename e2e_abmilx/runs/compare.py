@@ -1,51 +1,127 @@
-"""Comparison of models: one fit per config, head and seed, with the same splits and budget."""
+"""Comparison of models: one fit per config, head or variant, and seed, with the same splits and budget."""
 
 import argparse
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.runs.fits import Fit, fit_all, plan_fit, plan_fold_fits, resolve
+from e2e_abmilx.runs.variants import Variant, read_variants, refuse_conflicts
+
+#: A head without arguments: replacing it by another leaves the other with its own defaults.
+_BARE_HEAD = "--model.head=MeanPool"
+_SEEDS = ("--seed_everything", "--data.seed", "--data.init_args.seed")
 
 
-def fit_models(words: Sequence[str]) -> tuple[Path, dict[str, list[Path]]]:
-    """Fit and test every head with every config and seed.
+class _Model(NamedTuple):
+    """A row of the comparison: its name, the folder of its runs below ``--out``, and the settings of its fits."""
 
-    Runs go into ``<out>/<config>/<head>/seed-<seed>``. Where the config sets a fold, all folds are run, in subfolders
-    ``fold-0``, ``fold-1``, …. The seed sets weights and draws; made folds depend on ``data.split_seed`` alone. See
-    :func:`~e2e_abmilx.runs.fits.fit_all` for which fits are skipped and which are resumed.
+    name: str
+    folder: str
+    settings: dict[str, Any]
+
+
+def fit_models(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, list[Path]]:
+    """Fit and test every head, or every variant, with every config and seed.
+
+    Runs go into ``<out>/<config>/<head>/seed-<seed>``, with the name of the variant instead of the head if there are
+    variants. Where the config sets a fold, all folds are run, in subfolders ``fold-0``, ``fold-1``, …. The seed sets
+    weights and draws; made folds depend on ``data.split_seed`` alone. See :func:`~e2e_abmilx.runs.fits.fit_all` for which
+    fits are skipped and which are resumed.
+
+    What is compared: a head of the class that the config names has the config's settings; a head of another class has
+    its own defaults, even for settings that both classes have, such as ``hidden_features``. ``fit --model.head ABMIL``,
+    in contrast, keeps the config's values of the settings that both have. Options of a variant, and those that all runs
+    share, apply on top.
 
     Args:
-        words: ``--configs``, ``--heads``, ``--seeds``, ``--out`` and options of ``fit`` that all runs share.
+        options: The options of the comparison itself, as :func:`read_options` returns them.
+        shared: Options of ``fit`` that all runs share.
 
     Returns:
-        The folder of all runs, and the run folders of each model by its name.
+        The run folders of each model by its name.
 
     Raises:
         InputError: Settings are refused or differ from those of an earlier run, or a run failed.
+        SystemExit: The parser of ``fit`` refuses an option that all runs share; it has printed why.
     """
-    options, words = _parser().parse_known_args(words)
+    if options.heads and options.variants:
+        raise InputError(
+            "--heads and --variants are both given, and each of them lists the rows of the table; leave out --heads, and"
+            " write heads as variants: 'ABMIL: {model.head: ABMIL}'"
+        )
+    variants = read_variants(options.variants) if options.variants else []
+    refuse_conflicts(variants, shared)
+    _refuse_seeds([word for words in (shared, *(variant.words for variant in variants)) for word in words])
     fits: dict[str, list[Fit]] = {}
-    for name, settings in _models(options.configs, options.heads, words):
-        if name in fits:
-            raise InputError(f"{name} is named twice; name each model once")
+    for model in _models(options.configs, options.heads, variants, shared):
+        if model.name in fits:
+            raise InputError(f"{model.name} is named twice; name each model once")
         seeds = dict.fromkeys(options.seeds)
-        fits[name] = [fit for seed in seeds for fit in _plan(settings, seed, options.out / name)]
+        fits[model.name] = [fit for seed in seeds for fit in _plan(model.settings, seed, options.out / model.folder)]
     fit_all([fit for planned in fits.values() for fit in planned])
-    return options.out, {name: [fit.folder for fit in planned] for name, planned in fits.items()}
+    return {name: [fit.folder for fit in planned] for name, planned in fits.items()}
 
 
-def _models(configs: Sequence[str], heads: Sequence[str], words: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield name and settings of each config with each head, or with its own head where none is named."""
+def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return ``configs``, ``heads``, ``variants``, ``seeds``, ``measure`` and ``out``, and the other words."""
+    return _parser().parse_known_args(words)
+
+
+def _refuse_seeds(words: Sequence[str]) -> None:
+    for word in words:
+        if word.split("=")[0] in _SEEDS:
+            raise InputError(
+                f"{word.split('=')[0]} is set in each run by --seeds; name seeds there, such as --seeds [0,1]"
+            )
+
+
+def _models(
+    configs: Sequence[str], heads: Sequence[str], variants: Sequence[Variant], shared: Sequence[str]
+) -> Iterator[_Model]:
+    """Yield each config with each variant or head, or with its own head where none is named."""
     for config in configs:
-        for head in heads or [""]:
-            settings = resolve(["--config", config, *([f"--model.head={head}"] if head else []), *words])
-            used = settings["model"]["init_args"]["head"]["class_path"].rpartition(".")[2]
-            yield f"{Path(config).stem}/{used}", settings
+        base, stem = resolve(["--config", config]), Path(config).stem
+        for variant in variants:
+            settings = _resolve_variant(config, base, variant, shared)
+            yield _Model(f"{stem}/{variant.name}", f"{stem}/{variant.folder}", settings)
+        for head in [] if variants else heads or [""]:
+            settings = _resolve(config, base, [*([f"--model.head={head}"] if head else []), *shared])
+            name = f"{stem}/{_head_of(settings).rpartition('.')[2]}"
+            yield _Model(name, name, settings)
+
+
+def _resolve_variant(config: str, base: dict[str, Any], variant: Variant, shared: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a variant.
+
+    Raises:
+        InputError: An option is refused; the parser has printed why.
+    """
+    try:
+        return _resolve(config, base, [*variant.words, *shared])
+    except InputError as error:
+        raise InputError(f"the variant {variant.name!r} is refused: {error}") from error
+    except SystemExit as end:
+        raise InputError(f"the variant {variant.name!r} is refused with {config}, for the reason above") from end
+
+
+def _resolve(config: str, base: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a fit whose head, if it is not of the class in ``base``, has its own defaults."""
+    settings = resolve(["--config", config, *words])
+    if _head_of(base) in ("", _head_of(settings)):
+        return settings
+    # jsonargparse hands the settings of the replaced head on to the new one where it has arguments of the same names
+    return resolve(["--config", config, _BARE_HEAD, *words])
+
+
+def _head_of(settings: dict[str, Any]) -> str:
+    """Return the class path of the head, or nothing if the settings name none."""
+    model = settings.get("model") or {}
+    return str((model.get("init_args", {}).get("head") or {}).get("class_path", ""))
 
 
 def _plan(settings: dict[str, Any], seed: int, folder: Path) -> list[Fit]:
@@ -59,11 +135,14 @@ def _plan(settings: dict[str, Any], seed: int, folder: Path) -> list[Fit]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="e2e-abmilx compare",
-        description="Fit and test heads on one cohort with the same splits, seeds and budget, each run in a process of its"
-        " own, and print them in one table.",
-        epilog="All other options of `e2e-abmilx fit` apply to all runs. Where a config sets data.fold, all folds are run."
-        " The same command resumes an interrupted comparison.",
-        usage="%(prog)s [-h] --configs [CONFIG,...] [--heads [HEAD,...]] [--seeds [SEED,...]] [--out OUT] [options of fit]",
+        description="Fit and test heads, or variants of a model, on one cohort with the same splits, seeds and budget, each"
+        " run in a process of its own, and print them in one table.",
+        epilog="All other options of `e2e-abmilx fit` apply to all runs. A head of the config's class keeps the config's"
+        " settings; a head of another class has its own defaults, whereas `fit --model.head` keeps those settings of the"
+        " config's head that the new one has too. Where a config sets data.fold, all folds are run. The same command"
+        " resumes an interrupted comparison.",
+        usage="%(prog)s [-h] --configs [CONFIG,...] [--heads [HEAD,...] | --variants FILE] [--seeds [SEED,...]]"
+        " [--measure NAME] [--out OUT] [options of fit]",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -74,8 +153,18 @@ def _parser() -> argparse.ArgumentParser:
         "--heads", type=_list, default=[], help="names or class paths; by default the head of each config"
     )
     parser.add_argument(
+        "--variants", type=Path, metavar="FILE",
+        help="YAML file with a name and options of fit for each row, instead of --heads:"
+        " 'ABMILX, α = 1: {model.head: ABMILX, model.head.alpha_init: 1.0}'",
+    )  # fmt: skip
+    parser.add_argument(
         "--seeds", type=_list, default=[0],
         help="seeds of weights and draws (default: 0); data.split_seed is that of made folds",
+    )  # fmt: skip
+    parser.add_argument(
+        "--measure", metavar="NAME",
+        help="measure of the table, by its name in metrics.csv, such as qwk, accuracy or c_index (default: AUC, C-index"
+        " or R², by the task)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("runs/compare"), help="folder of all runs (default: %(default)s)"

@@ -30,7 +30,9 @@ class BagTask(CheckpointedTask):
     Args:
         encoder: Patches ``(M, 3, S, S)`` → features ``(M, D)``, with an attribute ``num_features`` = D and,
             unless its input is normalised as for ImageNet, ``mean`` and ``std``.
-        head: Called with ``(D, num_outputs)``; returns a :class:`~e2e_abmilx.heads.base.BagHead`.
+        head: Called with ``(D, num_outputs)``; returns a :class:`~e2e_abmilx.heads.base.BagHead`. On the command line,
+            a head that replaces that of a config keeps those of its settings that both have, such as
+            ``hidden_features``.
         num_outputs: K, classes or time bins; 1 for a regression.
         augment: Pixels 0 … 255 ``(M, 3, S, S)`` → pixels ``(M, 3, s, s)``, random in training; None leaves
             patches unchanged.

@@ -16,9 +16,10 @@ from torchmetrics.functional.classification import (
 )
 
 from e2e_abmilx.encoders import Precomputed
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMIL
 from e2e_abmilx.metrics import concordance_index
-from e2e_abmilx.reports.measures import measures_of
+from e2e_abmilx.reports.measures import measures_of, refuse_unknown_measure
 from e2e_abmilx.tasks import MultiLabelTask, RegressionTask
 
 CASES = [f"case-{number:03d}" for number in range(60)]
@@ -134,3 +135,13 @@ def test_a_label_without_both_values_is_left_out_of_the_mean(absent: float) -> N
     assert all(np.isnan(nothing[name]) for name in ("auc", "balanced_accuracy", "f1"))
     assert 0 < values["accuracy"] < 1
     assert set(_values(table[["label_ER", "probability_ER"]])) == {"auc", "accuracy", "balanced_accuracy", "f1"}
+
+
+@pytest.mark.parametrize("name", ["auc", "qwk", "sensitivity", "c_index", "brier", "r2", "auc_tumour"])
+def test_measures_of_some_task_are_known(name: str) -> None:
+    refuse_unknown_measure(name)
+
+
+def test_other_measures_are_refused() -> None:
+    with pytest.raises(InputError, match=r"measure is kqw, which no task has; name one of auc, .*c_index.*mae"):
+        refuse_unknown_measure("kqw")

@@ -4,8 +4,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from hand_written import classified, regressed, survived, write_run
+from torchmetrics.functional.classification import multiclass_cohen_kappa
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.estimators import Auroc
@@ -79,6 +81,29 @@ def test_a_regression_is_measured_by_r2(tmp_path: Path) -> None:
     assert table.measure.title == "R²"
     assert table.models["difference"][1] < 0
     assert table.models["p_value"][1] < 0.01
+
+
+def test_the_measure_can_be_chosen(tmp_path: Path) -> None:
+    table = classified(CASES, ["0", "1", "2"], seed=1)
+    run = write_run(tmp_path / "run", table)
+    probability = torch.from_numpy(table[["probability_0", "probability_1", "probability_2"]].to_numpy())
+    label = torch.tensor([int(name) for name in table["label"]])
+    found = tabulate_models({"a|b": [run]}, "qwk")
+    expected = multiclass_cohen_kappa(probability, label, num_classes=3, weights="quadratic").item()
+    assert found.models.iloc[0]["mean"] == pytest.approx(expected, abs=1e-6)
+    head, _, row, _, meaning = markdown(found).splitlines()
+    assert "QWK, mean ± std" in head
+    assert meaning.startswith("QWK: quadratic weighted")
+    assert row.startswith(r"| a\|b | 1 |")
+    write_models(found, tmp_path / "models.csv")
+    assert pd.read_csv(tmp_path / "models.csv")["measure"].tolist() == ["qwk"]
+    assert tabulate_models({"a": [run]}).models["measure"].tolist() == ["auc"]
+
+
+def test_a_measure_that_the_runs_lack_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", regressed(CASES, seed=0))
+    with pytest.raises(InputError, match="measure is auc, but these runs have r2, pearson, spearman, mae"):
+        tabulate_models({"only": [run]}, "auc")
 
 
 def test_the_table_shows_what_runs_recorded(tmp_path: Path) -> None:

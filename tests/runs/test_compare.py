@@ -1,6 +1,11 @@
-"""A head end to end and on features of the same slides, in one table, from real fits."""
+"""Heads and variants, end to end and on features of the same slides, in one table, from real fits.
 
+Where only the settings matter, the processes of the fits do nothing.
+"""
+
+import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,6 +16,7 @@ from e2e_abmilx.cohort import read_cohort
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.main import main
 from e2e_abmilx.reports.command import compare
+from e2e_abmilx.runs.compare import fit_models, read_options
 from e2e_abmilx.store import PatchStore
 
 
@@ -87,3 +93,135 @@ def test_models_are_fitted_once_and_compared(
 def test_a_model_named_twice_is_refused(configs: list[Path]) -> None:
     with pytest.raises(InputError, match="frozen/ABMIL is named twice"):
         compare(_words([configs[1], configs[1]]))
+
+
+def _head(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Return class and arguments of the head of a run."""
+    settings = yaml.safe_load((folder / "seed-0/planned.yaml").read_text(encoding="utf-8"))
+    head = settings["model"]["init_args"]["head"]
+    return head["class_path"].rpartition(".")[2], head.get("init_args", {})
+
+
+def _plan(config: Path, out: Path, *more: str) -> Path:
+    """Plan all fits and return the folder of the config's runs."""
+    fit_models(*read_options(["--configs", str(config), "--out", str(out), *more]))
+    return out / config.stem
+
+
+@pytest.fixture
+def idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the processes of the fits only leave a file of predictions."""
+    (tmp_path / "python").write_text(
+        '#!/bin/sh\nwhile [ "$1" != --trainer.default_root_dir ]; do shift; done\ntouch "$2/predictions.csv"\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_head_has_the_settings_of_the_config_or_its_own_defaults(configs: list[Path], tmp_path: Path) -> None:
+    heads = "[e2e_abmilx.heads.abmil.ABMIL,GatedABMIL,ABMILX,MeanPool]"
+    runs = _plan(configs[1], tmp_path, "--heads", heads)
+    assert {name: _head(runs / name)[1].get("hidden_features") for name in ("ABMIL", "GatedABMIL", "ABMILX")} == {
+        "ABMIL": 16,
+        "GatedABMIL": 512,
+        "ABMILX": 512,
+    }
+    assert _head(runs / "MeanPool") == ("MeanPool", {})
+    runs = _plan(configs[1], tmp_path / "shared", "--heads", "[GatedABMIL]", "--model.head.hidden_features=24")
+    assert _head(runs / "GatedABMIL")[1]["hidden_features"] == 24
+    runs = _plan(configs[1], tmp_path / "word", "--model.head", "GatedABMIL")
+    assert _head(runs / "GatedABMIL")[1]["hidden_features"] == 512
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_config_without_a_head_can_be_compared(configs: list[Path], tmp_path: Path) -> None:
+    settings = yaml.safe_load(configs[1].read_text())
+    del settings["model"]["init_args"]["head"]
+    (tmp_path / "headless.yaml").write_text(yaml.safe_dump(settings))
+    runs = _plan(tmp_path / "headless.yaml", tmp_path, "--heads", "[ABMIL]")
+    assert _head(runs / "ABMIL")[1]["hidden_features"] == 512
+
+
+VARIANTS = """\
+"ABMILX, α fixed at 1": {model.head: ABMILX, model.head.alpha_init: 1.0, model.head.alpha_fixed: true}
+as in the config: {}
+small | dropout: {model.head.dropout: 0.5}
+gated: {model: {class_path: ClassificationTask, init_args: {head: GatedABMIL}}}
+"""
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_variant_has_its_options_and_else_those_of_the_config(configs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "variants.yaml").write_text(VARIANTS, encoding="utf-8")
+    runs = _plan(configs[1], tmp_path / "out", "--variants", str(tmp_path / "variants.yaml"), "--trainer.max_epochs=3")
+    name, fixed = _head(runs / "ABMILX-α-fixed-at-1")
+    assert (name, fixed["alpha_init"], fixed["alpha_fixed"], fixed["hidden_features"]) == ("ABMILX", 1, True, 512)
+    plain, dropout = (_head(runs / folder)[1] for folder in ("as-in-the-config", "small-dropout"))
+    assert plain == {"hidden_features": 16, "attention_features": 128, "dropout": 0.25}
+    assert dropout == plain | {"dropout": 0.5}
+    assert _head(runs / "gated") == ("GatedABMIL", plain | {"hidden_features": 512})
+
+
+@pytest.mark.parametrize(
+    ("variant", "words", "message"),
+    [
+        (
+            "{model.head: ABMIL, model.head.alpha_init: 1}",
+            [],
+            "the variant 'odd' is refused with .*frozen.yaml, for the rea",
+        ),
+        ("{ckpt_path: last.ckpt}", [], "the variant 'odd' is refused: --ckpt_path names the checkpoint of one run"),
+        ("{seed_everything: 3}", [], "--seed_everything is set in each run by --seeds"),
+        ("{}", ["--data.seed", "3"], "--data.seed is set in each run by --seeds"),
+        ("{}", ["--heads", "[ABMIL]"], "--heads and --variants are both given"),
+        ("{trainer.max_epochs: 2}", ["--trainer.max_epochs", "3"], "set for all runs and by the variant 'odd'"),
+    ],
+)
+def test_a_variant_is_refused(
+    configs: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    variant: str,
+    words: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "variants.yaml").write_text(f"plain: {{}}\nodd: {variant}\n")
+    with pytest.raises(InputError, match=message):
+        _plan(configs[1], tmp_path / "out", "--variants", str(tmp_path / "variants.yaml"), *words)
+    assert not (tmp_path / "out").exists()
+    if "alpha_init" in variant:
+        assert "Option 'alpha_init' is not accepted" in capsys.readouterr().err
+
+
+def test_an_unknown_measure_is_refused_before_the_fits(configs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="measure is kqw, which no task has; name one of auc, accuracy"):
+        compare(["--configs", str(configs[1]), "--out", str(tmp_path / "out"), "--measure", "kqw"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_variants_are_fitted_once_and_compared_by_a_measure(configs: list[Path], tmp_path: Path) -> None:
+    path, out = tmp_path / "variants.yaml", tmp_path / "out"
+    path.write_text("".join(VARIANTS.splitlines(keepends=True)[:3:2]), encoding="utf-8")
+    words = ["--configs", str(configs[1]), "--out", str(out), "--variants", str(path)]
+    text = compare([*words, "--measure", "qwk"])
+    assert "QWK, mean ± std" in text.splitlines()[0]
+    assert text.splitlines()[3].startswith(r"| frozen/small \| dropout |")
+    table = pd.read_csv(out / "models.csv")
+    assert table["model"].tolist() == ["frozen/ABMILX, α fixed at 1", "frozen/small | dropout"]
+    assert table["measure"].tolist() == ["qwk", "qwk"]
+    run = out / "frozen/ABMILX-α-fixed-at-1/seed-0"
+    state = torch.load(run / "last.ckpt", weights_only=False)["state_dict"]
+    assert state["head.attention_plus.alpha"].item() == 1
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("predictions.csv")}
+    compare(words)
+    assert pd.read_csv(out / "models.csv")["measure"].tolist() == ["auc", "auc"]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("predictions.csv")} == before
+    with pytest.raises(InputError, match="measure is c_index, but these runs have auc, accuracy"):
+        compare([*words, "--measure", "c_index"])
+    path.write_text(path.read_text(encoding="utf-8").replace("1.0", "0.5"), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"fixed-at-1/seed-0 was fitted with other settings:\n  model.head.alpha_init: 1.0"
+    ):
+        compare(words)
