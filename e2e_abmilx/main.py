@@ -171,7 +171,8 @@ def _run_lightning(args: list[str] | None) -> None:
     tested = run(
         args,
         epilog=f"Also: {others}; each has its own --help. predict --model best.ckpt needs no config: see predict --model x"
-        " --help. --debug shows tracebacks.",
+        " --help. fit --model.head ABMIL keeps the settings of the config's head that ABMIL has too, such as hidden_features;"
+        " compare --heads does not. --debug shows tracebacks.",
     )
     if tested:
         _draw_figures(tested)

@@ -57,8 +57,9 @@ def fit_models(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, 
     variants = read_variants(options.variants) if options.variants else []
     refuse_conflicts(variants, shared)
     _refuse_seeds([word for words in (shared, *(variant.words for variant in variants)) for word in words])
+    models = list(_models(options.configs, options.heads, variants, shared))  # all, before anything is written
     fits: dict[str, list[Fit]] = {}
-    for model in _models(options.configs, options.heads, variants, shared):
+    for model in models:
         if model.name in fits:
             raise InputError(f"{model.name} is named twice; name each model once")
         seeds = dict.fromkeys(options.seeds)
