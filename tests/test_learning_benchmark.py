@@ -22,6 +22,7 @@ from torch import nn
 from e2e_abmilx import ABMIL, ABMILX, ClassificationTask, SlideDataModule, TimmEncoder
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.main import main
+from e2e_abmilx.models import Model
 from e2e_abmilx.store import PatchStore
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -128,8 +129,18 @@ def test_a_store_has_the_tiles_of_its_truth_in_order(bags: Path, source: Path) -
     for patch, name in zip(patches, _tiles_of(bags)["test-001"], strict=True):
         wanted = tiles.grey(tiles.names.index(name), 32).astype(int)
         assert np.abs(patch - wanted).mean() < 3  # of JPEG
-    assert np.isnan(store.scales).all()
+    assert list(store.scales) == [0.5]
     assert store.coords().tolist() == [[32 * (place % 4), 32 * (place // 4)] for place in range(10)]
+
+
+def test_the_thumbnail_shows_the_patches_where_they_lie(bags: Path) -> None:
+    store = PatchStore(bags / "cache/test-001.zarr")
+    width, height = store.attributes["slide_size"]
+    slide = np.full((height, width, 3), 255, np.uint8)
+    for (x, y), patch in zip(store.coords(), store.read(np.arange(10)), strict=True):
+        slide[y : y + 32, x : x + 32] = patch
+    shown = np.asarray(Image.fromarray(store.thumbnail()).resize((width, height), Image.Resampling.BOX))
+    assert np.abs(shown.astype(int) - slide).mean() < 6
 
 
 def test_settings_and_seed_determine_every_byte(bags: Path, source: Path, tmp_path: Path) -> None:
@@ -300,6 +311,13 @@ def test_a_trained_task_is_measured_on_bags(bags: Path, tmp_path: Path) -> None:
         for case in cases
     ]
     assert measured.mean == pytest.approx(np.mean([slide.mean for slide in slides], axis=0), rel=1e-4)
+
+
+def test_a_heatmap_of_a_bag_can_be_drawn(bags: Path, tmp_path: Path) -> None:
+    task, _ = _fit(lambda d, k: ABMIL(d, k, hidden_features=16), bags, tmp_path)
+    model = Model(task)
+    model.write_heatmaps(model.predict(bags / "cache/test-001.zarr"), bags / "cache", tmp_path / "heatmaps")
+    assert len(list((tmp_path / "heatmaps").rglob("*.png"))) > 0
 
 
 @torch.no_grad()

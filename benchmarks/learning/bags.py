@@ -18,12 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.atomic import atomic_write
-from e2e_abmilx.store import write_store
+from e2e_abmilx.store import StoreWriter
 from learning.tiles import NORMAL, SHARES, SOURCE, TISSUES, Pool, Tiles
 
+MPP = 0.5  # nominal: the source does not state the µm per pixel
+_THUMBNAIL = 256, 256
 _VERSION = 1  # raised when the same settings give other pixels or labels
 _QUALITY = 95  # the JPEG quality; 90 would smooth an equalised tile more, the finer its texture is
 
@@ -58,7 +61,7 @@ def write_bags(
 ) -> Path:
     """Write bags of grey tiles; bags that exist already are not written again.
 
-    ``folder/cache/<slide>.zarr`` are the bags, one scale of unknown µm per pixel each, with coordinates on a grid.
+    ``folder/cache/<slide>.zarr`` are the bags, one scale at a nominal 0.5 µm per pixel each, tiles placed row by row.
     ``folder/labels.csv`` has one row per bag: slide, label, split. ``folder/truth.csv`` has one row per patch, in the
     order of the store: slide, patch, tile, tissue, witness (1 = of a cancer class).
 
@@ -99,8 +102,7 @@ def write_bags(
     for bag in bags:
         path = folder / f"cache/{bag.slide}.zarr"
         if not path.exists():
-            pixels = np.stack([grey(int(tile)) for tile in bag.tiles])
-            write_store(path, {np.nan: (pixels, _grid(patches, size_px))}, quality=_QUALITY)
+            _write_store(path, np.stack([grey(int(tile)) for tile in bag.tiles]))
     return folder / "labels.csv"
 
 
@@ -182,11 +184,18 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object,
         csv.writer(file).writerows([header, *rows])
 
 
-def _grid(patches: int, side: int) -> NDArray[np.int64]:
-    """Return the corners of patches that fill a square row by row, shape ``(N, 2)``."""
-    columns = int(np.ceil(patches**0.5))
-    numbers = np.arange(patches)
-    return np.stack([numbers % columns, numbers // columns], axis=1) * side
+def _write_store(path: Path, patches: NDArray[np.uint8]) -> None:
+    """Write patches as if they had been cut from a slide that they fill row by row, so that heatmaps can be drawn."""
+    side, columns = patches.shape[1], int(np.ceil(len(patches) ** 0.5))
+    numbers = np.arange(len(patches))
+    coords = np.stack([numbers % columns, numbers // columns], axis=1) * side
+    slide = np.full((columns * side, columns * side, 3), 255, np.uint8)
+    for (x, y), patch in zip(coords, patches, strict=True):
+        slide[y : y + side, x : x + side] = patch
+    attributes = {"slide_size": [columns * side] * 2, "slide_mpp": MPP, "footprints": [side]}
+    with StoreWriter(path, [MPP], patch_size=side, attributes=attributes, quality=_QUALITY) as writer:
+        writer.write(patches, coords)
+        writer.write_thumbnail(np.asarray(Image.fromarray(slide).resize(_THUMBNAIL, Image.Resampling.BOX)))
 
 
 def main() -> None:
