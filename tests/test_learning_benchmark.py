@@ -220,18 +220,33 @@ def test_the_regression_finds_the_minimum() -> None:
 
 
 def test_the_control_finds_colour_which_equalised_tiles_lack(shared: Path, tmp_path: Path) -> None:
-    from learning.control import colour_bags, control_auc, grey_bags
+    from learning.control import bag_table, colour_tiles, control_auc, grey_tiles, witness_table
 
     real = shared / "data/lc25000_lung"
     if not real.is_dir():
         pytest.skip("the lung tiles (../shared/data/lc25000_lung) are not here")
     sizes = {"train": 24, "val": 12, "test": 24, "patches": 10}
     folder = _write(tmp_path / "bags", real, **sizes, witness_rate=0.5)
-    assert control_auc(colour_bags(folder, real)).low > 0.9
-    grey = grey_bags(folder)
-    means, stds = grey.features[:, :3], grey.features[:, 3:6]  # of red, green and blue
+    colour = colour_tiles(folder, real)
+    assert control_auc(bag_table(folder, colour)).low > 0.9
+    assert control_auc(witness_table(folder, colour)).low > 0.8
+    grey = np.concatenate(list(grey_tiles(folder).values()))
+    means, stds = grey[:, :3], grey[:, 3:6]  # of red, green and blue
     assert np.ptp(means) < 0.5  # grey levels, of 255
     assert np.ptp(stds) < 0.5
+
+
+def test_the_control_of_witnesses_has_each_tile_once(bags: Path, source: Path) -> None:
+    from learning.control import colour_tiles, tile_statistics, witness_table
+    from learning.tiles import Tiles
+
+    tiles, table = Tiles(source), witness_table(bags, colour_tiles(bags, source))
+    witnesses = {row["tile"]: row for row in _rows(bags / "truth.csv") if row["witness"] == "1"}
+    assert len(table.names) == len(witnesses) < 20
+    for row, name, features, label in zip(witnesses.values(), *table[:3], strict=True):
+        number = tiles.names.index(row["tile"])
+        assert (name, label) == (tiles.group[number], tiles.tissue[number])
+        assert np.array_equal(features, tile_statistics(tiles.colour(number)[None])[0])
 
 
 def test_the_control_chooses_on_validation_and_reports_on_test() -> None:

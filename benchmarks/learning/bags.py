@@ -63,7 +63,7 @@ def write_bags(
 
     ``folder/cache/<slide>.zarr`` are the bags, one scale at a nominal 0.5 µm per pixel each, tiles placed row by row.
     ``folder/labels.csv`` has one row per bag: slide, label, split. ``folder/truth.csv`` has one row per patch, in the
-    order of the store: slide, patch, tile, tissue, witness (1 = of a cancer class).
+    order of the store: slide, patch, tile, group (its original image), tissue, witness (1 = of a cancer class).
 
     The seed determines which original images belong to which split, and every bag; a smaller number of bags gives the
     first of the same bags. A tile may be in several bags of its split, but at most once in each.
@@ -172,11 +172,19 @@ def _claim(folder: Path, settings: dict[str, float]) -> None:
 
 def _write_tables(folder: Path, bags: list[PlannedBag], tiles: Tiles) -> None:
     _write_csv(folder / "labels.csv", ("slide", "label", "split"), (bag[:3] for bag in bags))
-    rows = ((bag.slide, patch, tile, tiles.tissue[tile]) for bag in bags for patch, tile in enumerate(bag.tiles))
-    named = (
-        (slide, patch, tiles.names[tile], TISSUES[tissue], int(tissue != NORMAL)) for slide, patch, tile, tissue in rows
+    rows = (
+        (
+            bag.slide,
+            patch,
+            tiles.names[tile],
+            tiles.group[tile],
+            TISSUES[tiles.tissue[tile]],
+            int(tiles.tissue[tile] != NORMAL),
+        )
+        for bag in bags
+        for patch, tile in enumerate(bag.tiles)
     )
-    _write_csv(folder / "truth.csv", ("slide", "patch", "tile", "tissue", "witness"), named)
+    _write_csv(folder / "truth.csv", ("slide", "patch", "tile", "group", "tissue", "witness"), rows)
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
