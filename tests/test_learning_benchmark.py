@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from skimage import data as photographs
 from torch import nn
@@ -299,13 +299,22 @@ def test_attention_that_cannot_be_measured_is_refused() -> None:
         measure_attention(np.full((1, 8), 1 / 8), Truth(np.zeros(8, bool), np.ones(8, bool)))
 
 
-def _fit(head: Any, bags: Path, folder: Path) -> tuple[ClassificationTask, SlideDataModule]:
+def _fit(
+    head: Any, bags: Path, folder: Path, *callbacks: Callback, steps: int = 1
+) -> tuple[ClassificationTask, SlideDataModule]:
     torch.manual_seed(0)
     task = ClassificationTask(TimmEncoder("resnet10t", pretrained=False), head, num_outputs=2)
     data = SlideDataModule(
         bags / "cache", bags / "labels.csv", patches_per_bag=4, coarse_fraction=0, batch_size=2, num_workers=0
     )
-    trainer = Trainer(max_steps=1, accelerator="cpu", logger=False, default_root_dir=folder, enable_progress_bar=False)
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        callbacks=list(callbacks),
+    )
     trainer.fit(task, data)
     return task, data
 
@@ -326,6 +335,29 @@ def test_a_trained_task_is_measured_on_bags(bags: Path, tmp_path: Path) -> None:
         for case in cases
     ]
     assert measured.mean == pytest.approx(np.mean([slide.mean for slide in slides], axis=0), rel=1e-4)
+
+
+def test_measuring_after_each_epoch_does_not_change_the_fit(bags: Path, tmp_path: Path) -> None:
+    from learning.measures import measure_task, tile_truth
+
+    found = []
+
+    class Measuring(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, task: ClassificationTask) -> None:
+            cases = trainer.datamodule.cases["val"]
+            found.append(measure_task(task, cases, bags / "cache", tile_truth(bags)))
+            assert task.training
+            assert task.head.dropout.training
+
+    def head(in_features: int, num_outputs: int) -> ABMILX:
+        return ABMILX(in_features, num_outputs, hidden_features=16, num_heads=2)
+
+    task, _ = _fit(head, bags, tmp_path / "measured", Measuring(), steps=4)
+    other, _ = _fit(head, bags, tmp_path / "alone", steps=4)
+    assert [measured.slides for measured in found] == [2, 2]
+    assert found[0] != found[1]
+    for name, tensor in task.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
 
 
 def test_a_heatmap_of_a_bag_can_be_drawn(bags: Path, tmp_path: Path) -> None:

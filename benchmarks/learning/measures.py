@@ -125,10 +125,11 @@ def measure_attention(attention: NDArray[np.floating], truth: Truth) -> SlideMea
 def measure_task(task: BagTask, cases: Sequence[Case], cache: Path, truth: Mapping[str, Truth]) -> TaskMeasures:
     """Measure the attention of a trained task to cases of one slide each, averaged over the slides.
 
-    Slides without witnesses or without noise do not count: where nothing is a lesion, no patch distracts from one.
+    Slides without witnesses or without noise do not count: where nothing is a lesion, no patch distracts from one. A
+    callback may call this after each epoch of a fit, which goes on as it would have without.
 
     Args:
-        task: The task, trained or loaded from a checkpoint.
+        task: The task, in training, trained or loaded from a checkpoint.
         cases: The cases.
         cache: Folder of their stores.
         truth: Truth by slide.
@@ -168,11 +169,12 @@ def _auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
 
 
 def _predict(task: BagTask, cases: Sequence[Case], cache: Path) -> list[CasePrediction]:
-    predictions = []
-    for prediction in Model(task).predict_cases(bags_of(cases, cache, task.contract)):
+    training, predictions = task.training, []
+    for prediction in Model(task, device=str(task.device)).predict_cases(bags_of(cases, cache, task.contract)):
         if isinstance(prediction, InputError):
             raise prediction
         predictions.append(prediction)
+    task.train(training)  # Model sets the evaluation mode, in which the rest of a fit would go on
     return predictions
 
 
