@@ -23,7 +23,7 @@ def read_thumbnail_hash(store: PatchStore) -> str | None:
     return None if thumbnail is None else thumbnail_hash(thumbnail)
 
 
-def look_at(cache: Path, slides: Sequence[str]) -> dict[str, str | None]:
+def read_thumbnail_hashes(cache: Path, slides: Sequence[str]) -> dict[str, str | None]:
     """Return the hash of the thumbnail of each slide of a cache, by the slide's name."""
     return {
         slide: read_thumbnail_hash(PatchStore(cache / f"{slide}.zarr"))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from e2e_abmilx.cache import cache_slides
-from e2e_abmilx.cache.thumbnails import look_at
+from e2e_abmilx.cache.thumbnails import read_thumbnail_hashes
 from e2e_abmilx.cohort import Case, CohortError
 from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.data.inputs import EvalScales, PatchInput
@@ -104,7 +104,7 @@ class SlideDataModule(BagDataModule):
 
     def slide_marks(self, cases: Sequence[Case]) -> Marks:
         """Return the perceptual hash of the thumbnail of each slide."""
-        return look_at(self.cache, [slide for case in cases for slide in case.slides])
+        return read_thumbnail_hashes(self.cache, [slide for case in cases for slide in case.slides])
 
     def random_bags(self, split: str) -> Dataset[Bag]:
         """Return random multi-scale bags."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 
-from e2e_abmilx.cache.thumbnails import look_at
+from e2e_abmilx.cache.thumbnails import read_thumbnail_hashes
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.contract import ContractError, InputContract
 from e2e_abmilx.data.feature_bags import FeatureBags
@@ -49,7 +49,7 @@ def _marks_of(bags: WholeSlides | FeatureBags, cases: Sequence[Case]) -> Marks:
     slides = [slide for case in cases for slide in case.slides]
     if isinstance(bags, FeatureBags):
         return {slide: features_digest(bags.folder.open(slide)) for slide in slides}
-    return look_at(bags.cache, slides)
+    return read_thumbnail_hashes(bags.cache, slides)
 
 
 def _unchecked(contracts: Sequence[InputContract], unknown: Sequence[str]) -> Iterator[str]:

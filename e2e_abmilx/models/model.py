@@ -114,16 +114,17 @@ class Model:
         failed: InputError | None = None
         for part, read in zip(bags.parts, _read_ahead(bags, threads), strict=True):
             if part.case != case:
-                case, failed, found = part.case, None, []
+                case, failed, own = part.case, None, []
                 for task in self.tasks:
                     task.on_predict_epoch_start()
+            own.append(part)
             if failed is None and isinstance(read, InputError):
                 failed = read
                 yield failed
             if failed is None and isinstance(read, Bag):
                 found = self._predict_part(read)
                 if part.last:
-                    yield self._combine(bags, case, found)
+                    yield self._combine(own, found)
 
     def _predict_part(self, bag: Bag) -> list[Prediction]:
         tensors = {name: value for name, value in bag._asdict().items() if isinstance(value, Tensor)}
@@ -136,7 +137,8 @@ class Model:
                 predictions.append(prediction)
         return predictions
 
-    def _combine(self, bags: WholeSlides | FeatureBags, case: int, predictions: Sequence[Prediction]) -> CasePrediction:
+    def _combine(self, parts: Sequence[Part], predictions: Sequence[Prediction]) -> CasePrediction:
+        """Join the predictions of all tasks for a case, of which these are the parts."""
         task, first = self.tasks[0], predictions[0]
         patches = [member.predicted_patches for member in self.tasks]
         attention = torch.cat([one.output.attention[0] for one in patches if one is not None])
@@ -147,7 +149,7 @@ class Model:
             members=tuple(prediction.scores for prediction in predictions),
             threshold=self.threshold,
             patches=AttendedPatches(
-                slides=np.repeat(*_slides_of(bags.parts, case)),
+                slides=np.repeat([part.slide for part in parts], [part.stop - part.start for part in parts]),
                 coords=patches[0].coords.cpu().numpy(),
                 scale=patches[0].scale.cpu().numpy(),
                 attention=attention.cpu().numpy(),
@@ -195,9 +197,3 @@ def _precision_of(task: BagTask, device: torch.device) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def _slides_of(parts: Sequence[Part], case: int) -> tuple[list[str], list[int]]:
-    """Return the slide of each part of a case, and the number of its patches."""
-    own = [part for part in parts if part.case == case]
-    return [part.slide for part in own], [part.stop - part.start for part in own]
