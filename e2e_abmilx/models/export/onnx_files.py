@@ -65,6 +65,13 @@ def write_onnx(task: BagTask, folder: Path, *, patch_size: int | None) -> list[P
     """
     _check_packages()
     _check_head(task.head)
+    try:
+        return _write_graphs(task, folder, patch_size)
+    finally:
+        gc.collect()  # the export derives classes from the head's under its name, which configs could not tell apart
+
+
+def _write_graphs(task: BagTask, folder: Path, patch_size: int | None) -> list[Path]:
     head = HeadGraph(_plain_copy(task.head))
     features = [torch.randn(1, count, task.head.in_features, generator=_generator()) for count in (1, 37)]
     graphs: list[tuple[Path, HeadGraph | EncoderHeadGraph, list[Tensor]]] = [(folder / "head.onnx", head, features)]
@@ -75,7 +82,6 @@ def write_onnx(task: BagTask, folder: Path, *, patch_size: int | None) -> list[P
         graphs.append((folder / "encoder_head.onnx", whole, patches))
     for path, graph, bags in graphs:
         _write_graph(path, graph, bags)
-    gc.collect()  # the export derives classes of the same names from the head's, which configs then could not tell apart
     return [path for path, _, _ in graphs]
 
 
