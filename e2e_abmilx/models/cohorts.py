@@ -11,10 +11,12 @@ from e2e_abmilx.cohort import Case, CohortPlan
 from e2e_abmilx.cohort.targets import NumberedTargets
 from e2e_abmilx.data.bag import Target
 from e2e_abmilx.data.contract import InputContract
+from e2e_abmilx.data.feature_bags import FeatureBags
 from e2e_abmilx.data.features import FeatureFolder
 from e2e_abmilx.data.inputs import FeatureInput, PatchInput
+from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.models.inputs import tiling_for
+from e2e_abmilx.models.inputs import bags_of, tiling_for
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import PatchStore
 
@@ -78,6 +80,29 @@ class Sources:
             raise InputError(f"all {len(rows)} slides failed, first {failed[0].slide}: {failed[0].reason}")
         lost = {row.slide for row in failed}
         return cache, [file.name for file in find_slides(slides) if file.name not in lost], failed
+
+
+def gather(
+    sources: Sources,
+    labels: Path | None,
+    contract: InputContract,
+    out: Path,
+    *,
+    stage: str,
+    columns: dict[str, str | None] | None,
+    skip_missing: bool,
+) -> tuple[WholeSlides | FeatureBags, list[str]]:
+    """Return the bags of all cases that can be read, and one sentence per slide or case that cannot.
+
+    The arguments are those of :meth:`Sources.collect` and :func:`read_cases`, which also list the errors.
+    """
+    folder, names, failed = sources.collect(contract, out)
+    lost = [row.slide for row in failed]
+    cases, targets = read_cases(
+        labels, names, folder, contract, stage=stage, columns=columns, skip_missing=skip_missing, lost=lost
+    )
+    cases, targets, damaged = leave_out_damaged(cases, targets, folder, contract)
+    return bags_of(cases, folder, contract, targets), [*(f"{row.slide}: {row.reason}" for row in failed), *damaged]
 
 
 def read_cases(

@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from e2e_abmilx.cohort.group_columns import read_group_columns
-from e2e_abmilx.models.cohorts import Sources, leave_out_damaged, read_cases
+from e2e_abmilx.models.cohorts import Sources, gather
 from e2e_abmilx.models.folder import read_internal_measures
-from e2e_abmilx.models.inputs import bags_of
 from e2e_abmilx.models.leaks import refuse_seen_cases
 from e2e_abmilx.models.loading import find_models, load_model
 from e2e_abmilx.models.model import Model
@@ -71,19 +70,10 @@ def evaluate(
     paths = find_models(model)
     loaded = load_model(list(map(str, paths)), device=device)
     grouping = read_group_columns(labels, groups or [], columns or {})
-    folder, names, lost = Sources(slides, cache, features, assume_mpp, workers).collect(loaded.contract, out)
-    cases, targets = read_cases(
-        labels,
-        names,
-        folder,
-        loaded.contract,
-        stage="test",
-        columns=columns,
-        skip_missing=skip_missing,
-        lost=[row.slide for row in lost],
+    sources = Sources(slides, cache, features, assume_mpp, workers)
+    bags, left_out = gather(
+        sources, labels, loaded.contract, out, stage="test", columns=columns, skip_missing=skip_missing
     )
-    cases, targets, damaged = leave_out_damaged(cases, targets, folder, loaded.contract)
-    bags = bags_of(cases, folder, loaded.contract, targets)
     unchecked = refuse_seen_cases(bags, loaded.contracts, allow or ())
     for sentence in unchecked:
         logger.warning("%s", sentence)
@@ -94,7 +84,7 @@ def evaluate(
     title = f"External validation on {labels.name}"
     cox = len(loaded.contract.classes) < 2  # the risk of a model with time bins is no log hazard
     print(write_external_report(internal, table, grouping, out, title=title, facts=facts, log_hazard=cox))
-    return [*(f"{row.slide}: {row.reason}" for row in lost), *damaged, *failed]
+    return [*left_out, *failed]
 
 
 def _internal_test(paths: list[Path]) -> pd.DataFrame | dict[str, object] | None:

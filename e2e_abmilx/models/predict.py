@@ -13,8 +13,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.heatmaps import Kind, check_drawable
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.progress import show_progress
-from e2e_abmilx.models.cohorts import Sources, leave_out_damaged, read_cases
-from e2e_abmilx.models.inputs import bags_of
+from e2e_abmilx.models.cohorts import Sources, gather
 from e2e_abmilx.models.loading import load_model
 from e2e_abmilx.models.model import Model
 from e2e_abmilx.models.predictions import CasePrediction
@@ -71,28 +70,18 @@ def predict(
     """
     loaded = load_model(model, device=device)
     sources = Sources(slides, cache, features, assume_mpp, workers)
-    folder, names, lost = sources.collect(loaded.contract, out)
-    cases, targets = read_cases(
-        labels,
-        names,
-        folder,
-        loaded.contract,
-        stage="predict",
-        columns=columns,
-        skip_missing=skip_missing,
-        lost=[row.slide for row in lost],
+    bags, left_out = gather(
+        sources, labels, loaded.contract, out, stage="predict", columns=columns, skip_missing=skip_missing
     )
-    cases, targets, damaged = leave_out_damaged(cases, targets, folder, loaded.contract)
-    bags = bags_of(cases, folder, loaded.contract, targets)
     if heatmaps is not None:
         _check_heatmaps(loaded, bags, heatmaps)
 
     def draw(prediction: CasePrediction) -> None:
-        if heatmaps is not None:
-            loaded.write_heatmaps(prediction, folder, out / "heatmaps", heatmaps)
+        if heatmaps is not None and isinstance(bags, WholeSlides):
+            loaded.write_heatmaps(prediction, bags.cache, out / "heatmaps", heatmaps)
 
     failed = write_predictions(loaded, bags, out, threads=workers, also=draw)
-    return [*(f"{row.slide}: {row.reason}" for row in lost), *damaged, *failed]
+    return [*left_out, *failed]
 
 
 def write_predictions(
