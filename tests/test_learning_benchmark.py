@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -498,25 +499,85 @@ def test_tensors_of_another_network_are_refused() -> None:
         check_weights(rename(wrong))
 
 
-def test_the_configs_differ_in_their_encoder_only() -> None:
+def test_the_configs_differ_in_encoder_and_data_only() -> None:
     found = {path.stem: yaml.safe_load(path.read_text()) for path in CONFIGS}
     assert set(found) == {"end_to_end", "frozen", "scratch"}
+    for name, config in found.items():
+        assert config["trainer"].pop("default_root_dir") == f"runs/learning/{name}"
     encoders = {name: config["model"]["init_args"].pop("encoder") for name, config in found.items()}
-    assert {config["trainer"].pop("default_root_dir") for config in found.values()} == {
-        f"runs/learning/{name}" for name in found
-    }
-    assert found["end_to_end"] == found["frozen"] == found["scratch"]
-    assert encoders["frozen"]["init_args"]["encoder"] == encoders["end_to_end"]
+    assert found["end_to_end"] == found["scratch"]
     assert encoders["scratch"]["init_args"] == {"name": "tf_efficientnet_lite0", "pretrained": False}
+    pixels, features = found["end_to_end"], found["frozen"]
+    del pixels["model"]["init_args"]["augment"], pixels["trainer"]["callbacks"]  # features are not augmented
+    assert pixels["model"] == features["model"]
+    assert pixels["trainer"] == features["trainer"]
+    assert pixels["data"]["init_args"]["batch_size"] == features["data"]["init_args"]["batch_size"]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_runs_for_one_step(
     config: Path, source: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    end_to_end = str(BENCHMARKS / "learning/end_to_end.yaml")
     if config.stem != "scratch":
         (tmp_path / "weights").mkdir()
         (tmp_path / "weights/efficientnet_lite0.safetensors").symlink_to(request.getfixturevalue("weights"))
-    _write(tmp_path / "bags/rate10", source)
+    _write(tmp_path / "bags", source)
     monkeypatch.chdir(tmp_path)
+    if config.stem == "frozen":  # the command in the config
+        folder = "--trainer.default_root_dir=bags"
+        main(["predict", "--config", end_to_end, "--trainer.callbacks+=FeatureWriter", folder, "--data.num_workers=0"])
     main(["fit", "--config", str(config), "--trainer.fast_dev_run", "1", "--data.num_workers", "0"])
+
+
+def test_attention_is_logged_after_each_epoch(bags: Path, tmp_path: Path) -> None:
+    from learning.by_epoch import AttentionByEpoch
+    from learning.measures import measure_task, tile_truth
+
+    task, data = _fit(lambda d, k: ABMIL(d, k, hidden_features=16), bags, tmp_path, AttentionByEpoch(), steps=2)
+    logged = task.trainer.callback_metrics
+    expected = measure_task(task, data.cases["val"], bags / "cache", tile_truth(bags)).mean
+    names = ("val/attention_auc", "val/noise_max_n", "val/sparsity")
+    assert [logged[name].item() for name in names] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_sweep_tunes_on_validation_and_prints_every_row(
+    source: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from learning import sweep as module
+    from learning.results import print_table, validation_of
+
+    monkeypatch.setattr(module, "BAGS", {**{key: SIZES[key] for key in SIZES if key != "seed"}, "source": source})
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS), prepend=os.pathsep)
+    rows = module.sweep(tmp_path, trainings=["end_to_end", "frozen"], names=["ABMIL", "MeanPool"], seeds=[0, 1])
+    capfd.readouterr()
+    print_table(rows)
+    printed = capfd.readouterr().out.splitlines()
+    assert [row.training for row in rows] == ["end_to_end"] * 2 + ["frozen"] * 2
+    assert [line.split(" | ")[1] for line in printed[2:]] == ["ABMIL", "MeanPool"] * 2
+    for row in rows:
+        tried = {
+            rate: validation_of(tmp_path / f"runs/{row.training}/{row.name}-lr-{rate:g}/seed-0")
+            for rate in module.RATES
+        }
+        assert row.rate == max(tried, key=lambda rate: tried[rate])
+        others = set(module.RATES) - {row.rate}
+        assert not any((tmp_path / f"runs/{row.training}/{row.name}-lr-{rate:g}/seed-1").exists() for rate in others)
+    assert module.sweep(tmp_path, trainings=["frozen"], names=["ABMIL"], seeds=[0, 1]) == rows[2:3]
+    assert "fitting" not in capfd.readouterr().err  # all is finished
+
+
+def test_an_interval_over_seeds_is_that_of_student() -> None:
+    from learning.results import interval
+
+    # 2.776 is the 97.5 % quantile of t with four degrees of freedom; the std of these values is sqrt(0.00025)
+    found = interval(np.array([0.90, 0.91, 0.92, 0.93, 0.94]))
+    assert found == pytest.approx((0.92, 0.92 - 2.776 * 0.015811 / 5**0.5, 0.92 + 2.776 * 0.015811 / 5**0.5), abs=1e-5)
+
+
+def test_an_unknown_row_is_refused(tmp_path: Path) -> None:
+    from learning.sweep import sweep
+
+    with pytest.raises(InputError, match="'ABMILZ' is no row of variants"):
+        sweep(tmp_path, names=["ABMILZ"])
