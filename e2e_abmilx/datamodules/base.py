@@ -268,7 +268,7 @@ class BagDataModule(LightningDataModule):
             "collate_fn": collate,
             "num_workers": workers,
             "prefetch_factor": prefetch if workers else None,
-            "persistent_workers": workers > 0,
+            "persistent_workers": workers > 0 and not (isinstance(bags, BagSource) and bags.follows_model),
             "pin_memory": torch.cuda.is_available(),
         }
 
