@@ -1,5 +1,6 @@
 """Attention sampling: the model in training scores all patches before each epoch but the first."""
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,11 +31,11 @@ class Killed(BaseException):
 
 
 class _Watch(Callback):
-    """Record the bags and, at the start of each epoch's first batch, the attention and the model's own; then stop."""
+    """Record the bags with a checksum of the attention that they are drawn by, and each epoch's attention and weights."""
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.stop_at = stop_at
-        self.bags: list[tuple[int, tuple[str, ...], list[object]]] = []
+        self.bags: list[tuple[int, tuple[str, ...], list[object], int]] = []
         self.attention: dict[int, Mapping[str, object]] = {}
         self.weights: dict[int, dict[str, torch.Tensor]] = {}
         self.modes: list[bool] = []
@@ -43,9 +44,10 @@ class _Watch(Callback):
         if trainer.global_step == self.stop_at:
             raise Killed
         self.modes += [module.training for module in pl_module.modules()]
-        self.bags.append((trainer.current_epoch, batch.cases, batch.coords.tolist()))
+        draw = trainer.datamodule.draw  # type: ignore[attr-defined]
+        drawn_by = b"".join(one.tobytes() for case in sorted(draw.attention) for one in draw.attention[case])
+        self.bags.append((trainer.current_epoch, batch.cases, batch.coords.tolist(), zlib.crc32(drawn_by)))
         if batch_idx == 0:
-            draw = trainer.datamodule.draw  # type: ignore[attr-defined]
             self.attention[trainer.current_epoch] = draw.attention
             self.weights[trainer.current_epoch] = {k: v.clone() for k, v in pl_module.state_dict().items()}
 
