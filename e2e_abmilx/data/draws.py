@@ -142,7 +142,7 @@ class AttentionDraw(PatchDraw):
             BagError: The case has not been scored, or its stores have changed since.
         """
         order = rng.permutation(_count(stores, scale))
-        if not self.attention or not wanted:
+        if not self.attention or not wanted or not len(order):
             return order[:wanted]
         attention = self.attention.get(case, [])
         if scale >= len(attention) or len(attention[scale]) != len(order):

@@ -129,6 +129,18 @@ class SlideDataModule(BagDataModule):
             draw=self.draw,
         )
 
+    def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
+        """Return whole slides, in parts."""
+        bags = WholeSlides(
+            self.cases[split],
+            self.targets[split],
+            self.cache,
+            chunk_size=self.eval_chunk_size,
+            scales=self.eval_scales,
+            encoded=self.decode_on_device,
+        )
+        return bags, [part.case for part in bags.parts]
+
     def train_dataloader(self) -> BagLoader:
         """Return the shuffled bags of the training split, drawn by the current model's attention if ``draw`` asks for it.
 
@@ -180,15 +192,3 @@ class SlideDataModule(BagDataModule):
         )
         parts = BagLoader(bags, batch_size=1, **self._reading(bags, 1))
         draw.attention = {**draw.attention, **attention_of(self.trainer, parts)}
-
-    def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
-        """Return whole slides, in parts."""
-        bags = WholeSlides(
-            self.cases[split],
-            self.targets[split],
-            self.cache,
-            chunk_size=self.eval_chunk_size,
-            scales=self.eval_scales,
-            encoded=self.decode_on_device,
-        )
-        return bags, [part.case for part in bags.parts]

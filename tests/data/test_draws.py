@@ -47,7 +47,8 @@ def _attending(cache: Path, fraction: float = 1.0, power: float = 1.0) -> Attent
     draw = AttentionDraw(fraction)
     for case in CASES:
         scales = [np.arange(1, count + 1, dtype=np.float32) ** power for count in _counts(cache, case)]
-        draw.attention = {**draw.attention, case.id: [one / max(one.sum(), 1) for one in scales]}
+        scored = [one / one.sum() for one in scales if len(one)]  # slide c has no coarse patch
+        draw.attention = {**draw.attention, case.id: scored}
     return draw
 
 

@@ -185,7 +185,8 @@ def test_what_cannot_be_scored_is_refused(cohort: Path, stores: Path, tmp_path: 
 
 def test_a_fit_by_attention(cohort: Path, stores: Path, tmp_path: Path) -> None:
     config = write_slide_config(tmp_path, cohort, stores)
-    main(["fit", "--config", str(config), "--data.draw=AttentionDraw", "--data.draw.fraction=0.75"])
+    draw = ["--data.draw=AttentionDraw", "--data.draw.fraction=0.75"]
+    main(["fit", "--config", str(config), *draw, "--data.num_workers=1", "--data.decode_on_device=true"])
     assert "fraction: 0.75" in (tmp_path / "run/fit.yaml").read_text()
     assert (tmp_path / "run/predictions.csv").exists()
     drawn_by = torch.load(tmp_path / "run/last.ckpt", weights_only=False)["SlideDataModule"]["draw"]
