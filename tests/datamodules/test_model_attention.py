@@ -128,8 +128,10 @@ def test_bags_contain_attended_patches_more_often(whole: tuple[Path, _Watch], co
 
 
 @pytest.mark.parametrize(
-    "step", [2, 3, 4, 5]
-)  # batches of 4 of 12 cases: in the first epoch, at its end, in the second
+    "step",
+    # batches of 4 of 12 cases: at the end of the first epoch, and in the second; slow: elsewhere in both
+    [3, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 5))],
+)
 def test_a_resumed_run_draws_the_same_bags(
     step: int, whole: tuple[Path, _Watch], cohort: Path, stores: Path, tmp_path: Path
 ) -> None:
