@@ -155,30 +155,38 @@ def test_training_bags_have_the_right_numbers_of_patches(
     assert bag.mask.all()
 
 
-#: Recipe, training cases (or rows, in the authors' table with repeated rows), and steps per epoch on two GPUs.
+#: Recipe, training cases, of them in the last class, and the authors' steps per epoch on two GPUs.
 EPOCHS = [
-    ("panda_r18", 7143, 446),
-    ("panda_r50", 7143, 892),
-    ("brca_subtyping_r18", 656, 109),
-    ("brca_subtyping_r18", 794, 132),
-    ("brca_subtyping_r50", 656, 82),
-    ("brca_subtyping_r50", 794, 99),
-    ("brca_survival_r18", 671, 167),
+    ("panda_r18", 7143, 0, 446),
+    ("panda_r50", 7143, 0, 892),
+    ("brca_subtyping_r18", 656, 138, 132),  # of 518 + 2 · 138 = 794 draws
+    ("brca_subtyping_r50", 656, 138, 99),
+    ("brca_survival_r18", 671, 0, 167),
 ]
 
 
-@pytest.mark.parametrize(("name", "cases", "steps"), EPOCHS)
-def test_steps_per_epoch(recipes: dict[str, Recipe], name: str, cases: int, steps: int) -> None:
+@pytest.mark.parametrize(("name", "cases", "rare", "steps"), EPOCHS)
+def test_steps_per_epoch(recipes: dict[str, Recipe], name: str, cases: int, rare: int, steps: int) -> None:
     data = recipes[name].data
     data.trainer = recipes[name].trainer
     data.cases["train"] = [Case(str(number), ("large",)) for number in range(cases)]
-    data.targets["train"] = [Target(number % 2) for number in range(cases)]
+    data.targets["train"] = [Target(int(number < rare)) for number in range(cases)]
+    data.classes = ("IDC", "ILC")
     assert len(data.train_dataloader()) == steps
 
 
-@pytest.mark.parametrize(("name", "cases", "steps"), EPOCHS)
+@pytest.mark.parametrize(("name", "epochs"), [("panda_r18", 22), ("brca_subtyping_r18", 25)])
+def test_the_average_of_the_weights_looks_back_as_far_as_the_authors(
+    recipes: dict[str, Recipe], name: str, epochs: int
+) -> None:
+    steps = next(steps for recipe, *_, steps in EPOCHS if recipe == name)
+    decay = recipes[name].callbacks()["EMAWeightAveraging"]["decay"]
+    assert round(1 / (1 - decay) / steps) == epochs
+
+
+@pytest.mark.parametrize(("name", "cases", "rare", "steps"), EPOCHS)
 def test_learning_rates_at_the_start_of_each_epoch(
-    shared: Path, recipes: dict[str, Recipe], name: str, cases: int, steps: int
+    shared: Path, recipes: dict[str, Recipe], name: str, cases: int, rare: int, steps: int
 ) -> None:
     theirs = read_rates(shared, AUTHORS[RECIPES.index(name)])
     assert recipes[name].rates_at_epochs(steps, len(theirs)) == pytest.approx(theirs, rel=1e-12)
@@ -188,9 +196,9 @@ def test_learning_rates_at_the_start_of_each_epoch(
     ("name", "table", "select_on_test", "sizes", "steps"),
     [
         ("panda_r18", "panda", False, (7143, 1019, 2040), 446),
-        ("brca_subtyping_r18", "subtyping_tcga_brca", False, (656, 95, 234), 109),
-        ("brca_subtyping_r18", "subtyping_tcga_brca_resample", True, (656, 329, 329), 109),
-        ("brca_subtyping_r50", "subtyping_tcga_brca", False, (656, 95, 234), 82),
+        ("brca_subtyping_r18", "subtyping_tcga_brca", False, (656, 95, 234), 132),
+        ("brca_subtyping_r18", "subtyping_tcga_brca_resample", True, (656, 329, 329), 132),
+        ("brca_subtyping_r50", "subtyping_tcga_brca", False, (656, 95, 234), 99),
         ("brca_survival_r18", "survival_tcga_brca_3fold/fold_0", False, (587, 84, 336), 146),
         ("brca_survival_r18", "survival_tcga_brca_3fold/fold_0", True, (671, 336, 336), 167),
     ],
@@ -226,7 +234,10 @@ def test_the_authors_tables(
 @pytest.mark.parametrize(
     ("name", "own"),
     [
-        ("brca_subtyping_r18", ["--data.columns={label: lesion}", "--data.classes=['0', '1']"]),
+        (
+            "brca_subtyping_r18",
+            ["--data.columns={label: lesion}", "--data.classes=['0', '1']", "--data.oversample={1: 2}"],
+        ),
         ("brca_survival_r18", ["--data.splits=null", "--data.fold=null", "--data.time_bins=4"]),
     ],
 )

@@ -102,9 +102,11 @@ class BagSource(Dataset[Bag]):
 
     Attributes:
         size_settings: Settings that reduce the size of a batch, for error messages.
+        follows_model: Whether the bags of an epoch depend on the model; workers then start anew with each epoch.
     """
 
     size_settings: str = ""
+    follows_model: bool = False
 
     @property
     def largest_bytes(self) -> int:

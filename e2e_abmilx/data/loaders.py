@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
@@ -27,12 +27,16 @@ class BagLoader(DataLoader[Bag]):
     Attributes:
         clock: Clock of the current or last pass.
         classes: The classes in the order in which the labels of the bags number them; empty if unknown.
+        before_pass: Called before each pass, before any worker starts; None for nothing.
     """
 
     clock: "WaitClock"
     classes: tuple[str, ...] = ()
+    before_pass: Callable[[], None] | None = None
 
     def __iter__(self) -> Iterator[Bag]:  # type: ignore[override]
+        if self.before_pass is not None:
+            self.before_pass()
         self.clock = WaitClock()
         batches = super().__iter__()
         while True:

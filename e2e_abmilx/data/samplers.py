@@ -58,6 +58,8 @@ class EpochSampler(DistributedSampler[Draw]):
         seed: Seed of the order.
         classes: Class of each case, to draw all classes equally often. The length of an epoch does not change: cases of
             rare classes are drawn repeatedly, and some cases of frequent classes not at all. None draws each case once.
+        times: Number of draws of each case in an epoch, which is as long as their sum; by default 1. Not used with
+            ``classes``.
         progress: Progress of an interrupted run; completed draws of its epoch are skipped.
         rank: Rank of this process.
         num_replicas: Number of processes.
@@ -72,6 +74,7 @@ class EpochSampler(DistributedSampler[Draw]):
         *,
         seed: int,
         classes: Sequence[int] | None = None,
+        times: Sequence[int] | None = None,
         progress: Progress | None = None,
         rank: int = 0,
         num_replicas: int = 1,
@@ -80,15 +83,18 @@ class EpochSampler(DistributedSampler[Draw]):
         super().__init__(range(size), num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
         self.size = size
         self.classes = classes
+        self.times = [1] * size if times is None else times
         self.progress = progress
 
     def __len__(self) -> int:
-        return self.size // self.num_replicas
+        draws = sum(self.times) if self.classes is None else self.size
+        return draws // self.num_replicas
 
     def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng([self.seed, self.epoch])
         if self.classes is None:
-            drawn = [Draw(self.epoch, case) for case in rng.permutation(self.size).tolist()]
+            draws = [Draw(self.epoch, case, repeat) for case, times in enumerate(self.times) for repeat in range(times)]
+            drawn = [draws[index] for index in rng.permutation(len(draws))]
         else:
             drawn = self._balanced(rng, self.classes)
         start = self.progress.draws if self.progress and self.progress.epoch == self.epoch else 0

@@ -1,7 +1,7 @@
 """Bags of patches: random multi-scale draws for training, whole slides in parts for evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import Bag, BagError, BagSource, Part, Target, make_bag
+from e2e_abmilx.data.draws import AttentionDraw, PatchDraw, UniformDraw
 from e2e_abmilx.data.inputs import EvalScales
 from e2e_abmilx.data.jpegs import Jpegs
 from e2e_abmilx.data.samplers import Draw, rows_by_slide
@@ -22,10 +23,13 @@ class RandomBags(BagSource):
     """Random multi-scale bags, Eq. 2 of arXiv:2506.02408.
 
     Of ``patches_per_bag`` = s patches, ⌊s · coarse_fraction⌋ are drawn from the coarser scales and the others from the
-    finest scale, uniformly and without replacement over all slides of a case; the paper calls the fraction 1/r. A case
-    with fewer patches gets those that exist, and padding that is neither encoded nor attended to (``"mask"``), or
-    random patches are repeated up to s, as the authors do (``"duplicate"``). If ``encoded``, patches stay JPEG-encoded,
-    for decoding on the device. The targets are in the order of the cases.
+    finest scale, without replacement over all slides of a case, by ``draw``, which is uniform by default; the paper
+    calls the fraction 1/r. A case with fewer patches gets those that exist, and padding that is neither encoded nor
+    attended to (``"mask"``), or random patches are repeated up to s, as the authors do (``"duplicate"``). If
+    ``encoded``, patches stay JPEG-encoded, for decoding on the device. The targets are in the order of the cases.
+
+    Raises:
+        BagError: A store lacks what the draw needs.
     """
 
     cases: Sequence[Case]
@@ -37,8 +41,13 @@ class RandomBags(BagSource):
     seed: int
     padding: Literal["mask", "duplicate"] = "mask"
     encoded: bool = False
+    draw: PatchDraw = field(default_factory=UniformDraw)
 
     size_settings = "data.batch_size or data.patches_per_bag"
+
+    def __post_init__(self) -> None:
+        self.follows_model = isinstance(self.draw, AttentionDraw)
+        self.draw.check(PatchStore(self.cache / f"{slide}.zarr") for case in self.cases for slide in case.slides)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -52,7 +61,9 @@ class RandomBags(BagSource):
         pieces: list[tuple[PatchStore, np.ndarray, int]] = []
         for scale, wanted in enumerate(self._counts(len(stores[0].scales))):
             sizes = [store.num_patches(scale) for store in stores]
-            chosen = self._choose(rng, sum(sizes), wanted)
+            chosen = self.draw.choose(rng, case.id, scale, stores, wanted)
+            if self.padding == "duplicate" and 0 < len(chosen) < wanted:
+                chosen = np.concatenate([chosen, rng.integers(sum(sizes), size=wanted - len(chosen))])
             chosen_rows = zip(stores, rows_by_slide(chosen, sizes), strict=True)
             pieces += [(store, rows, scale) for store, rows in chosen_rows if len(rows)]
         return _read_bag(case, self.targets[draw.case], pieces, encoded=self.encoded, last=True)
@@ -61,12 +72,6 @@ class RandomBags(BagSource):
     def largest_bytes(self) -> int:
         """Bytes of the pixels of a bag."""
         return self.patches_per_bag * _patch_bytes(self.cases, self.cache)
-
-    def _choose(self, rng: np.random.Generator, available: int, wanted: int) -> np.ndarray:
-        chosen: np.ndarray = rng.permutation(available)[:wanted]
-        if self.padding == "duplicate" and 0 < available < wanted:
-            return np.concatenate([chosen, rng.integers(available, size=wanted - available)])
-        return chosen
 
     def _counts(self, scales: int) -> list[int]:
         """Return the number of patches to draw from each scale, finest first."""

@@ -1,6 +1,8 @@
 """Lightning data modules: a cohort and its slides or features become batches of bags.
 
 - ``base``: cohort, targets, loaders, resuming
+- ``class_ratio``: how often the cases of each class are drawn
+- ``model_attention``: the model's attention to all patches, for draws by attention
 - ``slides``: bags of patches, for end-to-end training
 - ``features``: bags of extracted features, for two-stage training
 - ``synthetic``: the demo's slides

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import Dataset
 
-from e2e_abmilx.cohort import SPLITS, Case, CohortError, CohortPlan, write_splits
+from e2e_abmilx.cohort import SPLITS, Case, CohortError, CohortPlan, spell_classes, write_splits
 from e2e_abmilx.cohort.targets import NumberedTargets
 from e2e_abmilx.data.bag import Bag, BagSource, Target, collate
 from e2e_abmilx.data.contract import ContractError, InputContract
@@ -20,6 +20,7 @@ from e2e_abmilx.data.loaders import BagLoader, Padded, plan_workers, recommended
 from e2e_abmilx.data.samplers import CaseSampler, EpochSampler, Progress
 from e2e_abmilx.data.seen_cases import Marks, SeenCases
 from e2e_abmilx.data.transfer import AsyncCopy, decode_patches
+from e2e_abmilx.datamodules.class_ratio import check_ratio, draws_per_case
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ class BagDataModule(LightningDataModule):
     Args:
         labels: Label table (CSV), as in :class:`~e2e_abmilx.cohort.CohortPlan`.
         balanced: Draw all classes equally often in training; not for multi-label and regression cohorts.
+        oversample: How often to draw each case of a class in a training epoch, by class, where this is not once:
+            ``{ILC: 2}`` is what a label table that lists those cases twice would mean. Each draw is another bag, and
+            the epoch is longer. For target ``"label"``, without ``balanced``.
         batch_size: B, bags per training batch and process.
         num_workers: Processes that read bags; by default a number that suits the machine.
         seed: Seed of draws and their order; splits follow ``split_seed``.
@@ -41,6 +45,7 @@ class BagDataModule(LightningDataModule):
         labels: Path | None = None,
         *,
         balanced: bool = False,
+        oversample: dict[str, int] | None = None,
         batch_size: int = 1,
         num_workers: int | None = None,
         seed: int = 0,
@@ -51,13 +56,8 @@ class BagDataModule(LightningDataModule):
             raise ValueError(f"batch_size is {batch_size}; it counts bags and must be at least 1")
         #: Settings of the cohort.
         self.plan = CohortPlan(labels, **cohort)
-        if balanced and self.plan.target == "multi_label":
-            raise ValueError(
-                "balanced draws classes equally often, but a case of target multi_label has several; omit it, or weight"
-                " rare classes in the loss (MaskedBCE, positive_weight)"
-            )
-        if balanced and self.plan.target == "regression":
-            raise ValueError("balanced draws classes equally often, and target regression has none; omit it")
+        self.oversample = dict(zip(spell_classes(list(oversample or {})), (oversample or {}).values(), strict=True))
+        check_ratio(self.plan.target, balanced=balanced, oversample=self.oversample)
         self.balanced, self.batch_size, self.num_workers, self.seed = balanced, batch_size, num_workers, seed
         self.cases: dict[str, list[Case]] = {}
         self.targets: dict[str, list[Target]] = {}
@@ -180,6 +180,7 @@ class BagDataModule(LightningDataModule):
             len(self.cases["train"]),
             seed=self.seed,
             classes=labels if self.balanced else None,
+            times=draws_per_case(labels, self.classes, self.oversample) if self.oversample else None,
             progress=self._progress,
             **self._rank(),
         )
@@ -267,7 +268,7 @@ class BagDataModule(LightningDataModule):
             "collate_fn": collate,
             "num_workers": workers,
             "prefetch_factor": prefetch if workers else None,
-            "persistent_workers": workers > 0,
+            "persistent_workers": workers > 0 and not (isinstance(bags, BagSource) and bags.follows_model),
             "pin_memory": torch.cuda.is_available(),
         }
 

@@ -11,11 +11,16 @@ from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.cache.thumbnails import read_thumbnail_hashes
 from e2e_abmilx.cohort import Case, CohortError
 from e2e_abmilx.data.bag import Bag
+from e2e_abmilx.data.draws import AttentionDraw, PatchDraw, UniformDraw
 from e2e_abmilx.data.inputs import EvalScales, PatchInput
 from e2e_abmilx.data.jpegs import import_decoders
+from e2e_abmilx.data.loaders import BagLoader
+from e2e_abmilx.data.samplers import EpochSampler
 from e2e_abmilx.data.seen_cases import Marks
 from e2e_abmilx.data.slide_bags import RandomBags, WholeSlides, check_stores
 from e2e_abmilx.datamodules.base import BagDataModule
+from e2e_abmilx.datamodules.model_attention import attention_of
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.store import PatchStore
 
 
@@ -34,6 +39,8 @@ class SlideDataModule(BagDataModule):
         assume_mpp: Level-0 µm per pixel of slides that state none.
         patches_per_bag: s, patches of a training bag.
         coarse_fraction: 1/r, the fraction of a bag that is drawn from the coarser scales.
+        draw: How the patches of a training bag are drawn: uniformly by default, or by a
+            :class:`~e2e_abmilx.data.draws.RegionalDraw` or :class:`~e2e_abmilx.data.draws.AttentionDraw`.
         padding: Treatment of a case with fewer patches: ``"mask"`` pads its bag and masks the padding,
             ``"duplicate"`` repeats random patches, as the authors do.
         eval_scales: Scales used in evaluation: the ``"finest"``, as in the paper, or ``"all"``.
@@ -54,6 +61,7 @@ class SlideDataModule(BagDataModule):
         assume_mpp: float | None = None,
         patches_per_bag: int = 512,
         coarse_fraction: float = 0.25,
+        draw: PatchDraw | None = None,
         padding: Literal["mask", "duplicate"] = "mask",
         eval_scales: EvalScales = "finest",
         eval_chunk_size: int = 256,
@@ -69,6 +77,7 @@ class SlideDataModule(BagDataModule):
         self.cache, self.slides = Path(cache), slides
         self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
         self.patches_per_bag, self.coarse_fraction, self.padding = patches_per_bag, coarse_fraction, padding
+        self.draw = draw or UniformDraw()
         self.eval_scales, self.eval_chunk_size = eval_scales, eval_chunk_size
         self.decode_on_device = decode_on_device
 
@@ -117,6 +126,7 @@ class SlideDataModule(BagDataModule):
             seed=self.seed,
             padding=self.padding,
             encoded=self.decode_on_device,
+            draw=self.draw,
         )
 
     def whole_bags(self, split: str) -> tuple[Dataset[Bag], Sequence[int]]:
@@ -130,3 +140,55 @@ class SlideDataModule(BagDataModule):
             encoded=self.decode_on_device,
         )
         return bags, [part.case for part in bags.parts]
+
+    def train_dataloader(self) -> BagLoader:
+        """Return the shuffled bags of the training split, drawn by the current model's attention if ``draw`` asks for it.
+
+        Raises:
+            InputError: Lightning would replace the sampler, and an ``AttentionDraw`` cannot follow the epochs.
+        """
+        loader, draw = super().train_dataloader(), self.draw
+        if isinstance(draw, AttentionDraw):
+            if getattr(self.trainer, "overfit_batches", 0):
+                raise InputError(
+                    "trainer.overfit_batches repeats the bags of the first epoch, which AttentionDraw draws uniformly; leave"
+                    " data.draw or trainer.overfit_batches out"
+                )
+            sampler = loader.sampler
+            assert isinstance(sampler, EpochSampler)
+            loader.before_pass = lambda: self._follow_model(draw, sampler)
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the progress of training, and the attention that the bags of the epoch are drawn by."""
+        state = super().state_dict()
+        return {**state, "draw": self.draw.state_dict()} if state and isinstance(self.draw, AttentionDraw) else state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume training from a state."""
+        progress = dict(state_dict)
+        drawn_by = progress.pop("draw", None)
+        if drawn_by is not None and isinstance(self.draw, AttentionDraw):
+            self.draw.load_state_dict(drawn_by)
+        super().load_state_dict(progress)
+
+    def _follow_model(self, draw: AttentionDraw, sampler: EpochSampler) -> None:
+        """Score the cases that this epoch draws, unless a checkpoint has brought their attention."""
+        if draw.epoch != sampler.epoch or not sampler.epoch:
+            draw.attention, draw.epoch = {}, sampler.epoch
+        if not sampler.epoch:
+            return
+        if self.trainer is None:
+            raise InputError("AttentionDraw draws by the attention of a model in training; fit with a Trainer")
+        cases, targets = self.cases["train"], self.targets["train"]
+        missing = sorted({drawn.case for drawn in sampler if cases[drawn.case].id not in draw.attention})
+        bags = WholeSlides(
+            [cases[index] for index in missing],
+            [targets[index] for index in missing],
+            self.cache,
+            chunk_size=self.eval_chunk_size,
+            scales="all" if self.coarse_fraction else "finest",
+            encoded=self.decode_on_device,
+        )
+        parts = BagLoader(bags, batch_size=1, **self._reading(bags, 1))
+        draw.attention = {**draw.attention, **attention_of(self.trainer, parts)}

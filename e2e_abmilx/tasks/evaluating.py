@@ -138,7 +138,7 @@ class CaseTask(LightningModule):
 
     def predict_step(self, bag: Bag, batch_idx: int) -> Prediction | None:
         """Return the prediction for a case with its last part."""
-        whole = self._gather(bag)
+        whole = self.gather(bag)
         return None if whole is None else self._predict(*whole)
 
     def on_validation_epoch_start(self) -> None:
@@ -176,8 +176,8 @@ class CaseTask(LightningModule):
         return score, label
 
     def _evaluate(self, bag: Bag, metrics: MetricCollection, stage: str) -> tuple[Bag, HeadOutput] | None:
-        """Gather a part of a case as :meth:`_gather` does, and add the whole case to the metrics."""
-        whole = self._gather(bag)
+        """Gather a part of a case as :meth:`gather` does, and add the whole case to the metrics."""
+        whole = self.gather(bag)
         if whole is None:
             return None
         case, output = whole
@@ -211,7 +211,7 @@ class CaseTask(LightningModule):
                 " several parts; raise it or leave it out, or make parts larger (data.eval_chunk_size)"
             )
 
-    def _gather(self, bag: Bag) -> tuple[Bag, HeadOutput] | None:
+    def gather(self, bag: Bag) -> tuple[Bag, HeadOutput] | None:
         """Encode a part of a case; with its last part, pool all parts.
 
         Returns:
@@ -230,7 +230,7 @@ class CaseTask(LightningModule):
         return whole, self.head.attend(features)
 
     def _predict(self, case: Bag, output: HeadOutput) -> Prediction:
-        assert isinstance(case.patches, Tensor)  # features, which _gather put there
+        assert isinstance(case.patches, Tensor)  # features, which gather put there
         self.predicted_patches = PredictedPatches(
             HeadOutput(*(tensor.float() for tensor in output)), case.patches[0].float(), case.coords[0], case.scale[0]
         )

@@ -47,6 +47,21 @@ def test_waiting_time_is_the_time_in_next() -> None:
     assert 12 * 0.02 <= loader.clock.waited_s <= passed - 12 * 0.01
 
 
+def test_a_pass_is_prepared_before_its_workers_start() -> None:
+    bags = _Bags()
+    loader = _loader(bags, workers=1)
+    seconds = iter([0.0, 0.05])
+
+    def prepare() -> None:
+        bags.seconds = next(seconds)
+
+    loader.before_pass = prepare
+    for expected in (0.0, 12 * 0.05):
+        for _ in loader:
+            pass
+        assert loader.clock.waited_s >= expected
+
+
 def test_prefetched_batches_cause_no_waiting() -> None:
     loader = _loader(_Bags(0.005), workers=1)
     batches = iter(loader)

@@ -58,6 +58,37 @@ def test_balanced_draws_contain_all_classes_equally_often(classes: list[int], ep
         assert count == sum(of_class.values())
 
 
+@given(st.lists(st.integers(1, 3), min_size=3, max_size=20), st.integers(1, 3), st.integers(0, 3), st.integers(0, 60))
+def test_cases_can_be_drawn_several_times(times: list[int], processes: int, epoch: int, done: int) -> None:
+    """All draws of an epoch are distributed among the processes, each once; an interrupted epoch goes on."""
+    size = len(times)
+    assigned = []
+    for rank in range(processes):
+        how = {"seed": 0, "times": times, "rank": rank, "num_replicas": processes}
+        sampler = EpochSampler(size, **how)  # type: ignore[arg-type]
+        sampler.set_epoch(epoch)
+        assigned.append(list(sampler))
+        assert len(sampler) == len(assigned[-1]) == sum(times) // processes
+        resumed = EpochSampler(size, **how, progress=Progress(epoch, done))  # type: ignore[arg-type]
+        resumed.set_epoch(epoch)
+        assert list(resumed) == assigned[-1][done:]
+    drawn = [draw for draws in assigned for draw in draws]
+    wanted = {Draw(epoch, case, repeat) for case, own in enumerate(times) for repeat in range(own)}
+    assert len(drawn) == len(set(drawn))
+    assert set(drawn) <= wanted
+    assert len(wanted) - len(drawn) < processes
+    alone = EpochSampler(size, seed=0, times=times)
+    alone.set_epoch(epoch)
+    together = [draw for turn in zip(*assigned, strict=True) for draw in turn]
+    assert together == list(alone)[: len(together)]
+
+
+def test_the_order_of_single_draws_stays_that_of_earlier_versions() -> None:
+    sampler = EpochSampler(9, seed=4)
+    sampler.set_epoch(2)
+    assert list(sampler) == [Draw(2, case) for case in np.random.default_rng([4, 2]).permutation(9).tolist()]
+
+
 def test_an_interrupted_epoch_is_resumed() -> None:
     whole = EpochSampler(10, seed=0)
     whole.set_epoch(2)

@@ -3,10 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from slide_runs import message_of, write_slide_config
 
 from e2e_abmilx.cohort import CohortError
 from e2e_abmilx.data.bag import BagError
+from e2e_abmilx.data.draws import RegionalDraw, UniformDraw
 from e2e_abmilx.datamodules import SlideDataModule
+from e2e_abmilx.main import main
 from e2e_abmilx.store import write_store
 
 
@@ -42,6 +46,28 @@ def test_workers_do_not_change_bags(cohort: Path, stores: Path) -> None:
     for one, other in zip(*batches, strict=True):
         assert one.cases == other.cases
         assert torch.equal(one.patches, other.patches)
+
+
+def test_a_draw_decides_the_patches_of_training_bags(cohort: Path, stores: Path) -> None:
+    data, uniform = _ready(_data(cohort, stores, draw=RegionalDraw(2))), _ready(_data(cohort, stores))
+    assert isinstance(uniform.draw, UniformDraw)
+    for one, other in zip(data.train_dataloader(), uniform.train_dataloader(), strict=True):
+        assert one.cases == other.cases
+        assert one.mask.sum() == other.mask.sum()
+        assert not torch.equal(one.coords, other.coords)
+    for one, other in zip(data.val_dataloader(), uniform.val_dataloader(), strict=True):
+        assert torch.equal(one.coords, other.coords)
+
+
+def test_a_fit_by_region(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    config = write_slide_config(tmp_path, cohort, stores)
+    content = yaml.safe_load(config.read_text())
+    content["data"]["init_args"]["draw"] = {"class_path": "RegionalDraw", "init_args": {"regions": 2}}
+    config.write_text(yaml.safe_dump(content))
+    main(["fit", "--config", str(config), "--trainer.max_epochs=1", "--data.num_workers=1"])
+    assert "e2e_abmilx.data.draws.RegionalDraw" in (tmp_path / "run/fit.yaml").read_text()
+    assert (tmp_path / "run/predictions.csv").exists()
+    assert "regions is 0" in message_of(["fit", "--config", str(config), "--data.draw.regions=0"])
 
 
 def test_without_labels_every_store_can_be_predicted(stores: Path) -> None:

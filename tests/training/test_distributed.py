@@ -26,7 +26,7 @@ class KeepGradients(Callback):
 '''
 
 
-def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size: int) -> None:
+def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size: int, **data: object) -> None:
     config = {
         "seed_everything": 1,
         "model": {
@@ -52,6 +52,7 @@ def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size
                 "batch_size": batch_size,
                 "eval_chunk_size": 16,
                 "num_workers": 1,
+                **data,
             },
         },
         "trainer": {
@@ -86,6 +87,24 @@ def _rows(path: Path, prefixes: tuple[str, ...]) -> list[dict[str, float]]:
             for row in csv.DictReader(file)
         ]
     return [row for row in rows if row]
+
+
+@pytest.mark.slow
+def test_processes_share_the_attention_that_bags_are_drawn_by(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    """Each process scores its own cases; the checkpoint has those of all, and they are those of a single process."""
+    for name, processes in {"one": 1, "two": 2}.items():
+        how = {"processes": processes, "batch_size": 4 // processes, "draw": "AttentionDraw", "oversample": {"1": 2}}
+        _run(tmp_path / name, cohort / "labels.csv", stores, **how)  # type: ignore[arg-type]
+    one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=False) for name in ("one", "two"))
+    drawn = [state["SlideDataModule"]["draw"] for state in (one, two)]
+    assert drawn[0]["epoch"] == drawn[1]["epoch"] == 1
+    assert len(drawn[0]["attention"]) == 12
+    assert drawn[0]["attention"].keys() == drawn[1]["attention"].keys()
+    for case, scales in drawn[0]["attention"].items():
+        for ours, theirs in zip(scales, drawn[1]["attention"][case], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+    for name in one["state_dict"]:  # equal only if all bags were
+        torch.testing.assert_close(one["state_dict"][name], two["state_dict"][name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_two_processes_are_one_with_larger_batches(cohort: Path, stores: Path, tmp_path: Path) -> None:
