@@ -27,5 +27,5 @@ def test_slides_are_found_also_if_they_are_padded_for_several_processes(stores: 
 
 
 def test_other_bags_are_refused() -> None:
-    with pytest.raises(InputError, match=r"list does not record where patches lie.*with a SlideDataModule"):
+    with pytest.raises(InputError, match=r"list does not record where patches lie.*use a SlideDataModule"):
         predicted_slides(_trainer([1, 2]))
