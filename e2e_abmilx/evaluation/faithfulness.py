@@ -1,6 +1,6 @@
 """Faithfulness of heatmaps: how a prediction changes while patches are removed or added in the order of a map.
 
-Letters: N patches of a case, P = 16 points of a curve.
+Letters: N patches of a case, P = 16 points of a curve, M subsets of the patches.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +21,8 @@ DELETED = tuple(100 - inserted for inserted in reversed(INSERTED))
 #: Number of random orders whose mean is the random map.
 RANDOM_ORDERS = 5
 
-#: The prediction from some of the patches, given by their numbers in ascending order.
-Value = Callable[[NDArray[np.intp]], float]
+#: The predictions from subsets of k patches each, shape ``(M,)``, from the numbers of the patches, shape ``(M, k)``.
+Value = Callable[[NDArray[np.intp]], ArrayLike]
 
 
 class Curves(NamedTuple):
@@ -57,10 +57,10 @@ def removal_curves(value: Value, maps: Mapping[str, ArrayLike], *, seed: int | l
     The random map is the mean of 5 random orders. Removing patches in one order and adding them in the reverse one
     visits the same bags, so that its deletion curve is its insertion curve reversed, and both areas are equal.
 
-    ``value`` is called at most :func:`most_evaluations` times.
+    At most :func:`most_evaluations` subsets are predicted from.
 
     Args:
-        value: The prediction that is watched.
+        value: The prediction that is watched. It is called with subsets of one size at a time, each in ascending order.
         maps: Importance of each patch, shape ``(N,)``, by the map's name.
         seed: Of the random orders and of ties.
 
@@ -70,18 +70,18 @@ def removal_curves(value: Value, maps: Mapping[str, ArrayLike], *, seed: int | l
     arrays = {name: np.asarray(importance, np.float64) for name, importance in maps.items()}
     count = _count_patches(arrays)
     rng = np.random.default_rng(seed)
-    whole = float(value(np.arange(count)))
-    curves = {}
-    for name, importance in arrays.items():
-        order = _highest_first(importance, rng)
-        curves[name] = Curves(_keep_first(value, order[::-1], whole)[::-1], _keep_first(value, order, whole))
-    drawn = [_keep_first(value, rng.permutation(count), whole) for _ in range(RANDOM_ORDERS)]
-    insertion = np.mean(drawn, axis=0)
+    ranked = [_highest_first(importance, rng) for importance in arrays.values()]
+    drawn = [rng.permutation(count) for _ in range(RANDOM_ORDERS)]
+    # a deletion keeps the first patches of the reversed order
+    rows = _keep_first(value, np.array([*ranked, *(order[::-1] for order in ranked), *drawn]))
+    added, left, random = np.split(rows, [len(ranked), 2 * len(ranked)])
+    curves = {name: Curves(left[row, ::-1], added[row]) for row, name in enumerate(arrays)}
+    insertion = random.mean(axis=0)
     return {**curves, "random": Curves(insertion[::-1], insertion)}
 
 
 def most_evaluations(maps: int) -> int:
-    """Return how often :func:`removal_curves` evaluates the prediction at most, for a number of maps."""
+    """Return from how many subsets of the patches :func:`removal_curves` predicts at most, for a number of maps."""
     return 1 + (2 * maps + RANDOM_ORDERS) * (len(INSERTED) - 1)
 
 
@@ -107,14 +107,15 @@ def _highest_first(importance: NDArray[np.float64], rng: np.random.Generator) ->
     return shuffled[np.argsort(-importance[shuffled], kind="stable")]
 
 
-def _keep_first(value: Value, order: NDArray[np.intp], whole: float) -> NDArray[np.float64]:
-    """Return the prediction from the first patches of an order, for each number of them, shape ``(P,)``."""
-    counts = kept_patches(len(order))
-    known = {len(order): whole}
+def _keep_first(value: Value, orders: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the predictions from the first patches of M orders of all, for each number of them, shape ``(M, P)``."""
+    rows, count = orders.shape
+    known = {count: np.full(rows, np.asarray(value(np.arange(count)[None]), np.float64))}
+    counts = kept_patches(count)
     for kept in counts:
         if kept not in known:
-            known[kept] = float(value(np.sort(order[:kept])))
-    return np.array([known[kept] for kept in counts])
+            known[kept] = np.asarray(value(np.sort(orders[:, :kept], axis=1)), np.float64)
+    return np.stack([known[kept] for kept in counts], axis=1)
 
 
 def _mean_height(curve: NDArray[np.float64], percent: tuple[int, ...]) -> float:

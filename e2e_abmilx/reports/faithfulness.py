@@ -115,6 +115,22 @@ def describe_map(name: str, areas: MapAreas, score: str) -> str:
     return f"{start} no better than a random order; do not read it as an explanation of the {score}."
 
 
+def describe_truth(name: str, auc: Estimate) -> str:
+    """Say in a sentence whether a map ranks true patches above others, by the interval of its AUC."""
+    start = f"By {_WORDS[name]}, true patches rank"
+    if math.isnan(auc.low):
+        return f"By {_WORDS[name]}: too few cases to tell whether true patches rank above others."
+    if auc.low > 0.5:
+        return f"{start} above others (AUC {auc.point:.3f})."
+    if auc.high >= 0.5:
+        return f"{start} no higher than others (AUC {auc.point:.3f})."
+    why = (
+        ": a patch with attention contributes less than 0 where its evidence is below the weighted mean of the case, even"
+        " if it is a true one"
+    )
+    return f"{start} below others (AUC {auc.point:.3f}){why if name == 'contribution' else ''}."
+
+
 def faithfulness_sections(report: Report) -> list[FaithfulnessSection]:
     """Return what the page shows of each set of runs that has measured its heatmaps; runs are taken together."""
     return [
@@ -131,7 +147,11 @@ def _read_all(runs: Sequence[Run]) -> pd.DataFrame:
 
 def _section(name: str, table: pd.DataFrame) -> FaithfulnessSection:
     measured, score = measure_maps(table), _score(table)
-    sentences = [describe_map(of_map, areas, score) for of_map, areas in measured.items() if of_map != "random"]
+    sentences = []
+    for of_map, areas in measured.items():
+        if of_map != "random":
+            truth = [describe_truth(of_map, areas.auc)] if areas.cases_with_truth else []
+            sentences.append(" ".join([describe_map(of_map, areas, score), *truth]))
     drawings = list(_draw(table, score, name))
     return FaithfulnessSection(_tabulate(name, table["case"].nunique(), measured), sentences, drawings)
 
@@ -144,7 +164,8 @@ def _tabulate(name: str, cases: int, measured: Mapping[str, MapAreas]) -> Table:
         gains = [areas.deletion_gain, areas.insertion_gain]
         lower, higher = ["–", "–"] if of_map == "random" else map(with_interval, gains)
         row = [of_map, with_interval(areas.deletion), lower, with_interval(areas.insertion), higher]
-        rows.append([*row, *([with_interval(areas.auc)] * bool(counted))])
+        auc = "0.500" if of_map == "random" else with_interval(areas.auc)  # without an interval, as it is not measured
+        rows.append([*row, *([auc] * bool(counted))])
     caption = f"{name}: areas under the curves" if name else "Areas under the curves"
     known = f"; true patches are known of {counted}" if counted else ""
     return Table(f"{caption} of {cases} cases, with 95 % intervals{known}", head, rows)

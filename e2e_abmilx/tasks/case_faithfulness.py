@@ -17,6 +17,8 @@ from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.explained_scores import predicted_score, shown_score
 from e2e_abmilx.tasks.prediction import PredictedPatches
 
+_AT_ONCE = 8192  # patches of bags that the head pools at once, or as many as the case has
+
 
 class MapFaithfulness(NamedTuple):
     """How faithful a map of a case is.
@@ -99,12 +101,15 @@ def _contributions(task: BagTask, patches: PredictedPatches, *, predicted: bool)
 
 
 def _watch(task: BagTask, patches: PredictedPatches, output: int) -> Value:
-    """Return the function from numbers of patches to a score of the task."""
+    """Return the function from the numbers of patches, shape ``(M, k)``, to a score of the task, shape ``(M,)``."""
     head = copy.deepcopy(task.head).float().eval()  # features are in float32, whatever the trainer's precision is
+    features = patches.features
 
     @torch.no_grad()
-    def value(kept: NDArray[np.intp]) -> float:
-        features = patches.features[torch.from_numpy(kept).to(patches.features.device)]
-        return float(task.bag_scores(head(features.unsqueeze(0)).float())[0, output])
+    def value(kept: NDArray[np.intp]) -> NDArray[np.float32]:
+        places = torch.from_numpy(kept).to(features.device)
+        at_once = max(1, max(_AT_ONCE, len(features)) // places.shape[1])
+        logits = torch.cat([head(features[bags]).float() for bags in places.split(at_once)])
+        return np.asarray(task.bag_scores(logits)[:, output].cpu().numpy())
 
     return value

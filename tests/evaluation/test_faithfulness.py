@@ -20,9 +20,9 @@ from e2e_abmilx.evaluation.faithfulness import (
 )
 
 
-def _mean_of(evidence: NDArray[np.float64]) -> Callable[[NDArray[np.intp]], float]:
+def _mean_of(evidence: NDArray[np.float64]) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:
     """Return a model that predicts the mean of its patches, to which each adds what it has above the mean."""
-    return lambda kept: float(evidence[kept].mean())
+    return lambda kept: evidence[kept].mean(axis=1)
 
 
 def _slow_curves(evidence: list[float], importance: list[float]) -> tuple[list[float], list[float]]:
@@ -102,9 +102,9 @@ def test_the_random_map_has_one_area_and_depends_on_the_seed_only() -> None:
 def test_models_see_ascending_patches_and_are_asked_as_often_as_stated(count: int) -> None:
     asked: list[list[int]] = []
 
-    def model(kept: NDArray[np.intp]) -> float:
-        asked.append(kept.tolist())
-        return float(len(kept))
+    def model(kept: NDArray[np.intp]) -> list[int]:
+        asked.extend(kept.tolist())
+        return [len(one) for one in kept]
 
     maps = {"one": np.arange(count), "two": -np.arange(count)}
     removal_curves(model, maps)
@@ -125,4 +125,4 @@ def test_models_see_ascending_patches_and_are_asked_as_often_as_stated(count: in
 )
 def test_maps_without_ranks_are_refused(maps: dict[str, list[float]], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        removal_curves(len, maps)
+        removal_curves(lambda kept: kept[:, 0], maps)

@@ -12,7 +12,15 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.faithfulness import most_evaluations
 from e2e_abmilx.heads import ABMIL, DSMIL, RRTMIL, MeanPool, PoolingHead, TransMIL
 from e2e_abmilx.heads.base import BagHead, HeadOutput
-from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, RegressionTask, SurvivalTask
+from e2e_abmilx.tasks import (
+    BagTask,
+    ClassificationTask,
+    CoxTask,
+    MultiLabelTask,
+    RegressionTask,
+    SurvivalTask,
+    case_faithfulness,
+)
 from e2e_abmilx.tasks.case_faithfulness import MapFaithfulness, auc_of, measure_case
 from e2e_abmilx.tasks.prediction import PredictedPatches
 
@@ -118,7 +126,7 @@ def test_heads_without_contributions_see_the_patches_in_their_order(head: type[B
     torch.manual_seed(0)
     task = _predicted(ClassificationTask(MeanColour(), head, 2), torch.randn(30, 3))
     seen: list[Tensor] = []
-    task.head.register_forward_hook(lambda module, given, output: seen.append(given[0][0]))
+    task.head.register_forward_hook(lambda module, given, output: seen.extend(given[0]))
     found = _by_map(task)
     assert list(found) == ["attention", "random"]
     patches = task.predicted_patches
@@ -154,6 +162,22 @@ def test_the_watched_score_of_each_task(kind: type[BagTask], outputs: int, score
         assert one.patches == 9
         assert one.curves.insertion[-1] == one.curves.deletion[0] == pytest.approx(float(scores[watched]), rel=1e-5)
     assert found["contribution"].curves.deletion_area < found["random"].curves.deletion_area
+
+
+def test_large_cases_are_pooled_a_few_at_once_and_small_ones_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No call of the head gets more patches than the case has, or than the number that always fits."""
+    torch.manual_seed(0)
+    task = _predicted(ClassificationTask(MeanColour(), ABMIL, 2), torch.randn(30, 3))
+    sizes: list[int] = []
+    task.head.register_forward_hook(lambda module, given, output: sizes.append(given[0].shape[0] * given[0].shape[1]))
+    together = _by_map(task)
+    assert len(sizes) <= 16
+    sizes.clear()
+    monkeypatch.setattr(case_faithfulness, "_AT_ONCE", 10)
+    few = _by_map(task)
+    assert max(sizes) == 30
+    for name, one in together.items():
+        np.testing.assert_allclose(one.curves.deletion, few[name].curves.deletion, rtol=1e-5)
 
 
 def test_a_task_in_half_precision_is_watched_in_float32_and_not_changed() -> None:
