@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.store import PatchStore
 
 
 def check_mask(path: Path, slide_size: tuple[int, int]) -> None:
@@ -67,3 +68,35 @@ def covered_fractions(
     extent = np.maximum(1, np.round(np.broadcast_to(sides, len(corner))[:, None] * scale)).astype(np.int64)
     boxes = zip(first.tolist(), (first + extent).tolist(), strict=True)
     return np.array([marked[top:bottom, left:right].mean() for (left, top), (right, bottom) in boxes])
+
+
+def covered_in_store(store: PatchStore, path: Path, corners: ArrayLike, scale: ArrayLike) -> NDArray[np.float64]:
+    """Return the fraction of patches of a store that is marked in a mask of its slide, shape ``(N,)``.
+
+    Args:
+        store: The patches of the slide.
+        path: As in :func:`covered_fractions`.
+        corners: Level-0 ``(x, y)`` of each patch's top left corner, shape ``(N, 2)``.
+        scale: Number of the store's scale that each patch is from, shape ``(N,)`` or one number.
+
+    Raises:
+        InputError: As :func:`covered_fractions` and :func:`slide_size_of`.
+    """
+    slide_size = slide_size_of(store)
+    return covered_fractions(path, slide_size, corners, np.asarray(store.attributes["footprints"])[np.asarray(scale)])
+
+
+def slide_size_of(store: PatchStore) -> tuple[int, int]:
+    """Return width and height of the slide of a store, level-0 pixels.
+
+    Raises:
+        InputError: The store does not record them, or not how large its patches are on the slide.
+    """
+    for name in ("slide_size", "footprints"):
+        if store.attributes.get(name) is None:
+            raise InputError(
+                f"{store.path} has no {name}, so a mask cannot be laid over its patches; make the store from the slide"
+                " itself, with `e2e-abmilx cache`"
+            )
+    width, height = store.attributes["slide_size"]
+    return int(width), int(height)

@@ -109,7 +109,7 @@ def _watch(task: BagTask, patches: PredictedPatches, output: int) -> Value:
     def value(kept: NDArray[np.intp]) -> NDArray[np.float32]:
         places = torch.from_numpy(kept).to(features.device)
         at_once = max(1, max(_AT_ONCE, len(features)) // places.shape[1])
-        logits = torch.cat([head(features[bags]).float() for bags in places.split(at_once)])
+        logits = torch.cat([head(features[bags]).float() for bags in torch.split(places, at_once)])
         return np.asarray(task.bag_scores(logits)[:, output].cpu().numpy())
 
     return value

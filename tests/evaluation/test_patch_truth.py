@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.evaluation.patch_truth import check_mask, covered_fractions
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.evaluation.patch_truth import check_mask, covered_fractions, covered_in_store, slide_size_of
+from e2e_abmilx.store import PatchStore, write_store
 
 
 def _save(path: Path, pixels: np.ndarray) -> Path:
@@ -24,9 +24,7 @@ def test_fractions_of_synthetic_slides_are_those_of_the_mask(cohort: Path, store
         mask = np.asarray(Image.open(cohort / f"masks/{path.stem}.png"))
         for scale in (0, 1):
             side = round(store.attributes["footprints"][scale])
-            found = covered_fractions(
-                cohort / f"masks/{path.stem}.png", tuple(store.attributes["slide_size"]), store.coords(scale), side
-            )
+            found = covered_in_store(store, cohort / f"masks/{path.stem}.png", store.coords(scale), scale)
             whole = np.kron(mask > 0, np.ones((8, 8)))
             expected = [whole[y : y + side, x : x + side].mean() for x, y in store.coords(scale) // 8 * 8]
             np.testing.assert_allclose(found, expected)
@@ -81,3 +79,9 @@ def test_patches_outside_the_slide_are_refused(tmp_path: Path) -> None:
     for corner in ((-1, 0), (0, 100)):
         with pytest.raises(InputError, match="patches lie outside the slide of 100 × 100 pixels"):
             covered_fractions(path, (100, 100), [corner], 10)
+
+
+def test_stores_without_the_size_of_their_slide_are_refused(tmp_path: Path) -> None:
+    write_store(tmp_path / "own.zarr", {0.5: (np.zeros((2, 8, 8, 3), np.uint8), None)})
+    with pytest.raises(InputError, match=r"own\.zarr has no slide_size, so a mask cannot be laid over"):
+        slide_size_of(PatchStore(tmp_path / "own.zarr"))

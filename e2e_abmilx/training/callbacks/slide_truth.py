@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.evaluation.patch_truth import check_mask, covered_fractions
+from e2e_abmilx.evaluation.patch_truth import check_mask, covered_in_store, slide_size_of
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tasks.prediction import PredictedPatches
 from e2e_abmilx.training.callbacks.predicted_slides import patches_by_slide
@@ -41,7 +41,7 @@ class SlideTruth:
             logger.info("%s has no mask of %d of the %d tested slides", masks, len(unknown), len(slides))
         for slide in slides:
             if slide not in unknown:
-                check_mask(self._mask(slide), _slide_size(self._store(slide)))
+                check_mask(self._mask(slide), slide_size_of(self._store(slide)))
 
     def of_case(self, case: str, patches: PredictedPatches) -> NDArray[np.bool_] | None:
         """Return whether each patch of a case is marked, shape ``(N,)``; None if a slide of the case has no mask."""
@@ -51,9 +51,8 @@ class SlideTruth:
         coords, scale = patches.coords.cpu().numpy(), patches.scale.cpu().numpy()
         covered, start = [], 0
         for slide, size in sizes.items():
-            store, own = self._store(slide), slice(start, start + size)
-            sides = np.asarray(store.attributes["footprints"])[scale[own]]
-            covered.append(covered_fractions(self._mask(slide), _slide_size(store), coords[own], sides))
+            own = slice(start, start + size)
+            covered.append(covered_in_store(self._store(slide), self._mask(slide), coords[own], scale[own]))
             start += size
         return np.concatenate(covered) >= 0.5
 
@@ -62,19 +61,3 @@ class SlideTruth:
 
     def _store(self, slide: str) -> PatchStore:
         return PatchStore(self.cache / f"{slide}.zarr")
-
-
-def _slide_size(store: PatchStore) -> tuple[int, int]:
-    """Return width and height of a slide.
-
-    Raises:
-        InputError: The store does not record them, or not how large its patches are on the slide.
-    """
-    for name in ("slide_size", "footprints"):
-        if store.attributes.get(name) is None:
-            raise InputError(
-                f"{store.path} has no {name}, so a mask cannot be laid over its patches; make the store from the slide"
-                " itself, with `e2e-abmilx cache`"
-            )
-    width, height = store.attributes["slide_size"]
-    return int(width), int(height)
