@@ -91,7 +91,7 @@ def _has_both(truth: NDArray[np.bool_] | None) -> bool:
 
 
 def _mean_attention(patches: PredictedPatches) -> NDArray[np.float64]:
-    return np.asarray(patches.output.attention[0].double().mean(dim=0).cpu().numpy())
+    return np.asarray(patches.output.attention[0].cpu().double().mean(dim=0).numpy())
 
 
 def _contributions(task: BagTask, patches: PredictedPatches, *, predicted: bool) -> NDArray[np.float64]:

@@ -132,6 +132,7 @@ def test_the_page_has_a_section_only_where_maps_were_measured(tmp_path: Path) ->
     captions = page.texts_in("caption")
     assert "Areas under the curves of 20 cases, with 95 % intervals; true patches are known of 10" in captions
     assert any(text.startswith("Attention: better than a random order.") for text in page.texts_in("p"))
+    assert any(text.startswith("True patches are those of which a mask") for text in page.texts_in("p"))
     cells = page.texts_in("td")
     measured = measure_maps(read_faithfulness(run))["attention"].deletion_gain
     assert f"{measured.point:.3f} ({measured.low:.3f} to {measured.high:.3f})" in cells
