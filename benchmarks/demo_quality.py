@@ -19,29 +19,20 @@ import numpy as np
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from PIL import Image
 from torchmetrics.functional.classification import binary_auroc
 
 import e2e_abmilx
 from e2e_abmilx import PatchStore, SyntheticDataModule
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.evaluation.patch_truth import covered_in_store
 from e2e_abmilx.main import main
 from e2e_abmilx.models import Model
 from e2e_abmilx.models.inputs import bags_of
-from e2e_abmilx.synthetic import MASK_DOWNSAMPLE
 from e2e_abmilx.tasks import BagTask
 
 #: Least mean over seeds, for classification and for survival.
 TARGETS = {"ClassificationTask": {"test/auc": 0.95, "attention AUC": 0.85}, "SurvivalTask": {"test/c_index": 0.75}}
-
-
-def lesion_fractions(store: PatchStore, mask_file: Path) -> np.ndarray:
-    """Return the fraction of lesion in each fine patch of a slide, shape ``(N,)``."""
-    mask = np.asarray(Image.open(mask_file)) > 0
-    side = round(store.attributes["footprints"][0] / MASK_DOWNSAMPLE)
-    corners = store.coords() // MASK_DOWNSAMPLE
-    return np.array([mask[y : y + side, x : x + side].mean() for x, y in corners])
 
 
 def attention_auc(task: BagTask, cases: Sequence[Case], folder: Path) -> float:
@@ -52,7 +43,8 @@ def attention_auc(task: BagTask, cases: Sequence[Case], folder: Path) -> float:
             raise prediction
         slide = prediction.case.replace("case", "slide")
         store = PatchStore(folder / f"cache/{slide}.zarr")
-        lesion = torch.from_numpy(lesion_fractions(store, folder / f"masks/{slide}.png") >= 0.5)
+        covered = covered_in_store(store, folder / f"masks/{slide}.png", store.coords(), 0)
+        lesion = torch.from_numpy(covered >= 0.5)
         if 0 < lesion.sum() < len(lesion):
             aucs.append(float(binary_auroc(torch.from_numpy(prediction.patches.attention).mean(dim=0), lesion.int())))
     return float(np.mean(aucs))

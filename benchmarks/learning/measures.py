@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from demo_quality import lesion_fractions
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.evaluation.patch_truth import covered_in_store
 from e2e_abmilx.heads.sparsity import attention_sparsity
 from e2e_abmilx.models import CasePrediction, Model
 from e2e_abmilx.models.inputs import bags_of
@@ -100,7 +100,8 @@ def lesion_truth(folder: Path, slides: Sequence[str]) -> dict[str, Truth]:
     """
     truth = {}
     for slide in slides:
-        fractions = lesion_fractions(PatchStore(folder / f"cache/{slide}.zarr"), folder / f"masks/{slide}.png")
+        store = PatchStore(folder / f"cache/{slide}.zarr")
+        fractions = covered_in_store(store, folder / f"masks/{slide}.png", store.coords(), 0)
         truth[slide] = Truth(fractions >= 0.5, fractions == 0)
     return truth
 

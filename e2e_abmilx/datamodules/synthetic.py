@@ -45,6 +45,8 @@ class SyntheticDataModule(SlideDataModule):
             **bags,
         )
         self.folder, self.num_slides, self.side = folder, num_slides, side
+        #: Folder of the true masks of the slides.
+        self.masks = folder / "masks"
 
     def prepare_data(self) -> None:
         """Draw the slides that do not exist yet, then cache them."""

@@ -12,6 +12,7 @@
 - ``records``: the record in a run's ``run.yaml``
 - ``tables``: a report as text, CSV and JSON
 - ``figures``: the figures of a report
+- ``faithfulness``: the faithfulness of the heatmaps, with its figures
 - ``page``, ``page_table``, ``page_facts``, ``page.html``: the HTML page, its tables, and the facts about each run
 - ``external``: the report of an external validation
 - ``external_measures``: the measures of a report, and calibration
@@ -19,7 +20,7 @@
 - ``validation``: the measures of both cohorts and their difference
 - ``groups``: the measures of each group of external cases
 - ``external_tables``, ``external_page``, ``external.html``: this report as tables, text, CSV, JSON and HTML page
-- ``templates``, ``layout.html``, ``table.html``: what the HTML pages share
+- ``templates``, ``layout.html``, ``table.html``, ``figures.html``: what the HTML pages share
 """
 
 from e2e_abmilx.reports.command import report

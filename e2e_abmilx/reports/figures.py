@@ -84,7 +84,7 @@ def draw_predictions(tested: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[Dra
 def draw_calibration(tested: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[Drawing]:
     """Draw the calibration of the second of two classes, or of predicted survival, of all tables in one figure."""
     _, table = tested[0]
-    classes, axes = classes_of(table), _new_axes()
+    classes, axes = classes_of(table), axes_of_page()
     if survival_columns(table):
         for name, one in tested:
             plots.plot_observed_events(*_events(one), name=name, axes=axes)
@@ -93,13 +93,13 @@ def draw_calibration(tested: Sequence[tuple[str, pd.DataFrame]]) -> Iterator[Dra
             f"Observed (Kaplan–Meier) and expected fraction of cases with an event within {edges} months, from left to"
             " right; on the diagonal the model is calibrated."
         )
-        yield _drawing(axes, "Observed and expected events", "", caption)
+        yield drawing_of(axes, "Observed and expected events", "", caption)
     elif len(classes) == 2 and not has_multi_labels(table):
         for name, one in tested:
             curve = _curve(one, 1, name)
             plots.plot_reliability(reliability_curve(curve.probability, curve.label, bins=10), name=name, axes=axes)
         caption = "How often the second class was true at its predicted probability; on the diagonal it is calibrated."
-        yield _drawing(axes, "Calibration", classes[1], caption)
+        yield drawing_of(axes, "Calibration", classes[1], caption)
 
 
 def _events(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -130,14 +130,14 @@ def _draw_classification(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     yield from _draw_curves(groups)
     for name, table in tested:
         predicted = probabilities_of(table).argmax(axis=1)
-        axes = plots.plot_confusion_matrix(predicted, labels_of(table), classes_of(table), axes=_new_axes())
+        axes = plots.plot_confusion_matrix(predicted, labels_of(table), classes_of(table), axes=axes_of_page())
         caption = "Cases, and their fraction of the true class; predicted is the most probable class."
-        yield _drawing(axes, "Confusion", name, caption)
-    axes = _new_axes()
+        yield drawing_of(axes, "Confusion", name, caption)
+    axes = axes_of_page()
     for name, table in tested:
         plots.plot_reliability(reliability_curve(probabilities_of(table), labels_of(table)), name=name, axes=axes)
     caption = "How often the most probable class was true; on the diagonal the model is calibrated."
-    yield _drawing(axes, "Reliability", "", caption)
+    yield drawing_of(axes, "Reliability", "", caption)
 
 
 def _curve(table: pd.DataFrame, number: int, name: str) -> _Curve:
@@ -149,11 +149,11 @@ def _draw_multi_labels(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     models = [(name, _label_curves(table)) for name, table in tested]
     yield from _draw_curves(models)
     for name, curves in models:
-        axes = _new_axes()
+        axes = axes_of_page()
         for curve in curves:
             plots.plot_reliability(reliability_curve(curve.probability, curve.label), name=curve.name, axes=axes)
         caption = "How often each class was true; on the diagonal the model is calibrated."
-        yield _drawing(axes, "Reliability", name, caption)
+        yield drawing_of(axes, "Reliability", name, caption)
 
 
 def _label_curves(table: pd.DataFrame) -> list[_Curve]:
@@ -180,10 +180,10 @@ def _draw_curves(groups: Sequence[tuple[str, Sequence[_Curve]]]) -> Iterator[Dra
         defined = [curve for curve in curves if curve.label.any() and not curve.label.all()]
         if not defined:
             continue
-        axes = _new_axes(height_mm=66 + 4 * len(defined))  # the legend has one line per curve
+        axes = axes_of_page(height_mm=66 + 4 * len(defined))  # the legend has one line per curve
         for curve in defined:
             plot(curve.probability, curve.label, curve.cases, name=curve.name, axes=axes)
-        yield _drawing(axes, title, name, caption)
+        yield drawing_of(axes, title, name, caption)
 
 
 def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
@@ -192,18 +192,18 @@ def _draw_survival(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
             continue
         margin = table["risk"] - table["threshold"]  # each of the pooled runs has its own threshold
         groups = stratify_by_risk(margin, table["time"], table["event"], Threshold(0.0, "val"))
-        axes = plots.plot_kaplan_meier(groups, axes=_new_axes(height_mm=80))
+        axes = plots.plot_kaplan_meier(groups, axes=axes_of_page(height_mm=80))
         caption = "High risk: at or above the threshold that each run fitted on its validation cases."
-        yield _drawing(axes, "Kaplan–Meier", name, caption)
+        yield drawing_of(axes, "Kaplan–Meier", name, caption)
 
 
 def _draw_regression(tested: Sequence[_Predictions]) -> Iterator[Drawing]:
     for name, table in tested:
         cases = list(map(str, table.index))
         axes = plots.plot_predicted_values(
-            table["predicted_value"], table["value"], cases, axes=_new_axes(height_mm=85)
+            table["predicted_value"], table["value"], cases, axes=axes_of_page(height_mm=85)
         )
-        yield _drawing(axes, "Predicted values", name, "One point per case; on the line the prediction is exact.")
+        yield drawing_of(axes, "Predicted values", name, "One point per case; on the line the prediction is exact.")
 
 
 def _draw_folds(report: Report) -> Iterator[Drawing]:
@@ -212,33 +212,34 @@ def _draw_folds(report: Report) -> Iterator[Drawing]:
     most = max(map(len, estimates.values()))
     if most < 2 or any(np.isnan([one.low for one in each]).any() for each in estimates.values()):
         return
-    axes = _new_axes()
+    axes = axes_of_page()
     for name, each in estimates.items():
         plots.plot_folds(each, measure.title, name=name, axes=axes)
     axes.set_xticks(range(1, most + 1))
     axes.set_xlabel("run, in the order of the tables")
     caption = "With 95 % intervals; the line and the legend give the mean ± std."
-    yield _drawing(axes, f"{measure.title} of each run", "", caption)
+    yield drawing_of(axes, f"{measure.title} of each run", "", caption)
 
 
 def _draw_training(name: str, run: Run) -> Iterator[Drawing]:
     metrics = read_metrics(run.folder)
     losses = {title: column for title, column in _LOSSES.items() if column in metrics}
     if losses:
-        axes = plots.plot_learning_curves(metrics, losses, measure="loss", axes=_new_axes())
-        yield _drawing(axes, "Loss", name, "Mean over each epoch.")
+        axes = plots.plot_learning_curves(metrics, losses, measure="loss", axes=axes_of_page())
+        yield drawing_of(axes, "Loss", name, "Mean over each epoch.")
     if set(metrics) >= _SPARSITY:
-        axes = plots.plot_attention_sparsity(metrics, axes=_new_axes())
+        axes = plots.plot_attention_sparsity(metrics, axes=axes_of_page())
         caption = "The lower, the fewer patches decide; mean over heads and bags."
-        yield _drawing(axes, "Attention sparsity", name, caption)
+        yield drawing_of(axes, "Attention sparsity", name, caption)
 
 
-def _drawing(axes: Axes, title: str, name: str, caption: str) -> Drawing:
+def drawing_of(axes: Axes, title: str, name: str, caption: str) -> Drawing:
+    """Return the figure of an Axes; the title is followed by the name of what is drawn, if it has one."""
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
     return Drawing(f"{title}: {name}" if name else title, caption, figure)
 
 
-def _new_axes(*, height_mm: float = 70) -> Axes:
+def axes_of_page(*, height_mm: float = 70) -> Axes:
     """Return an Axes without pyplot, which would keep all figures of a report open."""
     return Figure(figsize=(85 / 25.4, height_mm / 25.4), layout="constrained").add_subplot()

@@ -3,15 +3,17 @@
 import base64
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 from PIL import Image
 
+from e2e_abmilx.evaluation.faithfulness import RANDOM_ORDERS
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
-from e2e_abmilx.reports.figures import draw_figures
+from e2e_abmilx.reports.faithfulness import faithfulness_sections
+from e2e_abmilx.reports.figures import Drawing, draw_figures
 from e2e_abmilx.reports.measures import Measure, has_multi_labels, is_regression
 from e2e_abmilx.reports.origins import Origin, origins_of
 from e2e_abmilx.reports.page_facts import fact_tables
@@ -46,11 +48,18 @@ def write_page(report: Report, path: Path) -> None:
         measures=report.measures.values(),
         origins=[_origin(origin, cases) for origin, cases in origins.items()],
         splits=_splits(report.runs),
-        figures=[(title, caption, embed_figure(figure)) for title, caption, figure in draw_figures(report)],
+        figures=_embed(draw_figures(report)),
+        faithfulness=[(one.table, one.sentences, _embed(one.drawings)) for one in faithfulness_sections(report)],
+        random_orders=RANDOM_ORDERS,
         **_cases(report.summary.runs, slides, path.parent),
         fact_tables=fact_tables(report.runs),
         configs=[(config, config.read_text(encoding="utf-8")) for config in configs if config.is_file()],
     )
+
+
+def _embed(drawings: Iterable[Drawing]) -> list[tuple[str, str, str]]:
+    """Return title, caption and data URI of figures."""
+    return [(title, caption, embed_figure(figure)) for title, caption, figure in drawings]
 
 
 def _subtitle(summary: Summary) -> str:

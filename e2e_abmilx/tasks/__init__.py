@@ -8,6 +8,8 @@
 - ``survival.py``, ``cox.py``: survival in discrete time, proportional hazards
 - ``prediction.py``: the prediction for one case
 - ``slide_heatmaps.py``: heatmaps of the slides of a case that a task has predicted
+- ``case_faithfulness.py``: faithfulness of the heatmaps of a case that a task has predicted
+- ``explained_scores.py``: the scores that heatmaps explain
 - ``descriptions.py``: descriptions of a task in words and numbers
 - ``checks.py``: checks that task, data and trainer fit together
 - ``coverage.py``: which metrics the cases of a split leave undefined

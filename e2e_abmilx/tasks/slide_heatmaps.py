@@ -1,17 +1,13 @@
 """Heatmaps of the slides of a case that a task has just predicted."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
-from e2e_abmilx.heads import BagHead, ContributionError, PoolingHead, leave_one_out, log_odds
+from e2e_abmilx.heads import BagHead, ContributionError, PoolingHead, leave_one_out
 from e2e_abmilx.heatmaps import Contribution, Kind, SlideAttention, write_heatmap
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tasks.base import BagTask
-from e2e_abmilx.tasks.classification import ClassificationTask
-from e2e_abmilx.tasks.multi_label import MultiLabelTask
+from e2e_abmilx.tasks.explained_scores import shown_score
 from e2e_abmilx.tasks.prediction import PredictedPatches
 
 
@@ -59,21 +55,6 @@ def write_case_heatmaps(
 
 def _contribution(task: BagTask, patches: PredictedPatches) -> Contribution:
     """Return the contribution of each patch of a case to the score of the case."""
-    name, score = _explained_score(task, patches.output.logits)
-    contribution = leave_one_out(task.head, patches.features, patches.output.attention[0], score)
-    return Contribution(name, contribution.cpu().numpy())
-
-
-def _explained_score(task: BagTask, logits: Tensor) -> tuple[str, Callable[[Tensor], Tensor]]:
-    """Return the name of a score and its function of logits: log-odds of a class, or the last score, such as the risk.
-
-    Of two classes it is always the second, so that red has the same meaning on all slides; of more classes the most
-    probable one. Log-odds, because a probability near 0 or 1 hardly changes whatever is left out.
-    """
-    if isinstance(task, ClassificationTask):
-        shown = 1 if task.num_outputs == 2 else int(logits.argmax())
-        return f"log-odds of {task.classes[shown]}", partial(log_odds, output=shown)
-    if isinstance(task, MultiLabelTask):
-        shown = int(logits.argmax())
-        return f"log-odds of {task.classes[shown]}", lambda logits: logits[:, shown]
-    return task.score_names()[-1], lambda logits: task.bag_scores(logits)[:, -1]
+    score = shown_score(task, patches.output.logits)
+    contribution = leave_one_out(task.head, patches.features, patches.output.attention[0], score.of_logits)
+    return Contribution(score.name, contribution.cpu().numpy())

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from e2e_abmilx.heads import ABMIL, ABMILX, DSMIL, ContributionError, leave_one_out, log_odds
 from e2e_abmilx.heads.base import BagHead, HeadOutput
 from e2e_abmilx.store import PatchStore
-from e2e_abmilx.tasks import BagTask, ClassificationTask, CoxTask, MultiLabelTask, RegressionTask, SurvivalTask
+from e2e_abmilx.tasks import BagTask, ClassificationTask
 from e2e_abmilx.tasks.prediction import PredictedPatches
-from e2e_abmilx.tasks.slide_heatmaps import _explained_score, check_kind, write_case_heatmaps
+from e2e_abmilx.tasks.slide_heatmaps import check_kind, write_case_heatmaps
 
 
 class _Mean(nn.Module):
@@ -89,34 +89,6 @@ def test_each_slide_gets_its_own_part_of_the_contributions(stores: Path, tmp_pat
     name = "contribution to the log-odds of 1 (with the patch minus without it)"
     found = [one[name] for slide in slides for one in _measurements(tmp_path / slide)]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("kind", "outputs", "name"),
-    [
-        (ClassificationTask, 2, "log-odds of b"),
-        (ClassificationTask, 3, "log-odds of a"),
-        (MultiLabelTask, 3, "log-odds of a"),
-        (SurvivalTask, 3, "risk"),
-        (CoxTask, 1, "risk"),
-        (RegressionTask, 1, "predicted_value"),
-    ],
-)
-def test_the_explained_score_of_each_task(kind: type[BagTask], outputs: int, name: str) -> None:
-    """Of two classes the second, although the first is more probable; of more the most probable one."""
-    task = kind(_Mean(), ABMIL, outputs)
-    task.classes = ("a", "b", "c")[:outputs]
-    logits = torch.tensor([[2.0, 0.5, -1.0]])[:, :outputs]
-    found, score = _explained_score(task, logits)
-    assert found == name
-    if kind is ClassificationTask:
-        shown = 1 if outputs == 2 else 0
-        probability = logits.softmax(1)[:, shown]
-        torch.testing.assert_close(score(logits), torch.log(probability / (1 - probability)))
-    elif kind is MultiLabelTask:
-        torch.testing.assert_close(score(logits), logits[:, 0])
-    else:
-        torch.testing.assert_close(score(logits), task.bag_scores(logits)[:, -1])
 
 
 def test_several_attention_heads(stores: Path, tmp_path: Path) -> None:

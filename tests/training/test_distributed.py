@@ -64,7 +64,7 @@ def _run(folder: Path, labels: Path, stores: Path, *, processes: int, batch_size
             "max_epochs": 2,
             "log_every_n_steps": 1,
             "enable_progress_bar": False,
-            "callbacks": [{"class_path": "keep_gradients.KeepGradients"}],
+            "callbacks": [{"class_path": "keep_gradients.KeepGradients"}, {"class_path": "Faithfulness"}],
         },
     }
     folder.mkdir()
@@ -134,3 +134,12 @@ def test_two_processes_are_one_with_larger_batches(cohort: Path, stores: Path, t
     assert len(tables[0]) == len({row[0] for row in tables[0]}) > 2
     for row, other in zip(tables[0][1:], tables[1][1:], strict=True):
         assert [float(score) for score in row[2:]] == pytest.approx([float(s) for s in other[2:]], rel=1e-3)
+    maps = [pd.read_csv(tmp_path / name / "faithfulness.csv").set_index(["case", "map"]) for name in ("one", "two")]
+    assert len(maps[0]) == 3 * (len(tables[0]) - 1)
+    assert maps[0].index.equals(maps[1].index)
+    numbers = maps[0].columns.drop("score")
+    # maps may rank patches that are equal up to rounding otherwise, which changes points and hardly areas
+    areas = ["patches", "deletion", "insertion"]
+    pd.testing.assert_frame_equal(maps[0][areas], maps[1][areas], rtol=1e-2)
+    random = pd.IndexSlice[:, "random"]
+    pd.testing.assert_frame_equal(maps[0].loc[random, numbers], maps[1].loc[random, numbers], rtol=1e-3)

@@ -10,14 +10,17 @@
 * ``data_wait``: the fraction of the time that the device waits for data
 * ``memory_advice``: which settings to change when memory runs out
 * ``predictions``: one row per case, in ``predictions.csv``
-* ``predicted_slides``: the slides that a trainer predicts
+* ``predicted_slides``: the slides that a trainer predicts or tests
 * ``heatmap``: a heatmap per slide
+* ``faithfulness``: how faithful heatmaps are, in ``faithfulness.csv``
+* ``slide_truth``: which patches of the tested slides are marked in masks
 * ``features``: a file of features per slide
 """
 
 from e2e_abmilx.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.training.callbacks.data_wait import DataWait
 from e2e_abmilx.training.callbacks.early_stopping import DeferredEarlyStopping
+from e2e_abmilx.training.callbacks.faithfulness import Faithfulness
 from e2e_abmilx.training.callbacks.features import FeatureWriter
 from e2e_abmilx.training.callbacks.heatmap import AttentionHeatmap
 from e2e_abmilx.training.callbacks.memory_advice import MemoryAdvice
@@ -27,6 +30,6 @@ from e2e_abmilx.training.callbacks.run_record import RunRecord
 from e2e_abmilx.training.callbacks.splits import SplitTable
 
 __all__ = [
-    "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "FeatureWriter", "LastCheckpoint",
-    "MemoryAdvice", "PredictionTable", "ProgressLines", "RunRecord", "SplitTable",
+    "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "Faithfulness", "FeatureWriter",
+    "LastCheckpoint", "MemoryAdvice", "PredictionTable", "ProgressLines", "RunRecord", "SplitTable",
 ]  # fmt: skip

@@ -1,16 +1,14 @@
 """Heatmaps of the attention to each slide's patches, or of their contributions."""
 
-from collections import defaultdict
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.heatmaps import Kind, check_drawable
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tasks import BagTask, Prediction
 from e2e_abmilx.tasks.slide_heatmaps import check_kind, write_case_heatmaps
-from e2e_abmilx.training.callbacks.predicted_slides import predicted_slides
+from e2e_abmilx.training.callbacks.predicted_slides import patches_by_slide, predicted_slides
 
 
 class AttentionHeatmap(Callback):
@@ -45,7 +43,7 @@ class AttentionHeatmap(Callback):
         """
         check_kind(getattr(pl_module, "head", None), self.kind)
         bags = predicted_slides(trainer)
-        self._cache, self._sizes = bags.cache, _patches_by_slide(bags)
+        self._cache, self._sizes = bags.cache, patches_by_slide(bags)
         for slides in self._sizes.values():
             for slide in slides:
                 check_drawable(PatchStore(self._cache / f"{slide}.zarr"))
@@ -58,11 +56,3 @@ class AttentionHeatmap(Callback):
             folder = Path(trainer.default_root_dir, "heatmaps")
             sizes = self._sizes[outputs.case]
             write_case_heatmaps(pl_module, outputs.scores, sizes, self._cache, folder, self.kind)
-
-
-def _patches_by_slide(bags: WholeSlides) -> dict[str, dict[str, int]]:
-    """Return the number of patches of each slide, by case and slide, in the order of the predictions."""
-    sizes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for part in bags.parts:
-        sizes[bags.cases[part.case].id][part.slide] += part.stop - part.start
-    return sizes

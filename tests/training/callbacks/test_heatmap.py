@@ -158,5 +158,5 @@ def test_features_without_coordinates_are_refused(tmp_path: Path) -> None:
     (tmp_path / "features").mkdir()
     torch.save(torch.zeros(4, 3), tmp_path / "features" / "slide.pt")
     task = ClassificationTask(Precomputed(3), ABMIL, 2)
-    with pytest.raises(InputError, match=r"FeatureBags does not record where patches lie.*with a SlideDataModule"):
+    with pytest.raises(InputError, match=r"FeatureBags does not record where patches lie.*use a SlideDataModule"):
         _trainer(tmp_path).predict(task, FeatureDataModule(tmp_path / "features", num_workers=0))
