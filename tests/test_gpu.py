@@ -20,6 +20,7 @@ from e2e_abmilx.data.loaders import WaitClock
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.encoders import ResNetEncoder, encode_in_chunks
 from e2e_abmilx.encoders.augment import GroupedCrops, Normalize, RandomCrops
+from e2e_abmilx.encoders.resample import Boxes, crop_and_resize
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMILX, AttentionPlus
 from e2e_abmilx.heads.base import softmax_over_patches
@@ -71,12 +72,12 @@ def test_crops_equal_the_cpu(dtype: torch.dtype, device: torch.device) -> None:
     torch.set_float32_matmul_precision("high")  # as the command line does
     patches = torch.randint(0, 256, (300, 3, 256, 256), dtype=torch.uint8)
     for crops in (RandomCrops(224, max_shift=0.2), GroupedCrops(224)):
-        boxes = crops.draw(300, torch.device("cpu"))
+        boxes = crops.draw(300, 256, torch.device("cpu"))
         with _autocast(device, dtype):
-            found = crops._crop(patches.to(device), boxes.to(device)).cpu()
+            found = crop_and_resize(patches.to(device), Boxes(*(values.to(device) for values in boxes)), 224).cpu()
             drawn = crops(patches.to(device))  # drawn on the device
         assert drawn.shape == (300, 3, 224, 224)
-        difference = (found.int() - crops._crop(patches, boxes).int()).abs()
+        difference = (found.int() - crop_and_resize(patches, boxes, 224).int()).abs()
         assert difference.max() <= 1
         assert (difference > 0).float().mean() < 5e-3
 

@@ -3,6 +3,7 @@
 - ``timm_encoders.py``: ``ResNetEncoder``, the paper's truncated ResNet, and ``TimmEncoder``, any model of timm
 - ``fixed.py``: encoders without training: ``FrozenEncoder``, and ``Precomputed`` for features read from files
 - ``augment.py``: crops, flips and normalisation of patches, on the device that holds them
+- ``resample.py``: crops of patches, each by a box of its own, resized with antialiasing
 - ``chunks.py``: encode a bag in chunks, with gradient checkpointing
 - ``weights.py``: load pretrained weights from a file
 """

@@ -3,20 +3,27 @@
 Letters: M patches, S side of the stored patches, s side after augmentation.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from e2e_abmilx.encoders.resample import Boxes, crop_and_resize
+
 _AT_ONCE = 256  # patches converted to floating-point numbers at once, which take four times the memory
+_DRAWS = 10  # of the size of a crop, as torchvision does
+_LOG_RATIO = math.log(4 / 3)  # of the largest aspect ratio
 
 
 class RandomCrops(nn.Module):
     """Random resized crops, flips and shifts, drawn per patch; in evaluation the whole patch, resized.
 
     Only the geometry changes, because the paper found that colour augmentation hurts. A crop has between ``min_area``
-    and all of the area of the patch and an aspect ratio from 3/4 to 4/3, and is resampled bilinearly.
+    and all of the area of the patch and an aspect ratio from 3/4 to 4/3; where it would not fit into the patch, area and
+    ratio are drawn again, as in torchvision's ``RandomResizedCrop``. Crops and whole patches are resampled in the same
+    way, bilinearly with antialiasing.
 
     Args:
         size: s, side of the patches that the encoder receives, in pixels.
@@ -39,40 +46,35 @@ class RandomCrops(nn.Module):
         """Crop or resize patches: uint8 ``(M, 3, S, S)`` → uint8 ``(M, 3, s, s)``."""
         if not self.training:
             return self._resize(patches)
-        boxes = self.draw(len(patches), patches.device)
-        parts = zip(torch.split(patches, _AT_ONCE), torch.split(boxes, _AT_ONCE), strict=True)
-        return torch.cat([self._crop(part, box) for part, box in parts])
+        return crop_and_resize(patches, self.draw(len(patches), patches.shape[-1], patches.device), self.size)
 
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        """Draw affine maps from crops to patches, with coordinates in [-1, 1]; shape ``(count, 2, 3)``."""
-        return self._draw_boxes(count, self._draw_signs(count, device), device)
+    def draw(self, count: int, side: int, device: torch.device) -> Boxes:
+        """Draw the boxes of ``count`` patches of S = ``side`` pixels."""
+        return Boxes(*self._draw_boxes(count, side, device), *self._draw_flips(count, device))
 
-    def _draw_boxes(self, count: int, signs: Tensor, device: torch.device) -> Tensor:
-        """Draw the maps of crops and shifts; ``signs``, shape ``(2, count)``, mirror them."""
-
-        def uniform(low: float, high: float) -> Tensor:
-            return torch.empty(count, device=device).uniform_(low, high)
-
-        side = uniform(self.min_area, 1).sqrt()
-        stretch = uniform(-0.2877, 0.2877).exp().sqrt()  # aspect ratios from 3/4 to 4/3
-        width, height = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1)
-        x, y = (uniform(-1, 1) * (1 - length) for length in (width, height))
+    def _draw_boxes(self, count: int, side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return left, top, width and height."""
+        width, height = self._draw_sizes(count, side, device)
+        left, top = (_draw_integers(side - length) for length in (width, height))
         if self.max_shift:
-            x, y = (centre + uniform(-2, 2) * self.max_shift for centre in (x, y))  # a patch has width 2
-        zero = torch.zeros_like(x)
-        rows = [torch.stack([width * signs[0], zero, x], 1), torch.stack([zero, height * signs[1], y], 1)]
-        return torch.stack(rows, 1)
+            furthest = self.max_shift * side
+            left, top = (start + torch.empty_like(start).uniform_(-furthest, furthest).round() for start in (left, top))
+        return left, top, width, height
 
-    def _draw_signs(self, count: int, device: torch.device) -> Tensor:
-        """Draw which patches to mirror along each axis: -1 mirrors, 1 does not; shape ``(2, count)``."""
-        if not self.flips:
-            return torch.ones(2, count, device=device)
-        return torch.empty(2, count, device=device).uniform_(-1, 1).sign()
+    def _draw_sizes(self, count: int, side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return widths and heights: the first of ten draws that fits into the patch, or else the whole patch."""
+        area = torch.empty(_DRAWS, count, device=device).uniform_(self.min_area, 1)
+        ratio = torch.empty_like(area).uniform_(-_LOG_RATIO, _LOG_RATIO).exp()
+        sizes = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()]).mul_(side).round_()
+        fits = (sizes <= side).all(0)
+        first = fits.byte().argmax(0).expand(2, 1, -1)
+        width, height = torch.where(fits.any(0), sizes.gather(1, first)[:, 0], side).clamp(min=1)
+        return width, height
 
-    def _crop(self, patches: Tensor, boxes: Tensor) -> Tensor:
-        grid = _sampling_grid(boxes, self.size)
-        crops = F.grid_sample(patches.float(), grid, mode="bilinear", align_corners=False)
-        return crops.round_().to(torch.uint8)
+    def _draw_flips(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Draw which patches to mirror left to right, and which top to bottom; each of shape ``(count,)``."""
+        mirrored, flipped = torch.rand(2, count, device=device) < (0.5 if self.flips else 0)
+        return mirrored, flipped
 
     def _resize(self, patches: Tensor) -> Tensor:
         if patches.shape[-1] == self.size:
@@ -83,19 +85,6 @@ class RandomCrops(nn.Module):
         """Resize in floating-point numbers, because CUDA cannot resample bytes."""
         size = (self.size, self.size)
         return F.interpolate(patches.float(), size, mode="bilinear", antialias=True).round_().to(torch.uint8)
-
-
-def _sampling_grid(boxes: Tensor, size: int) -> Tensor:
-    """Return the position in its patch of each pixel of a crop, in [-1, 1] along both axes, ``(M, s, s, 2)``.
-
-    ``boxes`` are affine maps from crops to patches, shape ``(M, 2, 3)``, and ``size`` is s. The result equals
-    ``F.affine_grid``, which is a matrix product: autocast would round it to half precision and TF32 to ten bits, and
-    in bf16 a pixel would be sampled up to half a pixel away.
-    """
-    centres = (2 * torch.arange(size, device=boxes.device) + 1) / size - 1
-    x = boxes[:, 0, 0, None] * centres + boxes[:, 0, 2, None]
-    y = boxes[:, 1, 1, None] * centres + boxes[:, 1, 2, None]
-    return torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
 
 
 class GroupedCrops(RandomCrops):
@@ -119,22 +108,16 @@ class GroupedCrops(RandomCrops):
             raise ValueError(f"groups is {groups}; it counts draws per batch and must be at least 1")
         self.groups = groups
 
-    def draw(self, count: int, device: torch.device) -> Tensor:
-        """Draw one map per group, shared by its patches, and mirror half of the patches; ``(count, 2, 3)``."""
-        shared = self._draw_boxes(self.groups, torch.ones(2, self.groups, device=device), device)
+    def draw(self, count: int, side: int, device: torch.device) -> Boxes:
+        """Draw one box per group, shared by its patches, and mirror half of the patches."""
         group_of = torch.arange(count, device=device) * self.groups // count
-        boxes = shared[group_of]
-        signs = self._draw_signs(count, device)
-        boxes[:, 0, 0] *= signs[0]
-        boxes[:, 1, 1] *= signs[1]
-        return boxes
+        left, top, width, height = (values[group_of] for values in self._draw_boxes(self.groups, side, device))
+        return Boxes(left, top, width, height, *self._draw_flips(count, device))
 
-    def _draw_signs(self, count: int, device: torch.device) -> Tensor:
-        signs = torch.ones(2, count, device=device)
-        if self.flips:
-            for row in signs:
-                row[torch.randperm(count, device=device)[: count // 2]] = -1
-        return signs
+    def _draw_flips(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        half = count // 2 if self.flips else 0
+        mirrored, flipped = (torch.randperm(count, device=device) < half for _ in range(2))
+        return mirrored, flipped
 
 
 class Normalize(nn.Module):
@@ -157,3 +140,8 @@ class Normalize(nn.Module):
         """Normalise patches of shape ``(M, 3, S, S)``; the result has the channels-last memory format."""
         normal = (patches - self.mean).div_(self.std)  # in place, to hold the bag as floats only once
         return normal.contiguous(memory_format=torch.channels_last)
+
+
+def _draw_integers(largest: Tensor) -> Tensor:
+    """Draw a whole number from 0 to each of ``largest``, all equally likely."""
+    return torch.minimum((torch.rand_like(largest) * (largest + 1)).floor(), largest)
