@@ -9,9 +9,7 @@ MOST_PERMUTATIONS = 999
 _ENOUGH_EXCEEDED = 20  # permutations that reach the statistic, after which the p-value is clearly not small
 
 
-def permutation_p_value(
-    statistic: Callable[[NDArray[np.int64]], float], stratum: ArrayLike, *, seed: int = 0
-) -> float:
+def permutation_p_value(statistic: Callable[[NDArray[np.int64]], float], stratum: ArrayLike, *, seed: int = 0) -> float:
     """Return the p-value of a statistic that is large where two columns are associated, with one column permuted.
 
     Under independence within the strata, p is at most a with probability a. Of 999 permutations it is the fraction that

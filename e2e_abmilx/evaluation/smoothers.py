@@ -3,7 +3,7 @@
 Letters: n rows, D features, K predicted columns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,6 +66,18 @@ def ridge(features: NDArray[np.float64], fold: NDArray[np.int64]) -> Smoother:
         predicted = np.empty_like(truth)
         for out, matrix in parts:
             predicted[out] = matrix @ (truth[~out] - truth[~out].mean(axis=0))
+        return predicted
+
+    return smooth
+
+
+def combine(parts: Sequence[tuple[Smoother, NDArray[np.bool_]]]) -> Smoother:
+    """Return the smoother that predicts the rows of each part, marked in an array of shape ``(n,)``, by its own."""
+
+    def smooth(truth: NDArray[np.float64]) -> NDArray[np.float64]:
+        predicted = np.zeros_like(truth)
+        for own, rows in parts:
+            predicted[rows] = own(truth[rows])
         return predicted
 
     return smooth

@@ -10,6 +10,8 @@ from urllib.parse import quote
 import pandas as pd
 from PIL import Image
 
+from e2e_abmilx.reports.audit import Audit
+from e2e_abmilx.reports.audit_tables import EXPLANATION, audit_table, warnings
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
 from e2e_abmilx.reports.figures import draw_figures
 from e2e_abmilx.reports.measures import Measure, has_multi_labels, is_regression
@@ -29,7 +31,7 @@ _EXTREMES = 5  # cases shown as the best and as the worst
 _OVERLAY_SIDE = 640  # pixels
 
 
-def write_page(report: Report, path: Path) -> None:
+def write_page(report: Report, audit: Audit, path: Path) -> None:
     """Write the page; links to heatmaps are relative to its folder."""
     origins = {origin: origin.read_cases() for origin in origins_of(report.runs)}
     slides = {case: named for cases in origins.values() for case, named in cases.items()}
@@ -46,6 +48,7 @@ def write_page(report: Report, path: Path) -> None:
         measures=report.measures.values(),
         origins=[_origin(origin, cases) for origin, cases in origins.items()],
         splits=_splits(report.runs),
+        **_shortcuts(audit),
         figures=[(title, caption, embed_figure(figure)) for title, caption, figure in draw_figures(report)],
         **_cases(report.summary.runs, slides, path.parent),
         fact_tables=fact_tables(report.runs),
@@ -127,6 +130,15 @@ def _origin(origin: Origin, cases: Mapping[str, Sequence[str]]) -> tuple[list[tu
     if cases:
         steps.append((len(cases), f"cases with {sum(map(len, cases.values()))} slides in {origin.labels}"))
     return steps, Table("Failed slides", ["slide", "reason"], failed) if failed else None
+
+
+def _shortcuts(audit: Audit) -> dict[str, object]:
+    return {
+        "audit_warnings": warnings(audit),
+        "audit_table": audit_table(audit),
+        "audit_explanation": EXPLANATION,
+        "audit_notes": audit.notes,
+    }
 
 
 def _splits(runs: Sequence[Run]) -> Table:

@@ -10,6 +10,7 @@
 * ``data_wait``: the fraction of the time that the device waits for data
 * ``memory_advice``: which settings to change when memory runs out
 * ``predictions``: one row per case, in ``predictions.csv``
+* ``embeddings``: the embedding of each tested case, in ``embeddings.npz``
 * ``predicted_slides``: the slides that a trainer predicts
 * ``heatmap``: a heatmap per slide
 * ``features``: a file of features per slide
@@ -18,6 +19,7 @@
 from e2e_abmilx.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.training.callbacks.data_wait import DataWait
 from e2e_abmilx.training.callbacks.early_stopping import DeferredEarlyStopping
+from e2e_abmilx.training.callbacks.embeddings import EmbeddingTable
 from e2e_abmilx.training.callbacks.features import FeatureWriter
 from e2e_abmilx.training.callbacks.heatmap import AttentionHeatmap
 from e2e_abmilx.training.callbacks.memory_advice import MemoryAdvice
@@ -27,6 +29,6 @@ from e2e_abmilx.training.callbacks.run_record import RunRecord
 from e2e_abmilx.training.callbacks.splits import SplitTable
 
 __all__ = [
-    "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "FeatureWriter", "LastCheckpoint",
-    "MemoryAdvice", "PredictionTable", "ProgressLines", "RunRecord", "SplitTable",
+    "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "EmbeddingTable", "FeatureWriter",
+    "LastCheckpoint", "MemoryAdvice", "PredictionTable", "ProgressLines", "RunRecord", "SplitTable",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,6 +10,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.tasks import BagTask, Prediction
 from e2e_abmilx.training.callbacks.run_folder import folder_of
+
+
+class _OfCase(Protocol):
+    @property
+    def case(self) -> str: ...
+
+
+_Row = TypeVar("_Row", bound=_OfCase)
 
 
 class PredictionTable(Callback):
@@ -29,7 +38,7 @@ class PredictionTable(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table."""
-        rows, self._rows = _gather(self._rows), []
+        rows, self._rows = gather_cases(self._rows), []
         # a trial run must not overwrite the table of a real one
         trial = getattr(trainer, "fast_dev_run", False)
         if not trainer.is_global_zero or trial or not isinstance(pl_module, BagTask):
@@ -46,7 +55,7 @@ class PredictionTable(Callback):
     on_predict_epoch_end = on_test_epoch_end
 
 
-def _gather(rows: Sequence[Prediction]) -> list[Prediction]:
+def gather_cases(rows: Sequence[_Row]) -> list[_Row]:
     """Return the rows of all processes, sorted by case so that their number does not change the order."""
     parts = [list(rows)]
     if torch.distributed.is_initialized():
