@@ -36,8 +36,8 @@ class Truth(NamedTuple):
         measure: ``"auc"``, ``"c_index"`` or ``"spearman"``.
         chance: The measure of a prediction that is not associated with the truth.
         relevant: The least measure that matters in practice.
-        columns: Truth that a smoother averages, shape ``(n, K)``.
-        stratum: Rows are compared and permuted within their stratum, shape ``(n,)``.
+        columns: Truth that a smoother averages, shape ``(n, K)``; of classes, differences from the mean of the stratum.
+        stratum: Rows are permuted within their stratum, shape ``(n,)``.
         estimator: Creates the measure from predictions, shape ``(n, K)``, of the truth in an order, shape ``(n,)``.
     """
 
@@ -73,13 +73,16 @@ def associate(smooth: Smoother, truth: Truth) -> Association:
     return Association(bootstrap(measure(np.arange(rows)), list(map(str, range(rows)))), p_value)
 
 
-def classes_as_truth(category: ArrayLike, stratum: ArrayLike | None = None) -> Truth:
-    """Return classes as the truth, measured by the AUC; with strata, of pairs within one of them.
+def classes_as_truth(category: ArrayLike, fold: NDArray[np.int64], stratum: ArrayLike | None = None) -> Truth:
+    """Return classes as the truth, measured by the AUC of pairs within a fold and a stratum.
 
-    Counted are the classes that have ten rows, and ten rows of other classes to compare with.
+    Pairs of different folds would bring the area of a prediction of nothing below 0.5: where a fold has more rows of a
+    class than the others, those predict fewer. Counted are the classes that have ten rows, and ten rows of other classes
+    to compare with.
 
     Args:
         category: Of each row, shape ``(n,)``.
+        fold: Of each row, in the cross-validation, shape ``(n,)``.
         stratum: Such as the label, where the classes are sites, shape ``(n,)``; a site that the label predicts is then
             not taken for one that the model sees.
 
@@ -94,15 +97,17 @@ def classes_as_truth(category: ArrayLike, stratum: ArrayLike | None = None) -> T
     if len(names) == 1:
         raise TooFewError(f"all {len(number)} cases have the value {names[0]}")
     member = number[:, None] == np.arange(len(names))
+    share = np.stack([np.bincount(strata, one) / np.bincount(strata) for one in member.T], axis=1)
     counted = [one for one in range(len(names)) if _least_compared(member[:, one], strata) >= FEWEST_COUNTED]
     if not counted:
-        within = "" if stratum is None else " within classes of the label"
+        within = "" if stratum is None else " within classes of the truth"
         raise TooFewError(
             f"no value has {FEWEST_COUNTED} cases and {FEWEST_COUNTED} of other values to compare them with{within}"
         )
+    compared = strata * (fold.max() + 1) + fold
     return Truth(
-        "auc", 0.5, 0.6, member.astype(np.float64), strata,
-        lambda predicted, order: AurocWithinStrata(predicted, number[order], strata, counted),
+        "auc", 0.5, 0.6, member - share[strata], strata,
+        lambda predicted, order: AurocWithinStrata(predicted, number[order], compared, counted),
     )  # fmt: skip
 
 

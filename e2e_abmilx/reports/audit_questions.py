@@ -53,13 +53,13 @@ class _Target(NamedTuple):
     measure: str
     known: dict[str, Any]
 
-    def of(self, cases: Sequence[str]) -> Truth:
+    def of(self, cases: Sequence[str], fold: NDArray[np.int64]) -> Truth:
         values = [self.known[case] for case in cases]
         if self.measure == "spearman":
             return values_as_truth(values)
         if self.measure == "c_index":
             return survival_as_truth([time for time, _ in values], [event for _, event in values])
-        return classes_as_truth(list(map(str, values)))
+        return classes_as_truth(list(map(str, values)), fold)
 
 
 def ask(material: Audited, runs: Sequence[Run]) -> Iterator[Question]:
@@ -80,9 +80,10 @@ def _ask_column(column: pd.Series, target: _Target) -> Question:
     values = column.loc[cases].to_numpy(str)
 
     def pose() -> tuple[Smoother, Truth]:
-        truth = target.of(cases)
+        fold = draw_folds(len(cases))
+        truth = target.of(cases, fold)
         refuse_uninformative(values)
-        return category_means(values, draw_folds(len(cases))), truth
+        return category_means(values, fold), truth
 
     return Question(str(column.name), target.name, len(cases), target.measure, pose)
 
@@ -91,8 +92,9 @@ def _ask_colours(colours: pd.DataFrame, target: _Target) -> Question:
     cases = [case for case in target.known if case in colours.index]
 
     def pose() -> tuple[Smoother, Truth]:
-        truth = target.of(cases)
-        return ridge(colours.loc[cases].to_numpy(), draw_folds(len(cases))), truth
+        fold = draw_folds(len(cases))
+        truth = target.of(cases, fold)
+        return ridge(colours.loc[cases].to_numpy(), fold), truth
 
     return Question(COLOURS, target.name, len(cases), target.measure, pose)
 
@@ -106,10 +108,11 @@ def _ask_embeddings(tables: Sequence[pd.DataFrame], column: pd.Series, runs: Seq
     def pose() -> tuple[Smoother, Truth]:
         predictions = pd.concat([one.predictions for one in runs])
         labels = _strata(predictions[~predictions.index.duplicated()].loc[cases])
-        truth = classes_as_truth(values, run * (labels.max() + 1) + labels)
+        folds = [draw_folds(len(table)) for table in tables]
+        truth = classes_as_truth(values, np.concatenate(folds), run * (labels.max() + 1) + labels)
         parts = [
-            (ridge(table.to_numpy(np.float64), draw_folds(len(table))), run == number)
-            for number, table in enumerate(tables)
+            (ridge(table.to_numpy(np.float64), fold), run == number)
+            for number, (table, fold) in enumerate(zip(tables, folds, strict=True))
         ]
         return combine(parts), truth
 

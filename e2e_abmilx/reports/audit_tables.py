@@ -22,7 +22,7 @@ EXPLANATION = (
     "Columns and colour statistics predict the truth of all cases of the cohort, and embeddings of tested cases predict"
     " columns within classes of the truth; each is cross-validated, with one case per patient. Intervals: 95 % over cases."
     " p: permutation test, adjusted for all tests (Holm). Flagged: p < 0.05, and AUC or C-index at least 0.6, or ρ at"
-    " least 0.2"
+    " least 0.2. Of a prediction of nothing, cross-validation is often somewhat below chance"
 )
 
 
@@ -42,13 +42,19 @@ def audit_text(audit: Audit) -> str:
     parts = ["Shortcuts", *(f"! {warning}" for warning in warnings(audit))]
     table = audit_table(audit)
     if table.rows:
-        parts.append(align([list(map(str, row)) for row in [table.head, *table.rows]]))
-    return "\n".join([*parts, *audit.notes])
+        parts += [align([list(map(str, row)) for row in [table.head, *table.rows]]), EXPLANATION]
+    return "\n".join([*parts, *gaps(audit)])
 
 
 def warnings(audit: Audit) -> list[str]:
     """Return a sentence per flagged finding: what it is, what it means, and what to do."""
     return [_warning(one) for one in audit.findings if one.flagged]
+
+
+def gaps(audit: Audit) -> list[str]:
+    """Return a sentence per question that cannot be judged, and per thing that was not audited."""
+    asked = [one for one in audit.findings if one.reason]
+    return [*(f"{_asked(one)} cannot be judged: {one.reason}" for one in asked), *audit.notes]
 
 
 def audit_table(audit: Audit) -> Table:
@@ -65,7 +71,15 @@ def _cells(one: Finding) -> Iterator[object]:
     yield with_interval(one.association.estimate) if one.association else "–"
     for value in (one.chance, one.p_value, one.own):
         yield decimals(value)
-    yield ("flagged" if one.flagged else "not flagged") if one.association else f"cannot be judged: {one.reason}"
+    yield ("flagged" if one.flagged else "not flagged") if one.association else "cannot be judged"
+
+
+def _asked(one: Finding) -> str:
+    return f"whether {one.question.source} {_verb(one.question.source)} the {one.question.target}"
+
+
+def _verb(source: str) -> str:
+    return "predict" if source in (COLOURS, EMBEDDINGS) else "predicts"
 
 
 def _warning(one: Finding) -> str:
@@ -79,11 +93,9 @@ def _warning(one: Finding) -> str:
         )
     rests = f"the model's {one.own:.2f} may rest on it"
     if source == COLOURS:
-        return (
-            f"{source} alone predict the {target}: {value}; {rests}, be it staining, scanner or the colour of the tissue."
-            " Test on slides of another laboratory (e2e-abmilx evaluate)."
-        )
-    return f"{source} alone predicts the {target}: {value}; {rests}. {_cure(source)}"
+        rests += ", be it staining, scanner or the colour of the tissue"
+    cure = "Test on slides of another laboratory (e2e-abmilx evaluate)." if source == COLOURS else _cure(source)
+    return f"{source} alone {_verb(source)} the {target}: {value}; {rests}. {cure}"
 
 
 def _short(value: Estimate) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from e2e_abmilx.reports.audit import Audit
-from e2e_abmilx.reports.audit_tables import EXPLANATION, audit_table, warnings
+from e2e_abmilx.reports.audit_tables import EXPLANATION, audit_table, gaps, warnings
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
 from e2e_abmilx.reports.figures import draw_figures
 from e2e_abmilx.reports.measures import Measure, has_multi_labels, is_regression
@@ -137,7 +137,7 @@ def _shortcuts(audit: Audit) -> dict[str, object]:
         "audit_warnings": warnings(audit),
         "audit_table": audit_table(audit),
         "audit_explanation": EXPLANATION,
-        "audit_notes": audit.notes,
+        "audit_gaps": gaps(audit),
     }
 
 
