@@ -50,11 +50,11 @@ def test_clean_and_imbalanced_cohorts_are_not_flagged(tmp_path: Path) -> None:
         run = write_audited_run(tmp_path / f"{name}-{seed}", seed=seed, confounded=confounded)
         return _flagged(audit_shortcuts(report._replace(summary=report.summary._replace(runs=[run]))))
 
-    clean = [flagged("clean", seed, 0) for seed in range(20)]
-    assert sum(map(bool, clean)) <= 3  # at most 1 is expected, and P(more than 3) is 2 %
-    imbalanced = [flagged("imbalanced", seed, 0.5) for seed in range(6)]
+    clean = [flagged("clean", seed, 0) for seed in range(10)]
+    assert sum(map(bool, clean)) <= 2  # at most 0.5 is expected, and P(more than 2) is 1 %
+    imbalanced = [flagged("imbalanced", seed, 0.5) for seed in range(4)]
     assert sum((EMBEDDINGS, "site") in one for one in imbalanced) <= 1
-    assert sum(("site", "label") in one for one in imbalanced) >= 5
+    assert sum(("site", "label") in one for one in imbalanced) >= 3
 
 
 def test_small_cohorts_are_not_judged(tmp_path: Path) -> None:
@@ -76,7 +76,9 @@ def test_folds_are_audited_together_and_seeds_once(tmp_path: Path) -> None:
         folds.append(write_run(tmp_path / f"fold-{fold}", whole[own], splits=splits, data={**one.data, "fold": fold}))
         turn = np.linalg.qr(np.random.default_rng(fold).normal(size=(16, 16)))[0]  # another model's space
         np.savez(
-            folds[-1].folder / "embeddings.npz", case=whole["case"][own], embedding=embeddings["embedding"][own] @ turn
+            folds[-1].folder / "embeddings.npz",
+            case=whole["case"][own].to_numpy(str),
+            embedding=embeddings["embedding"][own] @ turn,
         )
     found = _audit(*folds)
     assert [one.question.cases for one in found.findings] == [80] * 4

@@ -53,7 +53,7 @@ def test_what_is_gone_is_noted(tmp_path: Path) -> None:
     run = write_audited_run(tmp_path / "a", cases=40)
     (note,) = read_audited([run], []).notes
     assert note == f"not audited: colours, because {tmp_path / 'a/cache'} has none of the slides"
-    other = np.load(run.folder / "embeddings.npz")
+    other = dict(np.load(run.folder / "embeddings.npz"))
     np.savez(run.folder / "embeddings.npz", case=other["case"][1:], embedding=other["embedding"][1:])
     (tmp_path / "a/labels.csv").unlink()
     notes = read_audited([run], []).notes
