@@ -7,6 +7,7 @@
 * ``jobs``: one store to make, by one process at a time
 * ``overview``: pictures of slides with their tissue and patches
 * ``thumbnails``: the hash of a stored slide's thumbnail
+* ``colours``: colour statistics of the tissue of stored slides
 * ``build``: the job of one slide: resolution, tissue, grids, patches
 * ``workers``: runs jobs in processes or on a Dask cluster
 * ``caching``: ``cache_slides`` and ``verify``, the commands for many slides

@@ -9,6 +9,10 @@
 - ``recalibration``: calibration slope and intercept of probabilities
 - ``survival_calibration``: calibration slope of predicted survival, and observed against expected events
 - ``bootstrap``: confidence intervals over cases, paired differences, and differences between two cohorts
+- ``within_strata``: AUC over pairs of rows within a stratum
+- ``smoothers``: cross-validated predictions that a permutation test can refit quickly
+- ``permutation``: permutation tests, and their correction for several tests
+- ``shortcuts``: whether what should not matter predicts the truth, or is predicted by a model
 - ``thresholds``: decision thresholds, fitted on training or validation cases
 - ``risk_groups``: Kaplan–Meier curves and the log-rank test
 - ``faithfulness``: how a prediction changes while patches are removed or added in the order of a heatmap

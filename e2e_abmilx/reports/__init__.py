@@ -9,6 +9,8 @@
 - ``brier``: Brier scores of survival models
 - ``cases``: the prediction of each case and how correct it is
 - ``origins``: the label table and the cache of a run
+- ``audit``, ``audited``, ``audit_questions``: the audit for shortcuts, what it looks at, and what it asks
+- ``audit_tables``, ``audit.html``: this audit as sentences, CSV and HTML
 - ``records``: the record in a run's ``run.yaml``
 - ``tables``: a report as text, CSV and JSON
 - ``figures``: the figures of a report

@@ -1,11 +1,11 @@
 """The origin of the cases of a run: the label table and the cache that its settings name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from e2e_abmilx.cache.manifest import CachedSlide, read_manifest
-from e2e_abmilx.cohort import CohortError, TargetKind, read_cohort
+from e2e_abmilx.cohort import Case, CohortError, TargetKind, read_cohort
 from e2e_abmilx.runs.read import Run
 
 
@@ -20,6 +20,7 @@ class Origin(NamedTuple):
     slide_table: Path | None
     target: TargetKind | None
     cache: Path | None
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -33,19 +34,28 @@ class Origin(NamedTuple):
             Path(data["slide_table"]) if data.get("slide_table") else None,
             data.get("target"),
             Path(cache) if cache else None,
+            tuple(map(str, data.get("classes") or ())),
         )
 
     def read_cases(self) -> dict[str, tuple[str, ...]]:
         """Return the slides of each case; empty if the table can no longer be read."""
-        if self.labels is None:
-            return {}
         try:
-            cases = read_cohort(
-                self.labels, columns=dict(self.columns), slide_table=self.slide_table, target=self.target
-            )
+            return {case.id: case.slides for case in self.read_cohort(dict(self.columns))}
         except (CohortError, OSError):
             return {}
-        return {case.id: case.slides for case in cases}
+
+    def read_cohort(self, columns: Mapping[str, str | None]) -> list[Case]:
+        """Read the label table, with these names of its columns; without a table there are no cases.
+
+        Raises:
+            CohortError: The table can no longer be read.
+        """
+        if self.labels is None:
+            return []
+        labelled = self.classes if self.target == "multi_label" else ()
+        return read_cohort(
+            self.labels, columns=columns, label_columns=labelled, slide_table=self.slide_table, target=self.target
+        )
 
     def read_slides(self) -> dict[str, CachedSlide]:
         """Return the manifest row of each slide; empty if the cache is no longer there."""

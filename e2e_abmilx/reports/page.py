@@ -11,6 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from e2e_abmilx.evaluation.faithfulness import RANDOM_ORDERS
+from e2e_abmilx.reports.audit import Audit
+from e2e_abmilx.reports.audit_tables import EXPLANATION, audit_table, gaps, warnings
 from e2e_abmilx.reports.cases import case_table, find_heatmaps
 from e2e_abmilx.reports.faithfulness import faithfulness_sections
 from e2e_abmilx.reports.figures import Drawing, draw_figures
@@ -31,7 +33,7 @@ _EXTREMES = 5  # cases shown as the best and as the worst
 _OVERLAY_SIDE = 640  # pixels
 
 
-def write_page(report: Report, path: Path) -> None:
+def write_page(report: Report, audit: Audit, path: Path) -> None:
     """Write the page; links to heatmaps are relative to its folder."""
     origins = {origin: origin.read_cases() for origin in origins_of(report.runs)}
     slides = {case: named for cases in origins.values() for case, named in cases.items()}
@@ -48,6 +50,7 @@ def write_page(report: Report, path: Path) -> None:
         measures=report.measures.values(),
         origins=[_origin(origin, cases) for origin, cases in origins.items()],
         splits=_splits(report.runs),
+        **_shortcuts(audit),
         figures=_embed(draw_figures(report)),
         faithfulness=[(one.table, one.sentences, _embed(one.drawings)) for one in faithfulness_sections(report)],
         random_orders=RANDOM_ORDERS,
@@ -136,6 +139,15 @@ def _origin(origin: Origin, cases: Mapping[str, Sequence[str]]) -> tuple[list[tu
     if cases:
         steps.append((len(cases), f"cases with {sum(map(len, cases.values()))} slides in {origin.labels}"))
     return steps, Table("Failed slides", ["slide", "reason"], failed) if failed else None
+
+
+def _shortcuts(audit: Audit) -> dict[str, object]:
+    return {
+        "audit_warnings": warnings(audit),
+        "audit_table": audit_table(audit),
+        "audit_explanation": EXPLANATION,
+        "audit_gaps": gaps(audit),
+    }
 
 
 def _splits(runs: Sequence[Run]) -> Table:

@@ -5,4 +5,5 @@
 - ``compare``: one fit per config, head or variant, and seed
 - ``variants``: named variants of a model, read from a file
 - ``read``: a finished run, read from its folder
+- ``embeddings``: the embeddings of its tested cases
 """

@@ -20,6 +20,7 @@ from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.callbacks import (
     BestCheckpoint,
     DataWait,
+    EmbeddingTable,
     LastCheckpoint,
     MemoryAdvice,
     PredictionTable,
@@ -50,6 +51,7 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(PredictionTable, "predictions")
+        parser.add_lightning_class_args(EmbeddingTable, "embeddings")
         parser.add_lightning_class_args(SplitTable, "split_table")
         parser.add_lightning_class_args(RunRecord, "run_record")
         parser.add_lightning_class_args(DataWait, "data_wait")

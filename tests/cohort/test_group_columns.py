@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e_abmilx.cohort import CohortError, read_cohort
-from e2e_abmilx.cohort.group_columns import read_group_columns
+from e2e_abmilx.cohort import Case, CohortError, read_cohort
+from e2e_abmilx.cohort.group_columns import find_group_columns, read_group_columns, tissue_source_sites
 
 
 def _table(folder: Path, *lines: str, encoding: str = "utf-8") -> Path:
@@ -87,3 +87,20 @@ def test_a_known_column_may_be_a_group(tmp_path: Path) -> None:
 def test_no_group_is_an_empty_table(tmp_path: Path) -> None:
     found = read_group_columns(_table(tmp_path, "slide,site", "a,Bonn"), [], {})
     assert list(found.columns) == []
+
+
+def test_usual_names_are_found_and_biology_is_not(tmp_path: Path) -> None:
+    header = "slide,Site,tumor_site,Scanner Model,batch_id,age,SITE_CODE,primary_site,stage,plate"
+    table = _table(tmp_path, header, "a,Bonn,lung,X,1,60,7,colon,II,p")
+    assert find_group_columns(table) == ["Site", "Scanner Model", "batch_id", "SITE_CODE", "plate"]
+
+
+def test_tissue_source_sites_of_barcodes() -> None:
+    cases = [
+        Case("TCGA-3C-AALI", ("TCGA-3C-AALI-01Z-00-DX1",)),
+        Case("case", ("TCGA.a2.A0T2.01Z-00-DX1.uuid",)),
+        Case("both", ("TCGA-A2-A0T2-01Z", "TCGA-BH-A0T2-01Z")),
+        Case("C3L-00001", ("C3L-00001-21",)),
+        Case("other", ("slide",)),
+    ]
+    assert tissue_source_sites(cases) == {"TCGA-3C-AALI": "3C", "case": "A2", "both": "A2 + BH"}

@@ -37,3 +37,11 @@ def test_a_synthetic_cohort_has_one_folder_and_runs_share_their_origin(tmp_path:
     ]
     (origin,) = origins_of(runs)
     assert (origin.labels, origin.cache) == (Path("demo/labels.csv"), Path("demo/cache"))
+
+
+def test_the_classes_of_several_labels_are_read(tmp_path: Path) -> None:
+    table = pd.DataFrame({"case": CASES, "ER": [1, 0, None, 1], "PR": [0, 0, 1, 1]}).astype({"ER": "Int64"})
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    data = {"labels": str(tmp_path / "labels.csv"), "target": "multi_label", "classes": ["PR", "ER"]}
+    origin = Origin.of(write_run(tmp_path / "run", classified(CASES, ["0", "1"], seed=0), data=data))
+    assert [case.labels for case in origin.read_cohort({})] == [(0, 1), (0, 0), (1, -1), (1, 1)]

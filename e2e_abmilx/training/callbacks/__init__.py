@@ -10,6 +10,7 @@
 * ``data_wait``: the fraction of the time that the device waits for data
 * ``memory_advice``: which settings to change when memory runs out
 * ``predictions``: one row per case, in ``predictions.csv``
+* ``embeddings``: the embedding of each tested case, in ``embeddings.npz``
 * ``predicted_slides``: the slides that a trainer predicts or tests
 * ``heatmap``: a heatmap per slide
 * ``faithfulness``: how faithful heatmaps are, in ``faithfulness.csv``
@@ -20,6 +21,7 @@
 from e2e_abmilx.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.training.callbacks.data_wait import DataWait
 from e2e_abmilx.training.callbacks.early_stopping import DeferredEarlyStopping
+from e2e_abmilx.training.callbacks.embeddings import EmbeddingTable
 from e2e_abmilx.training.callbacks.faithfulness import Faithfulness
 from e2e_abmilx.training.callbacks.features import FeatureWriter
 from e2e_abmilx.training.callbacks.heatmap import AttentionHeatmap
@@ -30,6 +32,7 @@ from e2e_abmilx.training.callbacks.run_record import RunRecord
 from e2e_abmilx.training.callbacks.splits import SplitTable
 
 __all__ = [
-    "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "Faithfulness", "FeatureWriter",
+    "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "EmbeddingTable", "Faithfulness",
+    "FeatureWriter",
     "LastCheckpoint", "MemoryAdvice", "PredictionTable", "ProgressLines", "RunRecord", "SplitTable",
 ]  # fmt: skip
