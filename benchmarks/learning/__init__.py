@@ -3,6 +3,7 @@
 - ``tiles``: lung tiles with their classes, grey and rank-equalised or in colour, split by original image
 - ``bags``: bags of grey tiles as patch stores, with labels and truth
 - ``control``: what colour and intensity statistics alone predict
+- ``ceiling``: what an encoder gains if it is told the class of every tile
 - ``measures``: attention against the truth of patches, the paper's MAX-N over noise patches, sparsity and α
 - ``by_epoch``: the same after each epoch of a fit
 - ``sweep``: all fits of the comparison, by one command
