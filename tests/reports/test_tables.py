@@ -64,7 +64,7 @@ def test_one_run_has_no_pooled_row(tmp_path: Path, capsys: pytest.CaptureFixture
     main(["report", "--runs", str(tmp_path / "run"), "--out", str(tmp_path / "new/folder")])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:5]]
     assert [line[0] for line in lines] == ["run", "run", "95", "to"]
-    assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {"report.csv", "report.json"}
+    assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {"report.csv", "report.json", "shortcuts.csv"}
 
 
 def test_undefined_values_are_a_dash_null_or_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
