@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from e2e_abmilx.encoders.resample import Boxes, crop_and_resize
+from e2e_abmilx.encoders.resample import AT_ONCE, Boxes, crop_and_resize
 
-_AT_ONCE = 256  # patches converted to floating-point numbers at once, which take four times the memory
 _DRAWS = 10  # of the size of a crop, as torchvision does
 _LOG_RATIO = math.log(4 / 3)  # of the largest aspect ratio
 
@@ -79,7 +78,7 @@ class RandomCrops(nn.Module):
     def _resize(self, patches: Tensor) -> Tensor:
         if patches.shape[-1] == self.size:
             return patches
-        return torch.cat([self._resize_part(part) for part in torch.split(patches, _AT_ONCE)])
+        return torch.cat([self._resize_part(part) for part in torch.split(patches, AT_ONCE)])
 
     def _resize_part(self, patches: Tensor) -> Tensor:
         """Resize in floating-point numbers, because CUDA cannot resample bytes."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_AT_ONCE = 256  # patches converted to floating-point numbers at once, which take four times the memory
+AT_ONCE = 256  # patches converted to floating-point numbers at once, which take four times the memory
 
 
 class Boxes(NamedTuple):
@@ -44,7 +44,7 @@ def crop_and_resize(patches: Tensor, boxes: Boxes, size: int) -> Tensor:
     Each crop equals ``F.interpolate(patch[:, top : top + height, left : left + width], (s, s), mode="bilinear",
     antialias=True)``, as Pillow and torchvision resize, rounded.
     """
-    parts = zip(torch.split(patches, _AT_ONCE), boxes.split(_AT_ONCE), strict=True)
+    parts = zip(torch.split(patches, AT_ONCE), boxes.split(AT_ONCE), strict=True)
     return torch.cat([_crop_part(part, box, size) for part, box in parts])
 
 

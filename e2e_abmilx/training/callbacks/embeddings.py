@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.tasks import BagTask, Prediction
 from e2e_abmilx.training.callbacks.predictions import gather_by_case
-from e2e_abmilx.training.callbacks.run_folder import folder_of
+from e2e_abmilx.training.callbacks.run_folder import folder_of, writes_tables
 
 
 class _Embedding(NamedTuple):
@@ -37,8 +37,7 @@ class EmbeddingTable(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file."""
         rows, self._rows = gather_by_case(self._rows), []
-        # as the table of predictions, not of a trial run, nor where no case is complete
-        if not rows or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        if not rows or not writes_tables(trainer):  # no row where no case is complete
             return
         with atomic_write(folder_of(trainer) / "embeddings.npz") as partial, open(partial, "wb") as file:
             np.savez(file, case=np.array([row.case for row in rows]), embedding=np.stack([row.vector for row in rows]))

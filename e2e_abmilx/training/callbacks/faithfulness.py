@@ -17,7 +17,7 @@ from e2e_abmilx.tasks import BagTask, Prediction
 from e2e_abmilx.tasks.case_faithfulness import MapFaithfulness, measure_case
 from e2e_abmilx.training.callbacks.predicted_slides import slides_of
 from e2e_abmilx.training.callbacks.predictions import gather_by_case
-from e2e_abmilx.training.callbacks.run_folder import folder_of
+from e2e_abmilx.training.callbacks.run_folder import folder_of, writes_tables
 from e2e_abmilx.training.callbacks.slide_truth import SlideTruth
 
 logger = logging.getLogger(__name__)
@@ -89,9 +89,7 @@ class Faithfulness(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table."""
         rows, self._rows = gather_by_case(self._rows), []
-        # a trial run must not overwrite the table of a real one
-        trial = getattr(trainer, "fast_dev_run", False)
-        if not trainer.is_global_zero or trial or not isinstance(pl_module, BagTask):
+        if not writes_tables(trainer) or not isinstance(pl_module, BagTask):
             return
         path = folder_of(trainer) / "faithfulness.csv"
         with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.tasks import BagTask, Prediction
-from e2e_abmilx.training.callbacks.run_folder import folder_of
+from e2e_abmilx.training.callbacks.run_folder import folder_of, writes_tables
 
 
 class _OfCase(Protocol):
@@ -41,9 +41,7 @@ class PredictionTable(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table."""
         rows, self._rows = gather_by_case(self._rows), []
-        # a trial run must not overwrite the table of a real one
-        trial = getattr(trainer, "fast_dev_run", False)
-        if not trainer.is_global_zero or trial or not isinstance(pl_module, BagTask):
+        if not writes_tables(trainer) or not isinstance(pl_module, BagTask):
             return
         path = folder_of(trainer) / "predictions.csv"
         with atomic_write(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:

@@ -54,6 +54,14 @@ def folder_of(trainer: Trainer) -> Path:
     return root
 
 
+def writes_tables(trainer: Trainer) -> bool:
+    """Return whether this process writes the tables of a test: the first one, and not in a trial run.
+
+    A trial run (``fast_dev_run``) must not overwrite the tables of a real one.
+    """
+    return trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
+
+
 @rank_zero_only
 def archive_earlier_run(run: Path) -> None:
     """Move the files of an earlier run into a subfolder ``earlier-1``, ``earlier-2``, … of the run's folder.
