@@ -26,7 +26,7 @@ class _Kind(NamedTuple):
 
 _NORMAL = _Kind(diameter=(6.0, 7.0), elongation=2.2, waviness=0.06, interior=0.85, nucleolus=0.0)
 _LESION = _Kind(diameter=(10.0, 14.0), elongation=1.5, waviness=0.28, interior=0.42, nucleolus=1.0)
-_REACTIVE = (0.0, 0.42)  # how far from normal to lesion, least and most; one value on a slide
+_REACTIVE = (0.0, 0.65)  # how far from normal to lesion, least and most; one value on a slide
 
 
 def draw_nuclei(rng: np.random.Generator, truth: Truth, mpp: float) -> Map:
@@ -50,7 +50,9 @@ def draw_nuclei(rng: np.random.Generator, truth: Truth, mpp: float) -> Map:
 
 def _reactive(degree: float) -> _Kind:
     """Return nuclei between normal ones, degree 0, and those of a lesion, degree 1."""
-    low, high = (normal + degree * (lesion - normal) for normal, lesion in zip(_NORMAL.diameter, _LESION.diameter, strict=True))
+    low, high = (
+        normal + degree * (lesion - normal) for normal, lesion in zip(_NORMAL.diameter, _LESION.diameter, strict=True)
+    )
     others = (normal + degree * (lesion - normal) for normal, lesion in zip(_NORMAL[1:], _LESION[1:], strict=True))
     return _Kind((low, high), *others)
 

@@ -22,13 +22,7 @@ _LEVELS = 4  # the last one has the size of the masks
 
 
 def write_slide(
-    path: Path,
-    *,
-    seed: int,
-    lesion_fraction: float,
-    benign_fraction: float = 0.0,
-    side: int = 2048,
-    mpp: float = 0.5,
+    path: Path, *, seed: int, lesion_fraction: float, benign_fraction: float = 0.0, side: int = 2048, mpp: float = 0.5
 ) -> Truth:
     """Draw a slide with the arguments of :func:`draw_slide`, write it to a file and return its true masks.
 

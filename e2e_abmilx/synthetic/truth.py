@@ -46,9 +46,9 @@ def lay_out(
     tissue = _highest(heights, round(rng.uniform(0.42, 0.58) * side**2))
     lesion = _draw_spots(rng, tissue, round(lesion_fraction * tissue.sum()))
     benign = np.zeros_like(lesion)
-    if benign_fraction:  # otherwise no random numbers are taken: a slide without benign changes stays as it is
-        either = round((lesion_fraction + benign_fraction) * tissue.sum())
-        benign = _draw_spots(rng, tissue & ~lesion, either - int(lesion.sum()))
+    count = round((lesion_fraction + benign_fraction) * tissue.sum()) - int(lesion.sum())
+    if count:  # without benign changes no further random numbers are taken, so that the slide stays as it was
+        benign = _draw_spots(rng, tissue & ~lesion, count)
     above_edge = zoom(heights - heights[tissue].min(), MASK_DOWNSAMPLE, order=1, mode="nearest", grid_mode=True)
     return Truth(tissue, lesion, benign), np.clip(47 * above_edge + 0.5, 0, 1)
 

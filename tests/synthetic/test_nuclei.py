@@ -79,6 +79,6 @@ def test_nuclear_size_distinguishes_a_lesion(patches: dict[int, list[Patches]], 
         for kind in range(3)
     )
     assert auc(lesion, normal) > 0.95
-    assert auc(lesion, benign) > 0.9
+    assert auc(lesion, benign) > 0.85
     assert 0.55 < auc(benign, normal) < 0.95  # on some slides the nuclei are hardly reactive
     assert 20 < np.median(normal) < 50  # 6-7 µm across is 28-38 µm²

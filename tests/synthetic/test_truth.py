@@ -10,11 +10,7 @@ from e2e_abmilx.synthetic.truth import draw_noise, lay_out
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    lesion_fraction=st.floats(0, 1, exclude_max=True),
-    benign=st.floats(0, 0.99),
-)
+@given(seed=st.integers(0, 2**32 - 1), lesion_fraction=st.floats(0, 1, exclude_max=True), benign=st.floats(0, 0.99))
 def test_areas_are_as_requested_on_any_slide(seed: int, lesion_fraction: float, benign: float) -> None:
     benign_fraction = benign * (1 - lesion_fraction)
     image, truth = draw_slide(seed=seed, lesion_fraction=lesion_fraction, benign_fraction=benign_fraction, side=256)
