@@ -31,8 +31,9 @@ from e2e_abmilx.models import Model
 from e2e_abmilx.models.inputs import bags_of
 from e2e_abmilx.tasks import BagTask
 
-#: Least mean over seeds, for classification and for survival. Until version 2 of the slides they were 0.95 and 0.85;
-#: version 3 has benign changes that resemble the lesions, so that heads can differ, and attention goes to them too.
+#: Least mean over seeds, for classification and for survival. Until version 2 of the slides they were 0.95 and 0.85 for
+#: classification; ABMILX misses both on version 3, whose benign changes resemble the lesions (benchmarks/compare.txt). The
+#: lower ones were set after its runs, to notice a regression: they are no evidence of quality.
 TARGETS = {"ClassificationTask": {"test/auc": 0.80, "attention AUC": 0.75}, "SurvivalTask": {"test/c_index": 0.75}}
 
 
