@@ -1,4 +1,4 @@
-"""Small H&E-like slides with known lesions, for the demo and the tests.
+"""Small H&E-like slides with known lesions and benign changes that resemble them, for the demo and the tests.
 
 Equal arguments give equal slides and labels on one machine, whatever the number of workers.
 

@@ -16,13 +16,13 @@ from e2e_abmilx.synthetic.slide import check_slide, write_slide
 #: With fewer slides a split could lack a class or an event.
 MIN_SLIDES = 24
 
-_VERSION = 2  # raised when the same settings give other pixels or labels
+_VERSION = 3  # raised when the same settings give other pixels or labels
 
 
 def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
     """Draw the label table of a cohort, one row per slide; :func:`write_cohort` describes its columns.
 
-    Survival time is Weibull with shape 3, scale 100 months and log-hazard 20 × ``lesion_fraction``. Follow-up ends at
+    Survival time is Weibull with shape 3, scale 100 months and log-hazard 22 × ``lesion_fraction``. Follow-up ends at
     random between 12 and 150 months, independently of the lesion.
 
     Raises:
@@ -35,10 +35,12 @@ def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
         )
     rng = np.random.default_rng(seed)
     grade = np.resize([0, 1, 0, 2], slides)[np.argsort(rng.random(slides))]
-    smallest, largest = np.array([(0, 0), (0.10, 0.22), (0.30, 0.50)])[grade].T
+    smallest, largest = np.array([(0, 0), (0.08, 0.18), (0.25, 0.45)])[grade].T
     lesion_fraction = (smallest + (largest - smallest) * rng.random(slides)).round(4)
-    survival = 100 * (-np.log(1 - rng.random(slides)) / np.exp(20 * lesion_fraction)) ** (1 / 3)
+    survival = 100 * (-np.log(1 - rng.random(slides)) / np.exp(22 * lesion_fraction)) ** (1 / 3)
     follow_up = 12 + 138 * rng.random(slides)
+    # Lesion and benign changes together are as large without a lesion, so that the area of normal tissue tells nothing.
+    benign_fraction = (0.50 + 0.20 * rng.random(slides) - lesion_fraction).round(4)
     event = (survival <= follow_up).astype(int)
 
     # Cases are assigned in the order of grade and event, so that the splits are alike in both.
@@ -55,6 +57,7 @@ def plan_labels(slides: int, *, seed: int) -> pd.DataFrame:
             "event": event,
             "split": split,
             "lesion_fraction": lesion_fraction,
+            "benign_fraction": benign_fraction,
         }
     )
 
@@ -69,10 +72,12 @@ def write_cohort(
 
     - ``case``, ``slide``: identifiers; every case has one slide.
     - ``lesion``: 1 on half of the slides.
-    - ``grade``: 0 no lesion, 1 a small one (10-22 % of the tissue), 2 a large one (30-50 %).
+    - ``grade``: 0 no lesion, 1 a small one (8-18 % of the tissue), 2 a large one (25-45 %).
     - ``time`` in months, ``event`` (1 = happened): survival, shorter with a larger lesion; about 30 % are censored.
     - ``split``: 50 % ``train``, 17 % ``val``, 33 % ``test``, alike in grade and event.
     - ``lesion_fraction``: lesion area as a fraction of the tissue area.
+    - ``benign_fraction``: area of benign changes, which resemble a lesion and which every slide has, likewise. Lesion and
+      benign changes together are 50-70 % of the tissue, with or without a lesion.
 
     Args:
         folder: A new or empty folder, or one that an earlier call with the same settings has begun or filled.
@@ -100,8 +105,8 @@ def write_cohort(
 
     def draw(index: int) -> None:
         slide, mask = files[index]
-        fraction = float(labels["lesion_fraction"][index])
-        truth = write_slide(slide, seed=int(seeds[index]), lesion_fraction=fraction, side=side, mpp=mpp)
+        areas = {name: float(labels[name][index]) for name in ("lesion_fraction", "benign_fraction")}
+        truth = write_slide(slide, seed=int(seeds[index]), **areas, side=side, mpp=mpp)
         with atomic_write(mask) as unfinished:
             Image.fromarray(truth.lesion.astype(np.uint8) * 255).save(unfinished, "png")
 

@@ -1,4 +1,7 @@
-"""Nuclei: small and dark in normal tissue; large, irregular and pale with a nucleolus in a lesion."""
+"""Nuclei: small and dark in normal tissue; large, irregular and pale with a nucleolus in a lesion.
+
+The nuclei of benign changes are reactive: they have gone part of the way from normal to those of a lesion.
+"""
 
 from typing import NamedTuple
 
@@ -23,15 +26,19 @@ class _Kind(NamedTuple):
 
 _NORMAL = _Kind(diameter=(6.0, 7.0), elongation=2.2, waviness=0.06, interior=0.85, nucleolus=0.0)
 _LESION = _Kind(diameter=(10.0, 14.0), elongation=1.5, waviness=0.28, interior=0.42, nucleolus=1.0)
+_REACTIVE = (0.0, 0.65)  # how far from normal to lesion, least and most; one value on a slide
 
 
 def draw_nuclei(rng: np.random.Generator, truth: Truth, mpp: float) -> Map:
-    """Return how far each level-0 pixel is nucleus, in [0, 1], with the same mean on lesion and normal tissue."""
+    """Return how far each level-0 pixel is nucleus, in [0, 1], with the same mean on all tissue."""
     side = MASK_DOWNSAMPLE * len(truth.tissue)
     mean = rng.uniform(0.14, 0.18)
     margin = round(_LESION.diameter[1] / mpp)
     canvas = np.zeros((side + 2 * margin, side + 2 * margin), np.float32)
-    for kind, region in ((_NORMAL, truth.tissue & ~truth.lesion), (_LESION, truth.lesion)):
+    regions = [(_NORMAL, truth.tissue & ~truth.lesion & ~truth.benign), (_LESION, truth.lesion)]
+    if truth.benign.any():
+        regions.append((_reactive(rng.uniform(*_REACTIVE)), truth.benign))
+    for kind, region in regions:
         shapes = _draw_shapes(rng, kind, mpp)
         size = shapes.shape[1]
         centres = _scatter(rng, side, spacing=np.sqrt(shapes.sum() / (_SHAPES * mean)))
@@ -39,6 +46,15 @@ def draw_nuclei(rng: np.random.Generator, truth: Truth, mpp: float) -> Map:
         for top, left in centres + margin - size // 2:
             canvas[top : top + size, left : left + size] += shapes[rng.integers(_SHAPES)]
     return np.minimum(canvas[margin:-margin, margin:-margin], 1)
+
+
+def _reactive(degree: float) -> _Kind:
+    """Return nuclei between normal ones, degree 0, and those of a lesion, degree 1."""
+    low, high = (
+        normal + degree * (lesion - normal) for normal, lesion in zip(_NORMAL.diameter, _LESION.diameter, strict=True)
+    )
+    others = (normal + degree * (lesion - normal) for normal, lesion in zip(_NORMAL[1:], _LESION[1:], strict=True))
+    return _Kind((low, high), *others)
 
 
 def _scatter(rng: np.random.Generator, side: int, spacing: float) -> NDArray[np.int64]:

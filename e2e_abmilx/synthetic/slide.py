@@ -1,8 +1,8 @@
 """One synthetic slide: its pixels and its file.
 
 A slide is painted from two maps: the amount of eosin (pink fibres and pale clefts) and the fraction of each pixel that
-is nucleus. Colour is linear in that fraction, whose mean is the same on lesion and normal tissue over the same ground.
-Their mean colours are therefore equal by construction: texture distinguishes a lesion, colour does not.
+is nucleus. Colour is linear in that fraction, whose mean is the same on lesions, benign changes and normal tissue over the
+same ground. Their mean colours are therefore equal by construction: texture distinguishes a lesion, colour does not.
 """
 
 from pathlib import Path
@@ -21,7 +21,9 @@ _TILE = 256  # pixels along the side of a tile of the file
 _LEVELS = 4  # the last one has the size of the masks
 
 
-def write_slide(path: Path, *, seed: int, lesion_fraction: float, side: int = 2048, mpp: float = 0.5) -> Truth:
+def write_slide(
+    path: Path, *, seed: int, lesion_fraction: float, benign_fraction: float = 0.0, side: int = 2048, mpp: float = 0.5
+) -> Truth:
     """Draw a slide with the arguments of :func:`draw_slide`, write it to a file and return its true masks.
 
     The file is a tiled, JPEG-compressed TIFF of four levels, each half the size of the one before; its resolution tags
@@ -30,7 +32,9 @@ def write_slide(path: Path, *, seed: int, lesion_fraction: float, side: int = 20
     Raises:
         InputError: An argument is out of its range.
     """
-    pixels, truth = draw_slide(seed=seed, lesion_fraction=lesion_fraction, side=side, mpp=mpp)
+    pixels, truth = draw_slide(
+        seed=seed, lesion_fraction=lesion_fraction, benign_fraction=benign_fraction, side=side, mpp=mpp
+    )
     image = Image.fromarray(pixels)
     with atomic_write(path) as unfinished, tifffile.TiffWriter(unfinished) as tiff:
         for level in range(_LEVELS):
@@ -50,13 +54,17 @@ def write_slide(path: Path, *, seed: int, lesion_fraction: float, side: int = 20
 
 
 def draw_slide(
-    *, seed: int, lesion_fraction: float, side: int = 2048, mpp: float = 0.5
+    *, seed: int, lesion_fraction: float, benign_fraction: float = 0.0, side: int = 2048, mpp: float = 0.5
 ) -> tuple[NDArray[np.uint8], Truth]:
     """Draw off-white glass with 1 to 3 pieces of tissue on 42 to 58 % of it and 1 to 3 lesions in the tissue.
+
+    Benign changes are 1 to 3 regions outside the lesions whose nuclei lie between normal ones and those of a lesion. How
+    close they come differs from slide to slide.
 
     Args:
         seed: Determines shapes, nuclei, stain and brightness.
         lesion_fraction: Lesion area as a fraction of the tissue area, in [0, 1).
+        benign_fraction: Area of benign changes as a fraction of the tissue area; with the lesion it is less than 1.
         side: Pixels along the side, a multiple of 256.
         mpp: µm per pixel, from 0.1 to 2.
 
@@ -72,8 +80,13 @@ def draw_slide(
             f"lesion_fraction is {lesion_fraction}; it is a fraction of the tissue and must lie in [0, 1): give 0 for a slide"
             " without lesion"
         )
+    if not 0 <= benign_fraction < 1 - lesion_fraction:
+        raise InputError(
+            f"benign_fraction is {benign_fraction}; it is a fraction of the tissue, and with lesion_fraction,"
+            f" {lesion_fraction}, it must lie in [0, 1): give 0 for a slide without benign changes"
+        )
     rng = np.random.default_rng(seed)
-    truth, opacity = lay_out(rng, side // MASK_DOWNSAMPLE, lesion_fraction)
+    truth, opacity = lay_out(rng, side // MASK_DOWNSAMPLE, lesion_fraction, benign_fraction)
     eosin = _draw_ground(rng, side, mpp)
     nucleus = draw_nuclei(rng, truth, mpp)
     return _stain(rng, eosin, nucleus, opacity), truth

@@ -1,4 +1,4 @@
-"""Where tissue and lesion lie on a slide."""
+"""Where tissue, lesion and benign changes lie on a slide."""
 
 from typing import NamedTuple
 
@@ -18,10 +18,12 @@ class Truth(NamedTuple):
     Attributes:
         tissue: True on tissue, shape ``(side / 8, side / 8)``.
         lesion: True on lesion, same shape; always inside the tissue.
+        benign: True on benign changes, which resemble a lesion, same shape; inside the tissue and outside the lesion.
     """
 
     tissue: NDArray[np.bool_]
     lesion: NDArray[np.bool_]
+    benign: NDArray[np.bool_]
 
     @property
     def lesion_fraction(self) -> float:
@@ -29,8 +31,10 @@ class Truth(NamedTuple):
         return float(self.lesion.sum() / self.tissue.sum())
 
 
-def lay_out(rng: np.random.Generator, side: int, lesion_fraction: float) -> tuple[Truth, Map]:
-    """Place tissue and lesions on masks of ``side`` pixels.
+def lay_out(
+    rng: np.random.Generator, side: int, lesion_fraction: float, benign_fraction: float = 0
+) -> tuple[Truth, Map]:
+    """Place tissue, and lesions and benign changes on fractions of it, on masks of ``side`` pixels.
 
     Returns:
         The masks, and the opacity of the tissue in [0, 1], shape ``(8 side, 8 side)``, with soft edges.
@@ -40,11 +44,13 @@ def lay_out(rng: np.random.Generator, side: int, lesion_fraction: float) -> tupl
     off_centre = 0.04 if pieces == 1 else 0.28
     heights = _draw_hills(rng, side, 0.5 + off_centre * np.stack([np.sin(turn), np.cos(turn)], axis=1))
     tissue = _highest(heights, round(rng.uniform(0.42, 0.58) * side**2))
-    spots = np.argwhere(tissue)[rng.integers(tissue.sum(), size=rng.integers(1, 4))] / side
-    inside = np.where(tissue, _draw_hills(rng, side, spots), -np.inf)
-    lesion = _highest(inside, round(lesion_fraction * tissue.sum()))
+    lesion = _draw_spots(rng, tissue, round(lesion_fraction * tissue.sum()))
+    benign = np.zeros_like(lesion)
+    count = round((lesion_fraction + benign_fraction) * tissue.sum()) - int(lesion.sum())
+    if count:  # without benign changes no further random numbers are taken, so that the slide stays as it was
+        benign = _draw_spots(rng, tissue & ~lesion, count)
     above_edge = zoom(heights - heights[tissue].min(), MASK_DOWNSAMPLE, order=1, mode="nearest", grid_mode=True)
-    return Truth(tissue, lesion), np.clip(47 * above_edge + 0.5, 0, 1)
+    return Truth(tissue, lesion, benign), np.clip(47 * above_edge + 0.5, 0, 1)
 
 
 def draw_noise(rng: np.random.Generator, side: int, amplitudes: dict[int, float]) -> Map:
@@ -64,6 +70,12 @@ def draw_noise(rng: np.random.Generator, side: int, amplitudes: dict[int, float]
             return surface
         surface = zoom(surface, 2, order=1, mode="nearest", grid_mode=True)
         width //= 2
+
+
+def _draw_spots(rng: np.random.Generator, ground: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """Mark ``count`` pixels of the ground, in ragged patches around 1 to 3 of its pixels."""
+    centres = np.argwhere(ground)[rng.integers(ground.sum(), size=rng.integers(1, 4))] / len(ground)
+    return _highest(np.where(ground, _draw_hills(rng, len(ground), centres), -np.inf), count)
 
 
 def _draw_hills(rng: np.random.Generator, side: int, centres: NDArray[np.float64]) -> Map:

@@ -26,9 +26,11 @@ def test_every_split_has_its_fraction_of_classes_and_events(slides: int, seed: i
     assert labels["case"].is_unique
     assert labels["slide"].is_unique
     assert ((labels["lesion"] == 1) == (labels["grade"] > 0)).all()
-    ranges = {0: (0, 0), 1: (0.10, 0.22), 2: (0.30, 0.50)}
+    ranges = {0: (0, 0), 1: (0.08, 0.18), 2: (0.25, 0.45)}
     for grade, rows in labels.groupby("grade"):
         assert rows["lesion_fraction"].between(*ranges[grade]).all()
+    assert (labels["lesion_fraction"] + labels["benign_fraction"]).between(0.5, 0.7).all()
+    assert (labels["benign_fraction"] > 0.04).all()
     assert (labels["time"] > 0).all()
     assert set(labels["event"]) == {0, 1}
     for split, fraction in (("train", 1 / 2), ("val", 1 / 6), ("test", 1 / 3)):
@@ -38,6 +40,12 @@ def test_every_split_has_its_fraction_of_classes_and_events(slides: int, seed: i
             assert abs((rows["lesion"] == lesion).sum() - fraction * slides / 2) <= 2
             assert (rows["lesion"] == lesion).any()
         assert rows["event"].any()
+
+
+def test_the_area_of_normal_tissue_does_not_tell_the_label() -> None:
+    labels = pd.concat([plan_labels(96, seed=seed) for seed in range(20)])
+    changed = (labels["lesion_fraction"] + labels["benign_fraction"]).groupby(labels["lesion"]).mean()
+    assert changed[0] == pytest.approx(changed[1], abs=0.01)
 
 
 def test_survival_follows_the_area_of_the_lesion() -> None:
@@ -50,7 +58,7 @@ def test_survival_follows_the_area_of_the_lesion() -> None:
 
 def test_labels_of_a_seed_never_change() -> None:
     table = plan_labels(48, seed=0).to_csv(index=False, header=False)
-    assert hashlib.sha256(table.encode()).hexdigest()[:16] == "0126713ed2cf2798"
+    assert hashlib.sha256(table.encode()).hexdigest()[:16] == "b23e9d37f2ed80e7"
 
 
 @pytest.fixture(scope="module")
