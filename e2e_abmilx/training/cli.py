@@ -160,8 +160,8 @@ class BagCLI(LightningCLI):
             self.tested = folder_of(self.trainer)
 
 
-def run(args: list[str] | None, *, epilog: str) -> Path | None:
-    """Run fit, validate, test or predict, with the options of the process by default; ``epilog`` ends the help.
+def run(words: list[str]) -> Path | None:
+    """Run fit, validate, test or predict, the first of the words, with the others as options.
 
     Returns:
         Folder with the predictions of a finished test; None without a test, and in all processes but the first.
@@ -177,9 +177,9 @@ def run(args: list[str] | None, *, epilog: str) -> Path | None:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_callback=RunConfig,
-            args=args,
+            args=words,
             parser_class=BagArgumentParser,
-            parser_kwargs={"prog": "e2e-abmilx", "epilog": epilog},
+            parser_kwargs={"prog": "e2e-abmilx"},
         )
     except MisconfigurationException as error:  # how Lightning reports errors that users can fix
         raise InputError(str(error)) from error
@@ -197,7 +197,7 @@ def _filter_messages() -> None:
     for message in (
         ".*isinstance.treespec, LeafSpec.* is deprecated",
         ".*is not supported by the model summary",
-        "LightningCLI's args parameter is intended to run from within Python",  # crossval and compare do run it so
+        "LightningCLI's args parameter is intended to run from within Python",  # as it does here
         "predict returned None",  # only the last part of a case has a prediction
     ):
         warnings.filterwarnings("ignore", message=message)
