@@ -2,7 +2,7 @@
 
 A list may be written as ``--mpp [0.5,1.0]``, ``--mpp 0.5 1.0`` or ``--mpp 0.5,1.0``. Words that follow an option are
 joined by a mark until the parser that knows the option's type reads them, since an option of a nested class, such as
-``--data.mpp``, is known only to the parser of that class.
+``--data.mpp``, is known only to the parser of that class. One value stands for a list of one, also in config files.
 """
 
 import re
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NoReturn, Union, get_args, get_origin
 
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, Namespace
 
 from e2e_abmilx.io.near_misses import did_you_mean
 
@@ -21,6 +22,7 @@ _EMPTY = ("", "null", "None")
 _OPENERS = ("[", "(", "{", "'", '"')  # of values that are YAML already
 _OPTION = re.compile(r"--?[A-Za-z_]")
 _PLAIN = re.compile(r"[\w.+/~-]+|\[.*\]|\{.*\}|\".*\"|'.*'", re.DOTALL)  # needs no quotes in a YAML list
+_SEVERAL = re.compile(r"--([\w.]+) (takes one value, but .*)")
 _UNKNOWN = re.compile(r"Option '([\w.]+)' is not accepted( by \w+)?(?:; did you mean ([\w.]+)\?)?")
 
 
@@ -54,6 +56,12 @@ class OptionParser(ArgumentParser):
             self._refuse_list(*unread[0].split("=", 1))
         return settings
 
+    def parse_object(self, cfg_obj: Any, *more: Any, **how: Any) -> Any:  # noqa: ANN401
+        """Parse the settings of a nested class, from the command line or a config file."""
+        if not self.exit_on_error and isinstance(cfg_obj, Namespace):
+            cfg_obj = Namespace({name: self._read_value(name, value) for name, value in vars(cfg_obj).items()})
+        return super().parse_object(cfg_obj, *more, **how)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error, with the near miss of an unknown option, and exit."""
         explained = self._explain(message) if self.exit_on_error else self._add_near_miss(message)
@@ -76,14 +84,23 @@ class OptionParser(ArgumentParser):
 
     def _read_list(self, name: str, text: str) -> str:
         action = self._option_string_actions.get(name)
+        if action is None:
+            return text
         kinds = _kinds(getattr(action, "_typehint", None))
-        if _MARK in text and kinds:
+        if _MARK in text:
             if list not in kinds:
                 self._refuse_list(name, text)
             return _write_list(text.split(_MARK))
         if kinds == {list} and not name.endswith("+") and text not in _EMPTY and not text.startswith(_OPENERS):
             return _write_list(text.split(","))
         return text
+
+    def _read_value(self, name: str, value: object) -> object:
+        """Return the value of a nested option, which may have been read as YAML already."""
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            return value
+        read = self._read_list(f"--{name}", str(value))
+        return value if read == str(value) else yaml.safe_load(read)
 
     def _refuse_list(self, name: str, text: str) -> NoReturn:
         values = text.split(_MARK)
@@ -108,17 +125,24 @@ class OptionParser(ArgumentParser):
             if name is None:
                 return message
             return f"{name} is no option of {command}{did_you_mean(name, self._option_string_actions)}"
+        several = _SEVERAL.search(message)
+        if several:
+            return f"{self._typed(several[1])} {several[2]}"
         found = {match.groups() for match in _UNKNOWN.finditer(message)}
         if len(found) != 1 or not _is_about_one_option(message):
             return message
         ((key, by_class, near),) = found
         owner = by_class.removeprefix(" by ") if by_class else command
-        typed = (word.split("=")[0] for word in self._words if word.startswith("--"))
-        name = next((word for word in typed if word.endswith(f".{key}")), key)
+        name = self._typed(key)
         if near is None and not by_class:
             return f"{name} is no option of {owner}{did_you_mean(name, (action.dest for action in self._actions))}"
         meant = f"; did you mean {name.removesuffix(key)}{near}?" if near else ""
         return f"{name} is no option of {owner}{meant}"
+
+    def _typed(self, key: str) -> str:
+        """Return the option as it was typed; ``key`` itself if it comes from a config file."""
+        typed = (word.split("=")[0] for word in self._words if word.startswith("--"))
+        return next((word for word in typed if word.endswith(f".{key}") or word == f"--{key}"), key)
 
 
 def _is_about_one_option(message: str) -> bool:
