@@ -1,7 +1,10 @@
 """The name that a mistyped name probably means."""
 
+import argparse
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from e2e_abmilx.errors import InputError
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -15,3 +18,18 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     if not near and dot and head not in known:
         near = [f"{option}.{rest}" for option in difflib.get_close_matches(head, known, n=1)]
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def refuse_near_misses(parser: argparse.ArgumentParser, others: Sequence[str]) -> None:
+    """Refuse words that are left for another parser but are nearly options of this one, such as ``--fold``.
+
+    Raises:
+        InputError: There is such an option.
+    """
+    own = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    for word in others:
+        name = word.split("=")[0]
+        near = difflib.get_close_matches(name, own, n=1, cutoff=0.8) if name.startswith("--") else []
+        if near and name != "--config":  # which is an option of fit
+            command = parser.prog.split()[-1]
+            raise InputError(f"{name} is no option of {command}; did you mean {near[0]}?")

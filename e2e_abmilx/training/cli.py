@@ -45,8 +45,8 @@ class BagCLI(LightningCLI):
 
     tested: Path | None = None
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the callbacks that every run has."""
+    def add_arguments_to_parser(self, parser: BagArgumentParser) -> None:
+        """Add the callbacks that every run has, and the short help."""
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(PredictionTable, "predictions")
@@ -54,6 +54,7 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(RunRecord, "run_record")
         parser.add_lightning_class_args(DataWait, "data_wait")
         parser.add_lightning_class_args(MemoryAdvice, "memory_advice")
+        parser.add_help_of_all()
 
     def before_instantiate_classes(self) -> None:
         """Name the config file after the command, so that a test does not overwrite the config of the training."""
