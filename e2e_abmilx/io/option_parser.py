@@ -59,7 +59,8 @@ class OptionParser(ArgumentParser):
     def parse_object(self, cfg_obj: Any, *more: Any, **how: Any) -> Any:  # noqa: ANN401
         """Parse the settings of a nested class, from the command line or a config file."""
         if not self.exit_on_error and isinstance(cfg_obj, Namespace):
-            cfg_obj = Namespace({name: self._read_value(name, value) for name, value in vars(cfg_obj).items()})
+            read = {name: self._read_value(name, value) for name, value in vars(cfg_obj).items()}
+            cfg_obj = Namespace(read)  # type: ignore[no-untyped-call]
         return super().parse_object(cfg_obj, *more, **how)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -1,7 +1,9 @@
 """LightningCLI for bag tasks: fit, validate, test and predict."""
 
 import logging
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from e2e_abmilx.training.callbacks import (
 from e2e_abmilx.training.callbacks.run_config import RunConfig
 from e2e_abmilx.training.callbacks.run_folder import RUN_FILES, folder_of
 from e2e_abmilx.training.checkpoint_files import find_checkpoint, find_trained, read_plain
+from e2e_abmilx.training.metric_table import metric_table
 from e2e_abmilx.training.parser import BagArgumentParser
 from e2e_abmilx.training.trainer_defaults import trainer_defaults
 
@@ -45,7 +48,7 @@ class BagCLI(LightningCLI):
 
     tested: Path | None = None
 
-    def add_arguments_to_parser(self, parser: BagArgumentParser) -> None:
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that every run has, and the short help."""
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
@@ -54,6 +57,7 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(RunRecord, "run_record")
         parser.add_lightning_class_args(DataWait, "data_wait")
         parser.add_lightning_class_args(MemoryAdvice, "memory_advice")
+        assert isinstance(parser, BagArgumentParser)
         parser.add_help_of_all()
 
     def before_instantiate_classes(self) -> None:
@@ -130,6 +134,21 @@ class BagCLI(LightningCLI):
                 " of these must differ; every run has one BestCheckpoint already (--checkpoint.monitor)"
             ) from error
 
+    def validate(self, **how: Any) -> None:  # noqa: ANN401
+        """Validate, and print the metrics."""
+        self._print_metrics(self.trainer.validate, **how)
+
+    def test(self, **how: Any) -> None:  # noqa: ANN401
+        """Test, and print the metrics."""
+        self._print_metrics(self.trainer.test, **how)
+
+    def _print_metrics(self, evaluate: Callable[..., Any], *, verbose: bool = True, **how: Any) -> None:  # noqa: ANN401
+        """Evaluate; a terminal gets our table of the metrics, and other output Lightning's."""
+        ours = verbose and sys.stdout.isatty()
+        (metrics, *_) = evaluate(verbose=verbose and not ours, **how)
+        if ours and self.trainer.is_global_zero:
+            print(metric_table(metrics))
+
     def predict(self, model: BagTask, **kwargs: Any) -> None:  # noqa: ANN401
         """Predict without keeping all predictions in memory; callbacks write them."""
         self.trainer.predict(model, **(kwargs | {"return_predictions": False}))
@@ -149,7 +168,7 @@ class BagCLI(LightningCLI):
                 "no checkpoint was chosen, because validation did not run, so none is tested; validate more often"
                 " (trainer.val_check_interval, trainer.check_val_every_n_epoch), or fit for longer"
             )
-        self.trainer.test(self.model, datamodule=data, ckpt_path=best.best_model_path)
+        self.test(model=self.model, datamodule=data, ckpt_path=best.best_model_path)
         self.after_test()
         if self.tested is not None:
             files = [name for name in RUN_FILES if (self.tested / name).exists()]

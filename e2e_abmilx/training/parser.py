@@ -10,7 +10,6 @@ from e2e_abmilx.io.option_parser import OptionParser
 from e2e_abmilx.training.old_options import refuse_old_options
 from e2e_abmilx.training.short_help import short_help
 
-
 _SUBCLASSES = re.compile(r",\s+known\s+subclasses:[^)]*")
 _MOST_LINES = 50
 
@@ -40,7 +39,7 @@ class BagArgumentParser(OptionParser, LightningArgumentParser):
         self._has_short_help = True
         self.add_argument("--help_all", "--help-all", action=_HelpOfAll, help="Show this help message and exit.")
 
-    def format_help(self) -> str:
+    def format_help(self, *how: Any) -> str:  # noqa: ANN401
         """Return the help of a command, short, or that of a nested class."""
         return short_help(self.prog.split()[-1]) if self._has_short_help else self.format_help_of_all()
 
