@@ -10,13 +10,18 @@ from e2e_abmilx.errors import InputError
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return for example ``"; did you mean --data.labels?"``; an empty text where no name is similar.
 
-    An option of a nested class, such as ``--dta.labels``, is also compared by its first part alone.
+    Where the first part of a dotted name, such as ``--dta.labels``, does not exist, that part is corrected first.
     """
     known = sorted(set(names))
-    near = difflib.get_close_matches(name, known, n=1)
     head, dot, rest = name.partition(".")
-    if not near and dot and head not in known:
-        near = [f"{option}.{rest}" for option in difflib.get_close_matches(head, known, n=1)]
+    heads = sorted({option.partition(".")[0] for option in known})
+    if dot and head not in heads:
+        near_heads = difflib.get_close_matches(head, heads, n=1)
+        corrected = [f"{option}.{rest}" for option in near_heads]
+        near = [match for option in corrected for match in difflib.get_close_matches(option, known, n=1, cutoff=0.9)]
+        near = near or corrected
+    else:
+        near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 

@@ -93,7 +93,7 @@ class OptionParser(ArgumentParser):
                 self._refuse_list(name, text)
             return _write_list(text.split(_MARK))
         if kinds == {list} and not name.endswith("+") and text not in _EMPTY and not text.startswith(_OPENERS):
-            return _write_list(text.split(","))
+            return _write_list(item.strip() for item in text.split(","))
         return text
 
     def _read_value(self, name: str, value: object) -> object:
@@ -170,7 +170,7 @@ def _join(words: Sequence[str]) -> list[str]:
 
 def _write_list(items: Iterable[str]) -> str:
     """Return a list as YAML, with quotes where an item needs them."""
-    quoted = (item if _PLAIN.fullmatch(item) else "'" + item.replace("'", "''") + "'" for item in map(str.strip, items))
+    quoted = (item if _PLAIN.fullmatch(item) else "'" + item.replace("'", "''") + "'" for item in items)
     return f"[{','.join(quoted)}]"
 
 
