@@ -74,6 +74,10 @@ COMMANDS = {
     "report": Command(
         "look", "report measures of tested runs, with intervals", "e2e_abmilx.reports:report", ends=print_text
     ),
+    "completion": Command(
+        "look", "print a script that completes commands and options: bash or zsh", "e2e_abmilx.main.completion:completion",
+        pass_words, print_text,
+    ),
 }  # fmt: skip
 
 #: ``predict`` with a config instead of ``--model``: all that LightningCLI can set, such as callbacks.

@@ -73,7 +73,7 @@ _MORE = """\
 COMMAND --help_all                shows all options, with those of Lightning's trainer
 COMMAND --model.help CLASS        shows all options of a task
 COMMAND --data.help CLASS         shows all options of a data module
-COMMAND --model.head.help ABMIL   shows those of a head, and so on for model.encoder, model.augment, …
+COMMAND --model.head.help ABMIL  shows those of a head; so for model.encoder, model.augment, …
 Lists: --data.mpp 0.5 1.0 or 0.5,1.0 or [0.5,1.0].
 --model.head ABMIL keeps the settings of the config's head that ABMIL has too.
 """

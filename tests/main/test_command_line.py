@@ -289,22 +289,10 @@ def test_options_of_fit_get_the_near_miss(
 def test_scales_and_files_need_no_brackets(cohort: Path, tmp_path: Path, scales: list[str]) -> None:
     slides = [str(cohort / f"slides/slide-00{number}.tiff") for number in range(2)]
     main(
-        [
-            "cache",
-            "--slides",
-            *slides,
-            "--out",
-            str(tmp_path),
-            "--mpp",
-            *scales,
-            "--patch_size",
-            "256",
-            "--workers",
-            "1",
-        ]
+        ["cache", "--slides", *slides, "--out", str(tmp_path), "--mpp", *scales, "--patch_size", "64", "--workers", "1"]
     )
     for number in range(2):
-        assert PatchStore(tmp_path / f"slide-00{number}.zarr").mpp == (0.5, 1.0)
+        assert PatchStore(tmp_path / f"slide-00{number}.zarr").scales == (0.5, 1.0)
 
 
 def test_lists_of_fit_need_no_brackets(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
