@@ -27,7 +27,27 @@ _e2e_abmilx() {
 }
 complete -o default -F _e2e_abmilx e2e-abmilx
 """
-_ZSH = "autoload -Uz compinit bashcompinit && compinit -u && bashcompinit\n"  # zsh reads bash's scripts
+_ZSH = """\
+_e2e_abmilx() {
+    if (( CURRENT == 2 )); then
+        compadd -- @commands --help --version
+    elif [[ $PREFIX != -* ]]; then
+        _files
+    else
+        local -a options
+        case ${words[2]} in
+@cases
+        esac
+        compadd -- $options
+    fi
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+compdef _e2e_abmilx e2e-abmilx
+"""
+_SCRIPTS = {  # and the line of one command
+    "bash": (_BASH, '            {name}) words="{options}" ;;'),
+    "zsh": (_ZSH, "            {name}) options=({options}) ;;"),
+}
 
 
 def completion(words: Sequence[str]) -> str:
@@ -45,9 +65,9 @@ def completion(words: Sequence[str]) -> str:
     if list(words) not in (["bash"], ["zsh"]):
         given = " ".join(words) or "not given"
         raise InputError(f"the shell is {given}; name bash or zsh: e2e-abmilx completion bash >> ~/.bashrc")
-    cases = [f'            {name}) words="{" ".join(_options(one))}" ;;' for name, one in COMMANDS.items()]
-    script = _BASH.replace("@commands", " ".join(COMMANDS)).replace("@cases", "\n".join(cases))
-    return (_ZSH if words[0] == "zsh" else "") + script
+    script, line = _SCRIPTS[words[0]]
+    cases = [line.format(name=name, options=" ".join(_options(one))) for name, one in COMMANDS.items()]
+    return script.replace("@commands", " ".join(COMMANDS)).replace("@cases", "\n".join(cases))
 
 
 def _options(command: Command) -> list[str]:
