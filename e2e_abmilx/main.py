@@ -27,6 +27,7 @@ TOOLS = {
     "import_coords": "e2e_abmilx.cache.imports:import_coords",
     "import_images": "e2e_abmilx.cache.imports:import_images",
     "import_lmdb": "e2e_abmilx.cache.imports:import_lmdb",
+    "init": "e2e_abmilx.study.init:init_study",
     "report": "e2e_abmilx.reports:report",
     "verify": "e2e_abmilx.cache:verify",
 }
@@ -120,9 +121,11 @@ def _is_printed(record: logging.LogRecord) -> bool:
 
 def _run_tool(words: list[str]) -> None:
     words = _complete_dry_run(words)
+    if words[0] == "init" and len(words) > 1 and not words[1].startswith("-"):
+        words = ["init", "--study", *words[1:]]  # e2e-abmilx init my_study
     tool = pkgutil.resolve_name(TOOLS[words[0]])
     result = auto_cli({words[0]: tool}, args=words, as_positional=False, prog="e2e-abmilx")
-    if words[0] == "report":
+    if words[0] in ("init", "report"):
         print(result)
         return
     if words[0] == "verify":
