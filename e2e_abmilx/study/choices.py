@@ -135,8 +135,8 @@ def doubts_of_slides(table: Table, matched: Sequence[Case], survey: Survey, cut:
         )
     case_of = {slide: case for case in matched for slide in case.slides}
     for one, other, how in survey.copies:
-        first, second = case_of[one], case_of[other]
-        if first.group != second.group:
+        first, second = case_of.get(one), case_of.get(other)
+        if first and second and first.group != second.group:
             labels = "" if first.label == second.label else f", and labelled {first.label} and {second.label}"
             doubts.append(
                 f"Are slides `{one}` and `{other}` the same ({how})? They belong to different patients{labels}, so that one"

@@ -1,6 +1,7 @@
 """The config of a study. Its defaults are the values of ``configs/classification.yaml`` and ``configs/survival.yaml``."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
 from e2e_abmilx.cohort import TargetKind
 
@@ -125,7 +127,7 @@ class Recipe:
 
 def text(value: str) -> str:
     """Return text as YAML reads it back, in quotes where it may look like something else."""
-    return value if _PLAIN.fullmatch(value) else _as_json(value)
+    return value if _PLAIN.fullmatch(value) else _flow(value)
 
 
 def render(template: str, **content: Any) -> str:  # noqa: ANN401
@@ -133,8 +135,16 @@ def render(template: str, **content: Any) -> str:  # noqa: ANN401
     return _TEMPLATES.get_template(template).render(**content)
 
 
-def _as_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _flow(value: object) -> str:
+    """Return a value as YAML on one line, with all text in quotes."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {_flow(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, str):
+        quoted: str = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=math.inf)
+        return quoted.removesuffix("\n")
+    return json.dumps(value)
 
 
 _TEMPLATES = jinja2.Environment(
@@ -144,7 +154,7 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_TEMPLATES.filters |= {"text": text, "json": _as_json}
+_TEMPLATES.filters |= {"text": text, "flow": _flow}
 
 #: The configs in ``configs/`` for any slides, by name.
 GENERIC: Mapping[str, Recipe] = {
