@@ -143,7 +143,7 @@ def test_what_cannot_be_studied_is_refused(cohort: Path, tmp_path: Path, monkeyp
     words = ["init", "study", "--labels", "labels.csv", "--slides", "slides"]
     assert "none of 4 cases has slides in slides:\n  case slide-000x: no slide 'slide-000x'" in message_of(words)
     assert "no such file" in message_of([*words, "--weights", "absent.pth"])
-    _write(tmp_path / "labels.csv", rows[:2])
+    _write(tmp_path / "labels.csv", [{**row, "label": str(n)} for n, row in enumerate(rows[:2])])
     assert "groups of cases cannot make" in message_of(words)
     Path("study").write_text("a file")
     assert "study exists" in message_of(words)
