@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from e2e_abmilx.main.starting import (
     call,
+    call_with_folder,
     draw_figures,
     pass_all,
     pass_words,
@@ -40,6 +41,10 @@ _RUN = "e2e_abmilx.training.cli:run"
 
 #: All commands by name, in the order of the overview within their groups.
 COMMANDS = {
+    "init": Command(
+        "prepare", "write a study folder from a label table and slides", "e2e_abmilx.study.init:init_study",
+        call_with_folder, print_text,
+    ),
     "cache": Command(
         "prepare", "cut slides into patches, once", "e2e_abmilx.cache:cache_slides", ends=refuse_failed_slides
     ),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.main.commands import COMMANDS, Command
-from e2e_abmilx.main.starting import call, pass_all, pass_words
+from e2e_abmilx.main.starting import call, call_with_folder, pass_all, pass_words
 
 _BASH = """\
 _e2e_abmilx() {
@@ -75,7 +75,7 @@ def _options(command: Command) -> list[str]:
     from e2e_abmilx.training.short_help import OPTIONS
 
     own: list[str] = []
-    if command.starts is call:
+    if command.starts in (call, call_with_folder):
         own = list(inspect.signature(pkgutil.resolve_name(command.target)).parameters)
     elif command.starts in (pass_all, pass_words) and "completion" not in command.target:
         own = [name for options in OPTIONS.values() for name in options]

@@ -1,5 +1,6 @@
 """How a command gets its options, and what is done with its result."""
 
+import inspect
 import logging
 import re
 import sys
@@ -26,6 +27,13 @@ def call(name: str, target: Callable[..., object], words: list[str]) -> object:
 
     words = [name, *_complete_dry_run(words)]
     return auto_cli({name: target}, args=words, as_positional=False, parser_class=OptionParser, prog="e2e-abmilx")
+
+
+def call_with_folder(name: str, target: Callable[..., object], words: list[str]) -> object:
+    """As :func:`call`; a first word that is no option is the first parameter, such as ``my_study`` of ``init my_study``."""
+    first = next(iter(inspect.signature(target).parameters))
+    positional = bool(words) and not words[0].startswith("-")
+    return call(name, target, [f"--{first}", *words] if positional else words)
 
 
 def pass_words(name: str, target: Callable[..., object], words: list[str]) -> object:

@@ -59,8 +59,8 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(RunRecord, "run_record")
         parser.add_lightning_class_args(DataWait, "data_wait")
         parser.add_lightning_class_args(MemoryAdvice, "memory_advice")
-        assert isinstance(parser, BagArgumentParser)
-        parser.add_help_of_all()
+        if isinstance(parser, BagArgumentParser):  # Lightning's own has one help
+            parser.add_help_of_all()
 
     def before_instantiate_classes(self) -> None:
         """Name the config file after the command, so that a test does not overwrite the config of the training."""

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from e2e_abmilx.main.starting import call, draw_figures, refuse_failed_slides, refuse_failures, refuse_problems
+from e2e_abmilx.main.starting import (
+    call,
+    call_with_folder,
+    draw_figures,
+    refuse_failed_slides,
+    refuse_failures,
+    refuse_problems,
+)
 
 
 def _double(number: int, *, dry_run: bool = False) -> tuple[int, bool]:
@@ -21,6 +28,11 @@ def _double(number: int, *, dry_run: bool = False) -> tuple[int, bool]:
 def test_options_are_parsed_by_the_signature() -> None:
     assert call("double", _double, ["--number", "2"]) == (4, False)
     assert call("double", _double, ["--dry-run", "--number=3"]) == (6, True)
+
+
+def test_a_folder_may_come_first() -> None:
+    assert call_with_folder("double", _double, ["2", "--dry_run", "true"]) == (4, True)
+    assert call_with_folder("double", _double, ["--dry-run", "--number", "3"]) == (6, True)
 
 
 def test_failures_end_with_a_count_or_their_reasons(capsys: pytest.CaptureFixture[str]) -> None:
