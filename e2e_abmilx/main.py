@@ -38,8 +38,12 @@ MODEL_TOOLS = {
     "predict": "e2e_abmilx.models.predict:predict",
 }
 
-#: Commands that run many fits, to which they pass options: name → function of the words, which returns a text.
-MANY_FITS = {"compare": "e2e_abmilx.reports.command:compare", "crossval": "e2e_abmilx.reports.command:crossval"}
+#: Commands with the options of a fit: name → function of the words, which returns a text.
+MANY_FITS = {
+    "compare": "e2e_abmilx.reports.command:compare",
+    "crossval": "e2e_abmilx.reports.command:crossval",
+    "plan": "e2e_abmilx.study.plan:plan",
+}
 
 
 def main(args: list[str] | None = None) -> None:

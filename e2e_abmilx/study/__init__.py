@@ -1,6 +1,7 @@
 """A study before it starts: what a config will take, and what its cases can show.
 
-- ``plan``: the command ``plan``, its table and its JSON
+- ``plan``: the command ``plan`` and its JSON
+- ``plan_table``: its table
 - ``plan_config``: the objects that a config names, built without a run
 - ``plan_cohort``: cases, classes and slides by split
 - ``plan_cache``: patches, size and time of the cache

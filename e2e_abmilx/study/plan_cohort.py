@@ -9,7 +9,7 @@ from e2e_abmilx.cohort import SPLITS, Case
 from e2e_abmilx.cohort.matching import match_slides
 from e2e_abmilx.cohort.targets import NumberedTargets
 from e2e_abmilx.data.bag import Target
-from e2e_abmilx.datamodules import BagDataModule, FeatureDataModule, SlideDataModule
+from e2e_abmilx.datamodules import BagDataModule, FeatureDataModule, SlideDataModule, SyntheticDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.slides.slide_files import SlideFile, find_slides
 
@@ -43,6 +43,8 @@ def read_planned_cohort(data: BagDataModule) -> PlannedCohort:
     Raises:
         CohortError: The table, its splits or its labels cannot be used, as in a fit.
     """
+    if isinstance(data, SyntheticDataModule):
+        _refuse_undrawn(data)
     table = data.plan.read_table("fit")
     folder, slides = _existing_slides(data)
     matched, complaints = match_slides(table, slides, folder) if slides else (table, [])
@@ -63,6 +65,15 @@ def read_planned_cohort(data: BagDataModule) -> PlannedCohort:
     targets = {split: [target_of[case.id] for case in chosen] for split, chosen in data.cases.items()}
     data.targets = targets
     return PlannedCohort(cases, targets, numbered.classes, missing, bool(slides))
+
+
+def _refuse_undrawn(data: SyntheticDataModule) -> None:
+    """Refuse synthetic slides that the first fit will draw; until then there is nothing to look at."""
+    if not (data.folder / "labels.csv").exists():
+        raise InputError(
+            f"{data.folder} holds no slides yet: the first fit draws them; start it once, for example with"
+            " --trainer.fast_dev_run true, and plan then"
+        )
 
 
 def _number(data: BagDataModule, cases: Sequence[Case]) -> NumberedTargets:

@@ -82,7 +82,9 @@ class MemoryModel(NamedTuple):
     def most_patches(self, budget: float, chunk: int) -> int:
         """Return the most patches of a batch that fit."""
         all_in_chunks = (budget - self.fixed - self.per_chunk_patch * chunk) / self.per_patch
-        fits = all_in_chunks if all_in_chunks >= chunk else (budget - self.fixed) / (self.per_patch + self.per_chunk_patch)
+        fits = (
+            all_in_chunks if all_in_chunks >= chunk else (budget - self.fixed) / (self.per_patch + self.per_chunk_patch)
+        )
         return max(0, int(fits)) if self.peak_on_gpu(0, chunk) <= budget else 0
 
     def largest_chunk(self, budget: float, patches: float) -> int:
@@ -111,7 +113,8 @@ def measure_memory(config: Config, cohort: PlannedCohort, side: int | None) -> M
     bags = [make_random_bag(config, cohort, count, side) for count in (_TINY, small, 2 * small)]
     m = bags[1].mask.numel()
     chunked = task.gradient_checkpointing and side is not None
-    steps = [(bags[0], m), (bags[1], m // 2), (bags[2], m // 2), *([(bags[2], m)] if chunked else [])]
+    chunk = m // 2 if chunked else 2 * m  # without checkpointing, the activations of all chunks are kept anyway
+    steps = [(bags[0], m), (bags[1], chunk), (bags[2], chunk), *([(bags[2], m)] if chunked else [])]
     watch = _PeakOfSteps(task, [chunk for _, chunk in steps])
     trainer = config.make_trainer(
         [watch], accelerator="cpu", max_steps=len(steps), accumulate_grad_batches=1, limit_val_batches=0
