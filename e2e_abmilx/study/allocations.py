@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class AllocationCounter(TorchDispatchMode):
+class AllocationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's class has no types
     """Counts the bytes of all tensors that exist while it is entered, each storage once.
 
     It sees what PyTorch's operations return: activations that the backward pass keeps, gradients, states of optimizers.
@@ -25,7 +25,7 @@ class AllocationCounter(TorchDispatchMode):
     """
 
     def __init__(self, existing: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held = self.peak = 0
         self._known: set[int] = set()
         for tensor in existing:

@@ -63,7 +63,7 @@ class Config(NamedTuple):
         """The number of training processes; 1 where the config leaves it to the machine."""
         devices, nodes = self.trainer["devices"], self.trainer["num_nodes"]
         count = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) else 1
-        return max(1, count) * nodes
+        return max(1, count) * int(nodes)
 
     @property
     def precision(self) -> str:
@@ -106,7 +106,6 @@ def read_config(words: Sequence[str]) -> Config:
         InputError: A class refuses its arguments, or the data are not a module of this package.
         SystemExit: An option is refused; the parser has printed why.
     """
-    settings = {"subclass_mode_model": True, "subclass_mode_data": True, "auto_configure_optimizers": False}
     texts = {"prog": "e2e-abmilx plan", "description": "Show what a fit will take and what its test can show."}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
@@ -119,7 +118,9 @@ def read_config(words: Sequence[str]) -> Config:
                 seed_everything_default=0,
                 parser_class=BagArgumentParser,
                 parser_kwargs=texts,
-                **settings,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
             )
         except MisconfigurationException as error:  # how Lightning reports errors that users can fix
             raise InputError(str(error)) from error

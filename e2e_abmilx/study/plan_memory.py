@@ -165,8 +165,11 @@ def _even(chunk: int, patches: float) -> float:
 
 def one_bag(batch: Bag) -> Bag:
     """Return a batch with its first bag only, as evaluation has them."""
-    whole = {name: value[:1].clone() for name, value in batch._asdict().items() if isinstance(value, Tensor)}
-    return batch._replace(**{**whole, "cases": batch.cases[:1], "real": torch.arange(batch.mask.shape[1])})
+    columns: dict[str, Any] = {
+        name: value[:1].clone() for name, value in batch._asdict().items() if isinstance(value, Tensor)
+    }
+    columns |= {"cases": batch.cases[:1], "real": torch.arange(batch.mask.shape[1])}
+    return batch._replace(**columns)
 
 
 def in_memory(bags: Sequence[Bag]) -> DataLoader[Bag]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,7 +81,7 @@ def plan_steps(config: Config, cohort: PlannedCohort, cache: CachePlan) -> StepP
         per_bag,
         largest,
         round(all_batches * data.batch_size * processes * per_bag),
-        _validations(trainer, batches, epochs) if cohort.cases["val"] else 0,
+        _validations(trainer, batches, total // steps, all_batches) if cohort.cases["val"] else 0,
         _count(cohort.cases["val"], cache, all_scales=scales),
         _count(cohort.cases["test"], cache, all_scales=scales),
         (epochs - 1) * _count(cohort.cases["train"], cache, all_scales=True) if follows else 0,
@@ -95,13 +95,11 @@ def _limit(batches: int, limit: float | None) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
-def _length(trainer: dict[str, object], steps_per_epoch: int) -> tuple[int, int]:
+def _length(trainer: dict[str, Any], steps_per_epoch: int) -> tuple[int, int]:
     """Return epochs and optimizer steps; Lightning trains for 1,000 epochs if nothing limits it."""
     epochs, steps = trainer["max_epochs"], trainer["max_steps"]
-    assert isinstance(steps, int)
     if epochs is None:
         epochs = 1000 if steps < 0 else -1
-    assert isinstance(epochs, int)
     if epochs < 0 and steps < 0:
         raise InputError(
             "trainer.max_epochs is -1 and trainer.max_steps too, so the training has no end; set one of them"
@@ -111,17 +109,16 @@ def _length(trainer: dict[str, object], steps_per_epoch: int) -> tuple[int, int]
     return math.ceil(total / steps_per_epoch), total
 
 
-def _validations(trainer: dict[str, object], batches: int, epochs: int) -> int:
-    """Return the number of validations in a whole training."""
+def _validations(trainer: dict[str, Any], batches: int, whole_epochs: int, all_batches: int) -> int:
+    """Return the number of validations in a whole training; a last epoch that is cut short has none."""
     every, interval = trainer["check_val_every_n_epoch"], trainer["val_check_interval"]
     if trainer["limit_val_batches"] == 0:
         return 0
+    if every is None and isinstance(interval, int):
+        return all_batches // interval  # counted over epochs
     interval = 1.0 if interval is None else interval
-    if isinstance(interval, int) and every is None:
-        return batches * epochs // interval
-    assert isinstance(interval, int | float)
-    per_epoch = batches // interval if isinstance(interval, int) else int(1 / interval)
-    return int(per_epoch) * (epochs // int(every or 1))  # type: ignore[call-overload]
+    between = interval if isinstance(interval, int) else max(1, int(batches * interval))
+    return int(batches // between) * (whole_epochs // (every or 1))
 
 
 def _bag_patches(config: Config, case: Case, cache: CachePlan) -> int:
