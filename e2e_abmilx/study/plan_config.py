@@ -61,9 +61,10 @@ class Config(NamedTuple):
     @property
     def processes(self) -> int:
         """The number of training processes; 1 where the config leaves it to the machine."""
-        devices, nodes = self.trainer["devices"], self.trainer["num_nodes"]
-        count = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) else 1
-        return max(1, count) * int(nodes)
+        devices = self.trainer["devices"]
+        text = str(devices)
+        count = len(devices) if isinstance(devices, list) else int(text) if text.isdigit() else len(text.split(","))
+        return max(1, count) * int(self.trainer["num_nodes"])
 
     @property
     def precision(self) -> str:

@@ -19,6 +19,9 @@ from e2e_abmilx.study.plan_config import Config
 from e2e_abmilx.study.plan_memory import in_memory, make_random_bag, one_bag
 from e2e_abmilx.study.plan_steps import StepPlan
 
+#: The clock; ``benchmarks/plan.py`` sets that of the process, which other processes do not disturb.
+clock = time.perf_counter
+
 _WARM_UP = 2  # batches
 _BATCHES = 12  # batches at most, after the warm-up
 _SECONDS = 30.0  # and no longer, once there are three
@@ -86,12 +89,12 @@ def _some_cases(data: BagDataModule) -> DataLoader[Bag]:
 
 def _time_reading(data: BagDataModule) -> float:
     """Return the patches that one process reads per second."""
-    bags, started, patches = data.random_bags("train"), time.perf_counter(), 0
+    bags, started, patches = data.random_bags("train"), clock(), 0
     for index in range(min(len(data.cases["train"]), _BATCHES)):
         patches += int(bags[index].mask.sum())
-        if time.perf_counter() - started > _SECONDS / 10:
+        if clock() - started > _SECONDS / 10:
             break
-    return patches / (time.perf_counter() - started)
+    return patches / (clock() - started)
 
 
 class _Pace(Callback):
@@ -104,7 +107,7 @@ class _Pace(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._batches > _WARM_UP:
-            self._before = time.perf_counter(), 0.0  # the time between epochs is not that of a batch
+            self._before = clock(), 0.0  # the time between epochs is not that of a batch
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Bag, batch_idx: int
@@ -112,7 +115,7 @@ class _Pace(Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         waited = getattr(getattr(trainer.train_dataloader, "clock", None), "waited_s", 0.0)
-        now = time.perf_counter(), waited
+        now = clock(), waited
         self._batches += 1
         if self._before is not None and self._batches > _WARM_UP:
             seconds, waiting = now[0] - self._before[0], now[1] - self._before[1]
@@ -136,7 +139,7 @@ class _Rate(Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         if self._patches < 0:
-            self._patches, self._started = 0, time.perf_counter()
+            self._patches, self._started = 0, clock()
             return
         self._patches += batch.mask.numel()
-        self.value = self._patches / (time.perf_counter() - self._started)
+        self.value = self._patches / (clock() - self._started)

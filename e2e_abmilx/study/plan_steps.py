@@ -89,10 +89,11 @@ def plan_steps(config: Config, cohort: PlannedCohort, cache: CachePlan) -> StepP
 
 
 def _limit(batches: int, limit: float | None) -> int:
-    """Return a number of batches after the trainer's limit: a fraction, or an integer."""
+    """Return a number of batches after the trainer's limit: a fraction, or a number, which may be 2.0 for 2."""
     if limit is None:
         return batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    is_number = isinstance(limit, int) or limit > 1
+    return min(batches, int(limit)) if is_number else int(batches * limit)
 
 
 def _length(trainer: dict[str, Any], steps_per_epoch: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ def test_what_a_training_step_holds_and_frees() -> None:
         loss = output.sum()
         del output
         loss.backward()
-        assert counter.held == 5 * MB + 8  # weights, gradients and batch; loss and its gradient
+        assert counter.held == 5 * MB + 4  # weights, gradients and batch, and the loss
         net.zero_grad()
         del loss, batch
     assert counter.held == 2 * MB

@@ -21,12 +21,12 @@ def _probe(config: Config) -> tuple[Probe, StepPlan]:
 
 
 class _Slow(torch.nn.Module):
-    """An encoder that takes 2 ms a patch, whatever the machine does beside."""
+    """An encoder that takes 10 ms a patch, whatever the machine does beside."""
 
     num_features = 6
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.002 * features.shape[0] * features.shape[1])
+        time.sleep(0.01 * features.shape[0] * features.shape[1])
         return features
 
 
@@ -37,9 +37,9 @@ def test_the_hours_are_those_of_a_known_pace(tmp_path: Path) -> None:
     probe, steps = _probe(config)
     patches = steps.patch_passes + steps.eval_patches
     assert probe.real
-    assert probe.hours(steps) * 3600 == pytest.approx(0.002 * patches, rel=0.4)  # Lightning takes some time too
-    assert probe.hours(steps) * 3600 > 0.002 * patches
-    assert 200 < probe.model_rate < 500
+    seconds = probe.hours(steps) * 3600
+    assert 0.9 < seconds / (0.01 * patches) < 3  # Lightning takes some time too
+    assert 30 < probe.model_rate < 100
     assert all(torch.equal(value, weights[name]) for name, value in config.task.state_dict().items())
 
 
