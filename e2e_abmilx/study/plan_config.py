@@ -1,5 +1,6 @@
 """The objects that a config names, built without a run and without writing anything."""
 
+import copy
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +82,8 @@ class Config(NamedTuple):
             name: False for name in ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
         }
         given = {"precision": self.precision, "devices": 1, "num_sanity_val_steps": 0, **same, **quiet, **how}
-        return Trainer(callbacks=[*self.averages, *callbacks], **given)
+        averages = copy.deepcopy(self.averages)  # they keep their weights and their progress
+        return Trainer(callbacks=[*averages, *callbacks], **given)
 
 
 class PlanCLI(BagCLI):
