@@ -153,7 +153,7 @@ def plan_slide(job: SlideJob) -> CachedSlide:
         mpp_source=layout.resolution.source,
         patches=";".join(str(len(coords)) for coords in layout.grids),
         bytes=round(size),
-        seconds=round(seconds, 2),
+        seconds=seconds,
     )
 
 

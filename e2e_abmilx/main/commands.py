@@ -61,6 +61,10 @@ COMMANDS = {
         ends=refuse_failed_slides,
     ),
     "verify": Command("prepare", "check every patch of a cache", "e2e_abmilx.cache:verify", ends=refuse_problems),
+    "plan": Command(
+        "train", "show the time, memory and power of a fit, before it starts", "e2e_abmilx.study.plan:plan",
+        pass_words, print_text,
+    ),
     "fit": Command("train", "train a model, and test its best checkpoint", _RUN, pass_all, draw_figures),
     "crossval": Command(
         "train", "fit and test every fold", "e2e_abmilx.reports.command:crossval", pass_words, print_text

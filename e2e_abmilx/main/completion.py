@@ -66,17 +66,17 @@ def completion(words: Sequence[str]) -> str:
         given = " ".join(words) or "not given"
         raise InputError(f"the shell is {given}; name bash or zsh: e2e-abmilx completion bash >> ~/.bashrc")
     script, line = _SCRIPTS[words[0]]
-    cases = [line.format(name=name, options=" ".join(_options(one))) for name, one in COMMANDS.items()]
+    cases = [line.format(name=name, options=" ".join(_options(name, one))) for name, one in COMMANDS.items()]
     return script.replace("@commands", " ".join(COMMANDS)).replace("@cases", "\n".join(cases))
 
 
-def _options(command: Command) -> list[str]:
+def _options(name: str, command: Command) -> list[str]:
     """Return the options of a command; for ``predict``, those that go with ``--model``."""
-    from e2e_abmilx.training.short_help import OPTIONS
+    from e2e_abmilx.training.short_help import options_of
 
     own: list[str] = []
     if command.starts in (call, call_with_folder):
         own = list(inspect.signature(pkgutil.resolve_name(command.target)).parameters)
     elif command.starts in (pass_all, pass_words) and "completion" not in command.target:
-        own = [name for options in OPTIONS.values() for name in options]
-    return [f"--{name}" for name in [*own, "help"]]
+        own = [option for options in options_of(name).values() for option in options]
+    return [f"--{option}" for option in [*own, "help"]]

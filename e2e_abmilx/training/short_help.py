@@ -1,6 +1,7 @@
-"""The help of fit, validate, test and predict: a line for each option that is used often, ours first."""
+"""The help of plan, fit, validate, test and predict: a line for each option that is used often, ours first."""
 
 _PURPOSE = {
+    "plan": "Show what a fit will take, and what its test can show, before anything is started.",
     "fit": "Train a model, then test its best checkpoint if there are test cases.",
     "validate": "Measure a checkpoint on the validation cases.",
     "test": "Measure a checkpoint on the test cases, and write predictions.csv.",
@@ -71,6 +72,15 @@ OPTIONS = {
     },
 }
 
+#: Options that one command has alone.
+OPTIONS_OF = {
+    "plan": {
+        "gpu_memory": "GB of a GPU: which bags, batches and chunks fit it",
+        "probe": "run a few steps here, to estimate the hours of training",
+        "json": "file to write the plan to",
+    }
+}
+
 _MORE = """\
 COMMAND --help_all                shows all options, with those of Lightning's trainer
 COMMAND --model.help CLASS        shows all options of a task
@@ -81,10 +91,15 @@ Lists: --data.mpp 0.5 1.0 or 0.5,1.0 or [0.5,1.0].
 """
 
 
+def options_of(command: str) -> dict[str, dict[str, str]]:
+    """Return the options of a command by section; its own come first."""
+    return {"": OPTIONS_OF.get(command, {}) | OPTIONS[""]} | {title: own for title, own in OPTIONS.items() if title}
+
+
 def short_help(command: str) -> str:
     """Return the help of a command."""
     lines = [f"usage: e2e-abmilx {command} --config CONFIG [options]", "", _PURPOSE[command]]
-    for title, options in OPTIONS.items():
+    for title, options in options_of(command).items():
         lines += ["", title] if title else [""]
         lines += [f"  --{name:<30} {text}" for name, text in options.items()]
     return "\n".join([*lines, "", _MORE]).replace("COMMAND", command)

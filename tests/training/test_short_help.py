@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from e2e_abmilx.main import main
-from e2e_abmilx.training.short_help import OPTIONS, short_help
+from e2e_abmilx.training.short_help import OPTIONS, OPTIONS_OF, short_help
 
-COMMANDS = ("fit", "validate", "test", "predict")
+COMMANDS = ("plan", "fit", "validate", "test", "predict")
 
 
 def _printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -32,6 +32,14 @@ def test_all_options_are_in_the_complete_help(capsys: pytest.CaptureFixture[str]
         for name in options:
             if not name.startswith(("model.", "data.")):
                 assert f"--{name} " in everything or f"--{name}\n" in everything, name
+
+
+def test_a_plan_has_options_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    everything, shown = _printed(capsys, "plan", "--help_all"), _printed(capsys, "plan", "--help")
+    for name in OPTIONS_OF["plan"]:
+        assert f"--{name}" in everything
+        assert f"--{name} " in shown
+        assert f"--{name} " not in short_help("fit")
 
 
 def test_options_of_model_and_data_exist(capsys: pytest.CaptureFixture[str]) -> None:
