@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from device_rules import CudaHasNoKernelError, KernelsOfCuda, NothingLeavesTheDevice, NothingWaits, WaitsForDeviceError
 from lightning.pytorch import Trainer
 from torch import Tensor
+from torchmetrics import Metric
 
 from e2e_abmilx.data.bag import Bag
 from e2e_abmilx.datamodules import SlideDataModule
@@ -42,7 +43,10 @@ ONE_BY_ONE = (TransMIL, RRTMIL)  # these process padded bags one by one, for whi
 
 
 class _NoSynchronisation:
-    """A task whose training step and backward pass must not synchronise with the device."""
+    """A task whose training step, backward pass and logging must not synchronise with the device."""
+
+    logged_in_steps: ClassVar[set[str]] = set()
+    _current_fx_name: str | None
 
     def training_step(self, bag: Bag, batch_idx: int) -> Tensor:
         with ExitStack() as rules:
@@ -54,6 +58,14 @@ class _NoSynchronisation:
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         with NothingWaits():
             super().backward(loss, *args, **kwargs)  # type: ignore[misc]
+
+    def log(self, name: str, value: Any, *args: Any, prog_bar: bool = False, **kwargs: Any) -> None:
+        """Refuse what Lightning would copy to the GPU, or read from it for its bar, in every step."""
+        if self._current_fx_name in ("training_step", "on_train_batch_start", "on_train_batch_end"):
+            if prog_bar or not isinstance(value, (Tensor, Metric)):
+                raise WaitsForDeviceError(f"{name} is logged with prog_bar={prog_bar} as {type(value).__name__}")
+            self.logged_in_steps.add(name)
+        super().log(name, value, *args, prog_bar=prog_bar, **kwargs)  # type: ignore[misc]
 
 
 class _Classification(_NoSynchronisation, ClassificationTask): ...
@@ -103,6 +115,7 @@ def _run(task: BagTask, data: SlideDataModule, folder: Path, precision: str) -> 
     )
     with KernelsOfCuda():
         trainer.fit(task, data)
+        assert {"train/loss_step", "train/data_wait"} <= _NoSynchronisation.logged_in_steps
         trainer.validate(task, data, verbose=False)
         trainer.test(task, data, verbose=False)
         trainer.predict(task, data)

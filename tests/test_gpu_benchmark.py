@@ -220,7 +220,7 @@ def test_all_sections_run(tmp_path: Path) -> None:
     started = time.monotonic()
     lines = _rehearse(tmp_path, *(section.name for section in SECTIONS))
     assert time.monotonic() - started < 180
-    for name in ("training", "variants", "inference", "decoding", "heads"):
+    for name in ("training", "compiling", "inference", "decoding", "heads"):
         assert sum(line["section"] == name and "row" in line for line in lines) >= 2, name
     assert any(line["section"] == "tests" and line.get("facts", {}).get("collected", 0) > 0 for line in lines)
     encoders = {line["row"]["encoder"] for line in lines if line["section"] == "training" and "row" in line}

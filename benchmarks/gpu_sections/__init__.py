@@ -24,11 +24,11 @@ class Section(NamedTuple):
 
 #: The most important first: the last section gets the remaining time.
 SECTIONS = (
-    Section("environment", "Environment", 50, "gpu_sections.environment"),
-    Section("tests", "Tests that need a GPU", 90, "gpu_sections.suite"),
+    Section("environment", "Environment", 20, "gpu_sections.environment"),
+    Section("tests", "Tests that need a GPU", 130, "gpu_sections.suite"),
     Section("training", "Training from a store", 150, "gpu_sections.training"),
-    Section("variants", "torch.compile and channels-last weights", 120, "gpu_sections.variants"),
-    Section("inference", "Whole slides", 60, "gpu_sections.inference"),
-    Section("decoding", "JPEG decoding: CPU workers and the device", 70, "gpu_sections.decoding"),
+    Section("compiling", "torch.compile", 75, "gpu_sections.compiling"),
+    Section("inference", "Whole slides", 75, "gpu_sections.inference"),
+    Section("decoding", "JPEG decoding: CPU workers and the device", 90, "gpu_sections.decoding"),
     Section("heads", "ABMILX alone, compared with the authors' formulation", 40, "gpu_sections.heads"),
 )

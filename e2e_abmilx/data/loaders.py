@@ -151,13 +151,20 @@ def plan_workers(wanted: int, batch_bytes: int, *, processes: int = 1) -> Worker
 def recommended_workers(processes: int = 1) -> int:
     """Return the recommended number of workers for each training process of this machine.
 
-    With a GPU, it is the number of available cores per training process minus one, at most 16. Without a GPU, it is one:
-    training needs the cores, and reading a patch takes a twentieth of the time of training on it.
+    With a GPU, it is the number of available cores per training process minus two, at most 16: the processes that train
+    need two, for Python and for copies to pinned memory, or else the GPU waits for its next kernel. Without a GPU, it is
+    one: training needs the cores, and reading a patch takes a twentieth of the time of training on it.
     """
     if not torch.cuda.is_available():
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // processes - 1))
+    return max(1, min(16, cores // processes - 2))
+
+
+def give_way(worker: int) -> None:
+    """Lower the priority of a data loading process below that of the process that keeps the GPU busy."""
+    if torch.cuda.is_available() and hasattr(os, "nice"):
+        os.nice(5)
 
 
 def _event() -> torch.cuda.Event | None:

@@ -43,6 +43,8 @@ class BagTask(CheckpointedTask):
             chunk by its own statistics.
         gradient_checkpointing: Recompute activations in the backward pass instead of keeping them: less memory, the
             same gradients.
+        compile_encoder: Compile the encoder with ``torch.compile`` for training. The first step takes half a minute
+            longer; evaluation, whose chunks differ in size, is not compiled.
         decay_norms: Whether weight decay applies to norms and biases, as in the authors' code.
     """
 
@@ -58,6 +60,7 @@ class BagTask(CheckpointedTask):
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
         train_chunk_size: int = 512,
         gradient_checkpointing: bool = False,
+        compile_encoder: bool = False,
         decay_norms: bool = True,
     ) -> None:
         super().__init__()
@@ -71,6 +74,7 @@ class BagTask(CheckpointedTask):
         self.loss = loss or self.configure_loss()
         self.optimizer, self.schedule, self.decay_norms = optimizer, schedule, decay_norms
         self.train_chunk_size, self.gradient_checkpointing = train_chunk_size, gradient_checkpointing
+        self.compile_encoder = compile_encoder
         self.prepare_evaluation()
         self.train_means = nn.ModuleDict(
             # NaN is refused before, and looking for NaN would synchronise with the device
@@ -102,13 +106,23 @@ class BagTask(CheckpointedTask):
         # real patches are selected by position, because selecting by a mask would synchronise with the device
         real = None if bag.head_mask is None else bag.positions()
         encoded = encode_chunks(
-            nn.Sequential(self.normalize, self.encoder),
+            self._compiled_encoder() if self.compile_encoder and self.training else self._pixel_encoder(),
             self._split_into_chunks(self.augment(pixels if real is None else pixels[real])),
             checkpoint=self.gradient_checkpointing and self.training,
         )
         if real is not None:
             encoded = encoded.new_zeros(len(pixels), encoded.shape[-1]).index_copy(0, real, encoded)
         return encoded.view(*bag.mask.shape, -1)
+
+    def _pixel_encoder(self) -> nn.Module:
+        return nn.Sequential(self.normalize, self.encoder)
+
+    def _compiled_encoder(self) -> Callable[[Tensor], Tensor]:
+        """Return the compiled encoder, which must not be registered: its weights are those of the encoder."""
+        if "_compiled" not in self.__dict__:
+            self.__dict__["_compiled"] = torch.compile(self._pixel_encoder())
+        compiled: Callable[[Tensor], Tensor] = self.__dict__["_compiled"]
+        return compiled
 
     def _split_into_chunks(self, pixels: Tensor) -> Sequence[Tensor]:
         """Split patches into the chunks that are encoded at once.
@@ -147,7 +161,7 @@ class BagTask(CheckpointedTask):
         loss = self.head.training_loss(output, lambda logits: self.bag_loss(logits.float(), bag), self.bag_classes(bag))
         place = f"epoch {self.current_epoch}, batch {batch_idx}, of cases {', '.join(bag.cases)}"
         self._losses.note(loss, place)
-        self.log("train/loss_step", loss, prog_bar=True, batch_size=len(bag.cases))
+        self.log("train/loss_step", loss, batch_size=len(bag.cases))  # prog_bar=True would read it in every step
         means = {"loss": loss.detach()}
         every = max(self.trainer.log_every_n_steps, 1)  # type: ignore[attr-defined] # the logger connector sets it
         if batch_idx % every == 0 or self.trainer.is_last_batch:  # sparsity needs sorting, which other batches save

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from e2e_abmilx.data.bag import EMPTY_BAG, Bag, BagSource, collate
-from e2e_abmilx.data.loaders import BagLoader, Padded, WaitClock, plan_workers
+from e2e_abmilx.data.loaders import BagLoader, Padded, WaitClock, give_way, plan_workers, recommended_workers
 from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.errors import InputError
@@ -163,3 +163,20 @@ def test_large_batches_have_fewer_workers(cohort: Path, stores: Path, caplog: py
         loader = data.train_dataloader()
     assert (loader.num_workers, loader.prefetch_factor) == (1, 1)
     assert "1 of 8 workers are used: a batch takes up to 12288 MB" in caplog.text
+
+
+def test_workers_leave_two_cores_to_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recommended_workers() == 1 or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert [recommended_workers(processes) for processes in (1, 2, 8)] == [14, 6, 1]
+
+
+def test_workers_give_way_to_the_process_that_feeds_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    monkeypatch.setattr(os, "nice", started.append, raising=False)
+    give_way(0)
+    assert started == ([5] if torch.cuda.is_available() else [])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    give_way(0)
+    assert started[-1:] == [5]

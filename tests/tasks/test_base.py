@@ -6,6 +6,8 @@ import pytest
 import torch
 from small_tasks import MeanColour, bag_of, small_data, small_head, small_trainer
 
+from e2e_abmilx.encoders import TimmEncoder
+from e2e_abmilx.encoders.augment import RandomCrops
 from e2e_abmilx.tasks import BagTask, ClassificationTask, SurvivalTask
 
 
@@ -41,6 +43,34 @@ def test_gradient_checkpointing_does_not_change_gradients() -> None:
         gradients.append([parameter.grad for parameter in task.parameters() if parameter.grad is not None])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_compiling_changes_neither_gradients_nor_checkpoints(gradient_checkpointing: bool) -> None:
+    bag, results = bag_of([12, 7]), []
+    for compile_encoder in (False, True):
+        torch.manual_seed(0)
+        task = ClassificationTask(
+            TimmEncoder("test_resnet", pretrained=False), small_head, 2, augment=RandomCrops(32), train_chunk_size=5,
+            compile_encoder=compile_encoder, gradient_checkpointing=gradient_checkpointing and compile_encoder,
+        ).train()  # fmt: skip
+        torch.manual_seed(0)
+        task.bag_loss(task(bag).logits, bag).backward()
+        gradients = torch.cat([one.grad.flatten() for one in task.parameters() if one.grad is not None])
+        running = torch.cat([one.double().flatten() for one in task.buffers()])
+        results.append((gradients, running, list(task.state_dict())))
+        assert ("_compiled" in vars(task)) == compile_encoder
+    (plain, running, names), (compiled, running_compiled, names_compiled) = results
+    assert (compiled - plain).norm() < 1e-4 * plain.norm()
+    torch.testing.assert_close(running_compiled, running, rtol=1e-3, atol=1e-5)
+    assert names_compiled == names
+
+
+def test_evaluation_is_not_compiled() -> None:
+    task = ClassificationTask(MeanColour(), small_head, 2, compile_encoder=True).eval()
+    task(bag_of([6, 2]))
+    assert "_compiled" not in vars(task)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from e2e_abmilx.data.loaders import BagLoader
@@ -15,7 +16,7 @@ _MIN_BATCHES = 20  # fewer batches say too little for a warning
 
 
 class DataWait(Callback):
-    """Show and log ``train/data_wait``, the fraction of the epoch's training time spent waiting for patches.
+    """Log ``train/data_wait``, the fraction of the epoch's training time spent waiting for patches.
 
     Only time in which the device has nothing to do counts; see :class:`~e2e_abmilx.data.loaders.WaitClock`. If it
     exceeds one tenth, a warning at the end of the epoch names the settings to change.
@@ -39,7 +40,8 @@ class DataWait(Callback):
         if isinstance(trainer.train_dataloader, BagLoader):
             clock = trainer.train_dataloader.clock
             self._fraction = clock.waited_s / (time.perf_counter() - clock.started - self._validation_s)
-            pl_module.log("train/data_wait", self._fraction, prog_bar=True, batch_size=1)
+            # a number would be copied to the GPU, for which the CPU would wait until all queued work is done
+            pl_module.log("train/data_wait", torch.tensor(self._fraction), batch_size=1)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock: validation within an epoch is not training time."""

@@ -13,6 +13,10 @@ from e2e_abmilx.io.progress import Pace, Progress
 
 logger = logging.getLogger(__name__)
 
+_STEP_METRICS = (
+    "train/loss_step",
+    "train/data_wait",
+)  # read only when a line is due, because reading waits for the GPU
 _EVALUATIONS = {
     RunningStage.SANITY_CHECKING: ("checking validation", "num_sanity_val_batches"),
     RunningStage.VALIDATING: ("validating", "num_val_batches"),
@@ -53,11 +57,12 @@ class ProgressLines(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Log the batch and the metrics of Lightning's bar, if a line is due."""
+        """Log the batch, its loss and the time spent waiting, if a line is due."""
         self._trained += 1
         if self._enabled and self._pace.is_due():
             place = f"epoch {trainer.current_epoch}, batch {batch_idx + 1} of {trainer.num_training_batches}"
-            self._write_line(place, trainer.progress_bar_metrics, trainer)
+            metrics = trainer.callback_metrics
+            self._write_line(place, {name: metrics[name] for name in _STEP_METRICS if name in metrics}, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the metrics of the epoch."""
