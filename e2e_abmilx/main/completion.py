@@ -44,6 +44,8 @@ _e2e_abmilx() {
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
 compdef _e2e_abmilx e2e-abmilx
 """
+#: Commands with options of their own beside those of a fit: the parsers of these.
+_PARSERS = {"compare": "e2e_abmilx.runs.compare:make_parser", "crossval": "e2e_abmilx.runs.crossval:make_parser"}
 _SCRIPTS = {  # and the line of one command
     "bash": (_BASH, '            {name}) words="{options}" ;;'),
     "zsh": (_ZSH, "            {name}) options=({options}) ;;"),
@@ -79,4 +81,7 @@ def _options(name: str, command: Command) -> list[str]:
         own = list(inspect.signature(pkgutil.resolve_name(command.target)).parameters)
     elif command.starts in (pass_all, pass_words) and "completion" not in command.target:
         own = [option for options in options_of(name).values() for option in options]
+        if name in _PARSERS:
+            parser = pkgutil.resolve_name(_PARSERS[name])()
+            own = [word[2:] for word in parser._option_string_actions if word not in ("-h", "--help")] + own
     return [f"--{option}" for option in [*own, "help"]]

@@ -71,7 +71,7 @@ def fit_models(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, 
 
 def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return ``configs``, ``heads``, ``variants``, ``seeds``, ``measure`` and ``out``, and the other words."""
-    parser = _parser()
+    parser = make_parser()
     options, shared = parser.parse_known_args(words)
     refuse_near_misses(parser, shared)
     for name in ("configs", "heads", "seeds"):
@@ -139,7 +139,8 @@ def _plan(settings: dict[str, Any], seed: int, folder: Path) -> list[Fit]:
     return [plan_fit(settings, folder)] if data.get("fold") is None else plan_fold_fits(settings, folder)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options of a comparison that are not those of a fit."""
     parser = argparse.ArgumentParser(
         prog="e2e-abmilx compare",
         description="Fit and test heads, or variants of a model, on one cohort with the same splits, seeds and budget, each"

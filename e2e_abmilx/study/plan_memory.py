@@ -109,6 +109,7 @@ def measure_memory(config: Config, cohort: PlannedCohort, side: int | None) -> M
         side: Side of a patch, pixels; None for features.
     """
     task = copy.deepcopy(config.task)
+    task.compile_encoder = False  # which takes a minute, and nothing from the memory
     small = 128 if side is None else 8 if side <= 128 else 4  # patches of a bag
     bags = [make_random_bag(config, cohort, count, side) for count in (_TINY, small, 2 * small)]
     m = bags[1].mask.numel()

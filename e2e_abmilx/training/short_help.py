@@ -25,6 +25,7 @@ OPTIONS = {
         "model.schedule": "of the learning rate, such as WarmupCosine",
         "model.train_chunk_size": "most patches that are encoded at once",
         "model.gradient_checkpointing": "true needs less memory and more time",
+        "model.compile_encoder": "true compiles the encoder, for long training on a GPU",
         "model.sensitivity": "that the threshold must reach, such as 0.95",
     },
     "data: SlideDataModule, FeatureDataModule or SyntheticDataModule": {

@@ -191,7 +191,7 @@ def test_a_variant_is_refused(
         _plan(configs[1], tmp_path / "out", "--variants", str(tmp_path / "variants.yaml"), *words)
     assert not (tmp_path / "out").exists()
     if "alpha_init" in variant:
-        assert "Option 'alpha_init' is not accepted" in capsys.readouterr().err
+        assert "--model.head.alpha_init is no option of ABMIL" in capsys.readouterr().err
 
 
 def test_an_unknown_measure_is_refused_before_the_fits(configs: list[Path], tmp_path: Path) -> None:
