@@ -53,7 +53,7 @@ class SlideJob(StoreJob):
         """Cut the slide and draw its overview."""
         tiling = self.tiling
         with Slide(self.slide.path) as slide:
-            layout = _lay_out(slide, self)
+            layout = lay_out(slide, self)
             write_layout(self, slide, layout, tiling.mpp, tiling.patch_size, tiling.quality, self.threads)
         self.picture.parent.mkdir(exist_ok=True)
         overview = draw_overview(PatchStore(self.store))
@@ -70,8 +70,12 @@ class Layout(NamedTuple):
     grids: list[np.ndarray]
 
 
-def _lay_out(slide: Slide, job: SlideJob) -> Layout:
-    """Find resolution, tissue and grids of a slide."""
+def lay_out(slide: Slide, job: SlideJob) -> Layout:
+    """Find resolution, tissue and grids of a slide, without cutting it.
+
+    Raises:
+        SlideError: The slide has no resolution, is coarser than a scale, or has no patch with enough tissue.
+    """
     tiling = job.tiling
     resolution = slide.resolution(tiling.assume_mpp, override_mpp=job.slide.mpp)
     plans = [slide.plan(scale, tiling.patch_size, resolution.mpp) for scale in tiling.mpp]
@@ -132,7 +136,7 @@ def plan_slide(job: SlideJob) -> CachedSlide:
     """Estimate patches, bytes and seconds of caching a slide, from a sample of its patches."""
     try:
         with Slide(job.slide.path) as slide:
-            layout = _lay_out(slide, job)
+            layout = lay_out(slide, job)
             reader, seconds, size = slide.reader, 0.0, 0.0
             for plan, coords in zip(layout.plans, layout.grids, strict=True):
                 sample = coords[:: max(1, len(coords) // _SAMPLE)][:_SAMPLE]
@@ -149,7 +153,7 @@ def plan_slide(job: SlideJob) -> CachedSlide:
         mpp_source=layout.resolution.source,
         patches=";".join(str(len(coords)) for coords in layout.grids),
         bytes=round(size),
-        seconds=round(seconds, 2),
+        seconds=seconds,
     )
 
 

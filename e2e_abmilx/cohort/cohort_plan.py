@@ -107,6 +107,16 @@ class CohortPlan:
             if stage != "predict":
                 raise CohortError("data.labels is not given; without a label table slides can only be predicted")
             return [Case(name, (name,)) for name in slides]
+        split = self.read_table(stage)
+        matched = require_slides(split, slides, folder, skip_missing=self.skip_missing)
+        if stage == "fit":
+            check_splits(matched, needed=("train",) if self.select_on_test else ("train", "val"))
+        return matched
+
+    def read_table(self, stage: str) -> list[Case]:
+        """Read the cases of the label table with their splits, whether or not their slides exist; otherwise as `read`."""
+        if self.labels is None:
+            raise CohortError("data.labels is not given; name the label table of the cohort")
         cases = read_cohort(
             Path(self.labels),
             columns=self.columns,
@@ -114,11 +124,7 @@ class CohortPlan:
             slide_table=self.slide_table,
             target=self.target,
         )
-        split = self.split(cases, stage)
-        matched = require_slides(split, slides, folder, skip_missing=self.skip_missing)
-        if stage == "fit":
-            check_splits(matched, needed=("train",) if self.select_on_test else ("train", "val"))
-        return matched
+        return self.split(cases, stage)
 
     def split(self, cases: Sequence[Case], stage: str) -> list[Case]:
         """Give each case its split: from a file, from folds, or as the table states it.

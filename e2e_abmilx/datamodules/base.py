@@ -175,15 +175,7 @@ class BagDataModule(LightningDataModule):
 
     def train_dataloader(self) -> BagLoader:
         """Return the shuffled bags of the training split, without an incomplete last batch."""
-        labels = [target.label for target in self.targets["train"] if isinstance(target.label, int)]
-        sampler = EpochSampler(
-            len(self.cases["train"]),
-            seed=self.seed,
-            classes=labels if self.balanced else None,
-            times=draws_per_case(labels, self.classes, self.oversample) if self.oversample else None,
-            progress=self._progress,
-            **self._rank(),
-        )
+        sampler = self.training_sampler(progress=self._progress, **self._rank())
         bags = self.random_bags("train")
         return BagLoader(
             bags,
@@ -191,6 +183,17 @@ class BagDataModule(LightningDataModule):
             sampler=sampler,
             drop_last=len(sampler) > self.batch_size,
             **self._reading(bags, self.batch_size),
+        )
+
+    def training_sampler(self, **how: Any) -> EpochSampler:  # noqa: ANN401
+        """Return the sampler of the training split; ``how`` are further arguments of :class:`EpochSampler`."""
+        labels = [target.label for target in self.targets["train"] if isinstance(target.label, int)]
+        return EpochSampler(
+            len(self.cases["train"]),
+            seed=self.seed,
+            classes=labels if self.balanced else None,
+            times=draws_per_case(labels, self.classes, self.oversample) if self.oversample else None,
+            **how,
         )
 
     def val_dataloader(self) -> BagLoader:

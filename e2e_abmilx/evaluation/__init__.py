@@ -15,6 +15,7 @@
 - ``shortcuts``: whether what should not matter predicts the truth, or is predicted by a model
 - ``thresholds``: decision thresholds, fitted on training or validation cases
 - ``risk_groups``: Kaplan–Meier curves and the log-rank test
+- ``power``: the difference that a number of test cases can show
 - ``faithfulness``: how a prediction changes while patches are removed or added in the order of a heatmap
 - ``patch_truth``: how much of each patch a mask of its slide covers
 - ``plots/``: figures for papers

@@ -5,4 +5,6 @@
 * ``atomic``: files that are either complete or absent
 * ``old_names``: options, class paths and metrics of earlier releases, as their files have them
 * ``progress``: progress of long work, as a bar or as log lines
+* ``option_parser``: the parser of options: lists as people type them
+* ``near_misses``: the name that a mistyped name probably means
 """

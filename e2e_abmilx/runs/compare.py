@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.near_misses import refuse_near_misses
 from e2e_abmilx.runs.fits import Fit, fit_all, plan_fit, plan_fold_fits, resolve
 from e2e_abmilx.runs.variants import Variant, read_variants, refuse_conflicts
 
@@ -70,14 +71,19 @@ def fit_models(options: argparse.Namespace, shared: Sequence[str]) -> dict[str, 
 
 def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return ``configs``, ``heads``, ``variants``, ``seeds``, ``measure`` and ``out``, and the other words."""
-    return _parser().parse_known_args(words)
+    parser = make_parser()
+    options, shared = parser.parse_known_args(words)
+    refuse_near_misses(parser, shared)
+    for name in ("configs", "heads", "seeds"):
+        setattr(options, name, [item for items in getattr(options, name) for item in items])
+    return options, shared
 
 
 def _refuse_seeds(words: Sequence[str]) -> None:
     for word in words:
         if word.split("=")[0] in _SEEDS:
             raise InputError(
-                f"{word.split('=')[0]} is set in each run by --seeds; name seeds there, such as --seeds [0,1]"
+                f"{word.split('=')[0]} is set in each run by --seeds; name seeds there, such as --seeds 0 1"
             )
 
 
@@ -133,7 +139,8 @@ def _plan(settings: dict[str, Any], seed: int, folder: Path) -> list[Fit]:
     return [plan_fit(settings, folder)] if data.get("fold") is None else plan_fold_fits(settings, folder)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options of a comparison that are not those of a fit."""
     parser = argparse.ArgumentParser(
         prog="e2e-abmilx compare",
         description="Fit and test heads, or variants of a model, on one cohort with the same splits, seeds and budget, each"
@@ -142,16 +149,21 @@ def _parser() -> argparse.ArgumentParser:
         " settings; a head of another class has its own defaults, whereas `fit --model.head` keeps those settings of the"
         " config's head that the new one has too. Where a config sets data.fold, all folds are run. The same command"
         " resumes an interrupted comparison.",
-        usage="%(prog)s [-h] --configs [CONFIG,...] [--heads [HEAD,...] | --variants FILE] [--seeds [SEED,...]]"
+        usage="%(prog)s [-h] --configs CONFIG ... [--heads HEAD ... | --variants FILE] [--seeds SEED ...]"
         " [--measure NAME] [--out OUT] [options of fit]",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--configs", type=_list, required=True,
+        "--configs", type=_list, nargs="+", required=True, metavar="CONFIG",
         help="configs of fits, such as one for training end to end and one for training on features",
     )  # fmt: skip
     parser.add_argument(
-        "--heads", type=_list, default=[], help="names or class paths; by default the head of each config"
+        "--heads",
+        type=_list,
+        nargs="+",
+        default=[],
+        metavar="HEAD",
+        help="names or class paths; by default the head of each config",
     )
     parser.add_argument(
         "--variants", type=Path, metavar="FILE",
@@ -159,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         " 'ABMILX, α = 1: {model.head: ABMILX, model.head.alpha_init: 1.0}'",
     )  # fmt: skip
     parser.add_argument(
-        "--seeds", type=_list, default=[0],
+        "--seeds", type=_list, nargs="+", default=[[0]], metavar="SEED",
         help="seeds of weights and draws (default: 0); data.split_seed is that of made folds",
     )  # fmt: skip
     parser.add_argument(
@@ -174,6 +186,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(text: str) -> list[Any]:
-    """Parse one item, or several as ``[a,b]``, as the other commands do."""
+    """Parse one item, or several as ``a,b`` or ``[a,b]``, as the other commands do."""
     value = yaml.safe_load(text)
+    if isinstance(value, str) and value == text and "," in text:
+        return [item for part in text.split(",") for item in _list(part.strip())]
     return value if isinstance(value, list) else [value]

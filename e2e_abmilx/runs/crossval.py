@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.near_misses import refuse_near_misses
 from e2e_abmilx.runs.fits import count_folds, fit_all, plan_fold_fits, resolve
 
 
@@ -23,7 +24,9 @@ def fit_folds(words: Sequence[str]) -> tuple[Path, list[Path]]:
     Raises:
         InputError: The settings define no folds or differ from those of an earlier fold, or a fold failed.
     """
-    options, words = _parser().parse_known_args(words)
+    parser = make_parser()
+    options, words = parser.parse_known_args(words)
+    refuse_near_misses(parser, words)
     if options.folds is not None:
         words = [*words, f"--data.folds={options.folds}"]
     settings = resolve(words)
@@ -38,7 +41,8 @@ def fit_folds(words: Sequence[str]) -> tuple[Path, list[Path]]:
     return root, [fit.folder for fit in fits]
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options of a cross-validation that are not those of a fit."""
     parser = argparse.ArgumentParser(
         prog="e2e-abmilx crossval",
         description="Fit and test every fold in a process of its own, and report on all of them.",

@@ -56,7 +56,7 @@ def resolve(words: Sequence[str]) -> dict[str, Any]:
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            run(["fit", *words, "--print_config"], epilog="")
+            run(["fit", *words, "--print_config"])
     except SystemExit as end:
         if end.code:
             raise

@@ -2,10 +2,12 @@
 
 * ``cli``: the commands fit, validate, test and predict
 * ``parser``: the parser of their options
+* ``short_help``: the help of these commands
 * ``old_options``: options of earlier releases, refused with their present names
 * ``checkpoint_files``: the file that ``--ckpt_path`` means
 * ``trainer_defaults``: folder, logger, precision and progress of a run, where the config leaves them open
 * ``precision``: the usual precision on this machine
+* ``metric_table``: the metrics of a test, for a terminal
 * ``loggers``: ``metrics.csv``, which a resumed run continues
 * ``callbacks``: one behaviour of a run per file
 """

@@ -1,7 +1,9 @@
 """LightningCLI for bag tasks: fit, validate, test and predict."""
 
 import logging
+import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from e2e_abmilx.training.callbacks import (
 from e2e_abmilx.training.callbacks.run_config import RunConfig
 from e2e_abmilx.training.callbacks.run_folder import RUN_FILES, folder_of
 from e2e_abmilx.training.checkpoint_files import find_checkpoint, find_trained, read_plain
+from e2e_abmilx.training.metric_table import metric_table
 from e2e_abmilx.training.parser import BagArgumentParser
 from e2e_abmilx.training.trainer_defaults import trainer_defaults
 
@@ -47,7 +50,7 @@ class BagCLI(LightningCLI):
     tested: Path | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the callbacks that every run has."""
+        """Add the callbacks that every run has, and the short help."""
         parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(PredictionTable, "predictions")
@@ -56,6 +59,8 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(RunRecord, "run_record")
         parser.add_lightning_class_args(DataWait, "data_wait")
         parser.add_lightning_class_args(MemoryAdvice, "memory_advice")
+        if isinstance(parser, BagArgumentParser):  # Lightning's own has one help
+            parser.add_help_of_all()
 
     def before_instantiate_classes(self) -> None:
         """Name the config file after the command, so that a test does not overwrite the config of the training."""
@@ -131,6 +136,21 @@ class BagCLI(LightningCLI):
                 " of these must differ; every run has one BestCheckpoint already (--checkpoint.monitor)"
             ) from error
 
+    def validate(self, **how: Any) -> None:  # noqa: ANN401
+        """Validate, and print the metrics."""
+        self._print_metrics(self.trainer.validate, **how)
+
+    def test(self, **how: Any) -> None:  # noqa: ANN401
+        """Test, and print the metrics."""
+        self._print_metrics(self.trainer.test, **how)
+
+    def _print_metrics(self, evaluate: Callable[..., Any], *, verbose: bool = True, **how: Any) -> None:  # noqa: ANN401
+        """Evaluate; a terminal gets our table of the metrics, and other output Lightning's."""
+        ours = verbose and sys.stdout.isatty()
+        (metrics, *_) = evaluate(verbose=verbose and not ours, **how)
+        if ours and self.trainer.is_global_zero:
+            print(metric_table(metrics))
+
     def predict(self, model: BagTask, **kwargs: Any) -> None:  # noqa: ANN401
         """Predict without keeping all predictions in memory; callbacks write them."""
         self.trainer.predict(model, **(kwargs | {"return_predictions": False}))
@@ -150,7 +170,7 @@ class BagCLI(LightningCLI):
                 "no checkpoint was chosen, because validation did not run, so none is tested; validate more often"
                 " (trainer.val_check_interval, trainer.check_val_every_n_epoch), or fit for longer"
             )
-        self.trainer.test(self.model, datamodule=data, ckpt_path=best.best_model_path)
+        self.test(model=self.model, datamodule=data, ckpt_path=best.best_model_path)
         self.after_test()
         if self.tested is not None:
             files = [name for name in RUN_FILES if (self.tested / name).exists()]
@@ -162,8 +182,8 @@ class BagCLI(LightningCLI):
             self.tested = folder_of(self.trainer)
 
 
-def run(args: list[str] | None, *, epilog: str) -> Path | None:
-    """Run fit, validate, test or predict, with the options of the process by default; ``epilog`` ends the help.
+def run(words: list[str]) -> Path | None:
+    """Run fit, validate, test or predict, the first of the words, with the others as options.
 
     Returns:
         Folder with the predictions of a finished test; None without a test, and in all processes but the first.
@@ -179,9 +199,9 @@ def run(args: list[str] | None, *, epilog: str) -> Path | None:
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_callback=RunConfig,
-            args=args,
+            args=words,
             parser_class=BagArgumentParser,
-            parser_kwargs={"prog": "e2e-abmilx", "epilog": epilog},
+            parser_kwargs={"prog": "e2e-abmilx"},
         )
     except MisconfigurationException as error:  # how Lightning reports errors that users can fix
         raise InputError(str(error)) from error
@@ -199,7 +219,7 @@ def _filter_messages() -> None:
     for message in (
         ".*isinstance.treespec, LeafSpec.* is deprecated",
         ".*is not supported by the model summary",
-        "LightningCLI's args parameter is intended to run from within Python",  # crossval and compare do run it so
+        "LightningCLI's args parameter is intended to run from within Python",  # as it does here
         "predict returned None",  # only the last part of a case has a prediction
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -6,12 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.training.callbacks import FeatureWriter, ProgressLines
+from e2e_abmilx.training.callbacks import FeatureWriter, PatchBar, ProgressLines
 from e2e_abmilx.training.callbacks.run_folder import RunFolder
 from e2e_abmilx.training.loggers import RunLogger
 from e2e_abmilx.training.precision import best_precision
@@ -65,8 +64,7 @@ def _progress(callbacks: list[Callback]) -> list[ProgressBar]:
         return []
     if not sys.stdout.isatty():  # where Lightning's bar is drawn
         return [ProgressLines()]
-    # the bar shows the loss, which has to be waited for on a GPU: do so in every tenth batch only
-    return [TQDMProgressBar(refresh_rate=10)] if torch.cuda.is_available() else []
+    return [PatchBar()]
 
 
 def _precision(accelerator: str, callbacks: list[Callback]) -> str:

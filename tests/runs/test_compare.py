@@ -191,7 +191,7 @@ def test_a_variant_is_refused(
         _plan(configs[1], tmp_path / "out", "--variants", str(tmp_path / "variants.yaml"), *words)
     assert not (tmp_path / "out").exists()
     if "alpha_init" in variant:
-        assert "Option 'alpha_init' is not accepted" in capsys.readouterr().err
+        assert "--model.head.alpha_init is no option of ABMIL" in capsys.readouterr().err
 
 
 def test_an_unknown_measure_is_refused_before_the_fits(configs: list[Path], tmp_path: Path) -> None:
@@ -224,3 +224,24 @@ def test_variants_are_fitted_once_and_compared_by_a_measure(configs: list[Path],
     ):
         compare(words)
     assert (run / "predictions.csv").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--configs", "a.yaml", "b.yaml", "--heads", "ABMIL", "ABMILX", "--seeds", "0", "1", "2"],
+        ["--configs", "a.yaml,b.yaml", "--heads", "ABMIL,ABMILX", "--seeds=0,1,2"],
+        ["--configs", "[a.yaml,b.yaml]", "--heads=[ABMIL,ABMILX]", "--seeds", "[0,1]", "2"],
+    ],
+)
+def test_lists_need_no_brackets(words: list[str]) -> None:
+    options, shared = read_options([*words, "--data.mpp", "0.5", "1.0"])
+    assert (options.configs, options.heads) == (["a.yaml", "b.yaml"], ["ABMIL", "ABMILX"])
+    assert options.seeds == [0, 1, 2]
+    assert shared == ["--data.mpp", "0.5", "1.0"]  # read by the parser of fit
+    assert read_options(["--configs", "a.yaml"])[0].seeds == [0]
+
+
+def test_a_mistyped_option_of_the_comparison_is_not_taken_for_one_of_fit() -> None:
+    with pytest.raises(InputError, match=r"--head is no option of compare; did you mean --heads\?"):
+        read_options(["--configs", "a.yaml", "--head", "ABMIL"])

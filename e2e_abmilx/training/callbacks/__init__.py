@@ -6,6 +6,7 @@
 * ``splits``: which case is in which split, in ``splits.csv``
 * ``checkpoints``: ``best.ckpt`` and ``last.ckpt``
 * ``early_stopping``: early stopping that starts at ``trainer.min_epochs``
+* ``progress_bar``: progress as bars in a terminal
 * ``progress_lines``: progress as lines of the log
 * ``data_wait``: the fraction of the time that the device waits for data
 * ``memory_advice``: which settings to change when memory runs out
@@ -27,12 +28,13 @@ from e2e_abmilx.training.callbacks.features import FeatureWriter
 from e2e_abmilx.training.callbacks.heatmap import AttentionHeatmap
 from e2e_abmilx.training.callbacks.memory_advice import MemoryAdvice
 from e2e_abmilx.training.callbacks.predictions import PredictionTable
+from e2e_abmilx.training.callbacks.progress_bar import PatchBar
 from e2e_abmilx.training.callbacks.progress_lines import ProgressLines
 from e2e_abmilx.training.callbacks.run_record import RunRecord
 from e2e_abmilx.training.callbacks.splits import SplitTable
 
 __all__ = [
     "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "EmbeddingTable", "Faithfulness",
-    "FeatureWriter",
-    "LastCheckpoint", "MemoryAdvice", "PredictionTable", "ProgressLines", "RunRecord", "SplitTable",
+    "FeatureWriter", "LastCheckpoint", "MemoryAdvice", "PatchBar", "PredictionTable", "ProgressLines", "RunRecord",
+    "SplitTable",
 ]  # fmt: skip

@@ -99,11 +99,11 @@ class ProgressLines(ProgressBar):
     def _write_line(self, place: str, metrics: Mapping[str, float | Tensor], trainer: Trainer) -> None:
         self._pace.postpone()
         values = (f"{name} {float(value):.4g}" for name, value in metrics.items())
-        times = self._pace.describe(self._trained, _batches_left(trainer))
+        times = self._pace.describe(self._trained, batches_left(trainer))
         logger.info("%s: %s", place, ", ".join((*values, times)))
 
 
-def _batches_left(trainer: Trainer) -> float:
+def batches_left(trainer: Trainer) -> float:
     """Return the number of training batches until the end of the fit; infinite where no end is set."""
     by_epochs = by_steps = math.inf
     if trainer.max_epochs is not None and trainer.max_epochs >= 0:

@@ -4,6 +4,8 @@ import csv
 import logging
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from jsonargparse import ArgumentError
 from PIL import Image
 from slide_runs import message_of, write_slide_config
 
+from e2e_abmilx import PatchStore, __version__
 from e2e_abmilx.main import main
+from e2e_abmilx.main.commands import overview
 
 
 @pytest.fixture
@@ -205,9 +209,97 @@ def test_tools_read_null_as_none(tmp_path: Path, cohort: Path) -> None:
     assert "None" not in message_of(words)
 
 
-@pytest.mark.parametrize("args", [["--help"], ["cache", "--help"]])
-def test_help(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("args", [["cache", "--help"], ["help", "cache"]])
+def test_help_of_a_command(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(args)
     assert stopped.value.code == 0
-    assert "cache" in capsys.readouterr().out
+    assert "--min_tissue" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["help"], ["--debug"]])
+def test_the_overview(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"{overview()}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"), [("--help", "import_coords"), ("--version", f"e2e-abmilx {__version__}"), ("fitt", "")]
+)
+def test_overview_and_version_import_nothing_slow(words: str, shown: str) -> None:
+    """Then they take some hundredths of a second of CPU time."""
+    slow = {"torch", "lightning", "pandas", "numpy", "matplotlib", "jsonargparse", "yaml", "e2e_abmilx.training"}
+    code = (
+        "import sys; from e2e_abmilx.main import main\n"
+        f"try: main([{words!r}])\n"
+        f"except SystemExit: print(sorted(set(sys.modules) & {slow!r}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown in ran.stdout
+    assert ran.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fitt"], "'fitt' is no command; did you mean fit? `e2e-abmilx --help` lists all commands"),
+        (["import-coords"], "'import-coords' is no command; did you mean import_coords?"),
+        (["zzz"], "'zzz' is no command; `e2e-abmilx --help` lists all commands"),
+        (["--hlep"], "'--hlep' is no command"),
+        (["cache", "--slidez", "s", "--out", "o"], "--slidez is no option of cache; did you mean --slides?"),
+        (["report", "--agaisnt", "a"], "--agaisnt is no option of report; did you mean --against?"),
+        (
+            ["predict", "--model", "a", "--slide", "s", "--uot", "o"],
+            "--uot is no option of predict; did you mean --out?",
+        ),
+        (["cache", "--slides", "s", "--out", "a", "b"], "--out takes one value, but 2 are given: a, b"),
+    ],
+)
+def test_mistyped_words_get_the_near_miss(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "meant", "owner"),
+    [
+        ("--data.lables", "--data.labels", "SlideDataModule"),
+        ("--model.head.num_headz", "--model.head.num_heads", "ABMILX"),
+        ("--trainer.max_epoch", "--trainer.max_epochs", "fit"),
+        ("--chekpoint.monitor", "--checkpoint.monitor", "fit"),
+    ],
+)
+def test_options_of_fit_get_the_near_miss(
+    config: Path, option: str, meant: str, owner: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message_of(["fit", "--config", str(config), option, "3"]) == "2"
+    error = capsys.readouterr().err
+    assert error.endswith(f"error: {option} is no option of {owner}; did you mean {meant}?\n")
+    assert len(error.splitlines()) == 3  # the usage, where the help is, and the error
+
+
+@pytest.mark.parametrize("scales", [["0.5", "1.0"], ["0.5,1.0"], ["[0.5,1.0]"]])
+def test_scales_and_files_need_no_brackets(cohort: Path, tmp_path: Path, scales: list[str]) -> None:
+    slides = [str(cohort / f"slides/slide-00{number}.tiff") for number in range(2)]
+    main(
+        ["cache", "--slides", *slides, "--out", str(tmp_path), "--mpp", *scales, "--patch_size", "64", "--workers", "1"]
+    )
+    for number in range(2):
+        assert PatchStore(tmp_path / f"slide-00{number}.zarr").scales == (0.5, 1.0)
+
+
+def test_lists_of_fit_need_no_brackets(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data.mpp", "0.5", "2.0", "--data.classes", "a,b", "--model.optimizer", "AdamW"]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(config), *words, "--model.optimizer.betas", "0.8", "0.9", "--print_config"])
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert settings["data"]["init_args"]["mpp"] == [0.5, 2.0]
+    assert settings["data"]["init_args"]["classes"] == ["a", "b"]
+    assert settings["model"]["init_args"]["optimizer"]["init_args"]["betas"] == [0.8, 0.9]

@@ -1,0 +1,111 @@
+"""Patches, size and time of the cache: counted in stores that exist, estimated from a sample of the other slides."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from e2e_abmilx.cache.build import SlideJob, plan_slide
+from e2e_abmilx.cache.manifest import CachedSlide
+from e2e_abmilx.cache.tiling import Tiling, check, parse_scales
+from e2e_abmilx.datamodules import BagDataModule, FeatureDataModule, SlideDataModule
+from e2e_abmilx.io.progress import track
+from e2e_abmilx.slides.slide_files import SlideFile
+from e2e_abmilx.store import PatchStore
+from e2e_abmilx.study.plan_cohort import PlannedCohort, patches_of_features, slide_files
+
+#: Slides that are looked at where many are not cached yet.
+SAMPLE = 8
+
+
+class CachePlan(NamedTuple):
+    """The patches of a cohort.
+
+    Attributes:
+        patches: Patches of each slide of the cohort at each scale, finest first; empty if no slide is known.
+        side: Side of a patch, pixels; None for features.
+        stored: Slides that have a store or features.
+        to_cache: Slides that a fit would cache first.
+        sampled: Slides of those that were looked at.
+        failed: Why sampled slides cannot be cached.
+        bytes: Size of what is stored and of what will be.
+        new_bytes: Size of what will be stored.
+        hours: Of caching, with the workers that a fit would use.
+    """
+
+    patches: dict[str, tuple[int, ...]]
+    side: int | None
+    stored: int = 0
+    to_cache: int = 0
+    sampled: int = 0
+    failed: tuple[str, ...] = ()
+    bytes: int = 0
+    new_bytes: int = 0
+    hours: float = 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to cache."""
+        return bool(self.stored) and not self.to_cache
+
+
+def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
+    """Count and estimate the patches of a cohort; nothing is written.
+
+    Raises:
+        InputError: A store, a slide list or a setting of the cache cannot be used.
+    """
+    if isinstance(data, FeatureDataModule):
+        patches = patches_of_features(data, cohort.everyone)
+        size = sum(data.folder.files[slide].stat().st_size for slide in patches)
+        return CachePlan(patches, None, len(patches), bytes=size)
+    if not isinstance(data, SlideDataModule):
+        return CachePlan({}, None)
+    files = slide_files(data)
+    stores = {path.name.removesuffix(".zarr"): PatchStore(path) for path in sorted(data.cache.glob("*.zarr"))}
+    todo = [file for file in files if file.name not in stores]
+    rows = _estimate(data, _sample(todo)) if todo else []
+    planned = {row.slide: tuple(map(int, row.patches.split(";"))) for row in rows if row.status == "planned"}
+    known = {name: _counts(store) for name, store in stores.items()} | planned
+    typical = tuple(np.mean(list(planned.values()), axis=0).round().astype(int).tolist()) if planned else ()
+    patches = {slide: known.get(slide, typical) for case in cohort.everyone for slide in case.slides}
+    made = sum(_size(store.path) for store in stores.values())
+    share = len(todo) / max(len(planned), 1)
+    new = round(share * sum(row.bytes for row in rows))
+    workers = min((os.cpu_count() or 1) if data.num_workers is None else max(1, data.num_workers), max(len(todo), 1))
+    side = next(iter(stores.values())).patch_size if stores else data.patch_size
+    return CachePlan(
+        {slide: counts for slide, counts in patches.items() if counts},
+        side,
+        len(stores),
+        len(todo),
+        len(rows),
+        tuple(f"{row.slide}: {row.reason}" for row in rows if row.status == "failed"),
+        made + new,
+        new,
+        share * sum(row.seconds for row in rows) / workers / 3600,
+    )
+
+
+def _estimate(data: SlideDataModule, files: Sequence[SlideFile]) -> list[CachedSlide]:
+    """Return a row per slide, as ``cache --dry-run`` does with the settings of the data module."""
+    tiling = Tiling(parse_scales(data.mpp, files, data.assume_mpp), data.patch_size, 0.0, 0.5, 90, data.assume_mpp)
+    check(tiling)
+    jobs = [SlideJob(file, data.cache, tiling, threads=1) for file in files]
+    return [plan_slide(job) for job in track(jobs, "looking at slides", "slides")]
+
+
+def _sample(files: Sequence[SlideFile]) -> list[SlideFile]:
+    """Return slides at random, but always the same ones."""
+    chosen = np.random.default_rng(0).permutation(len(files))[:SAMPLE]
+    return [files[index] for index in sorted(chosen)]
+
+
+def _counts(store: PatchStore) -> tuple[int, ...]:
+    return tuple(store.num_patches(scale) for scale in range(len(store.scales)))
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
