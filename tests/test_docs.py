@@ -20,7 +20,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 
 
 def _load_options() -> ModuleType:
-    sys.path.insert(0, str(DOCS / "build"))
+    sys.path.insert(0, str(DOCS / "generate"))
     try:
         import options
     finally:
