@@ -104,7 +104,7 @@ def _run_command(words: list[str]) -> None:
 
 
 def prepare(folder: Path, cohort: Path, stores: Path) -> None:
-    """Lay out the names that the pages share: slides, labels, patches, a config and its run."""
+    """Lay out the names that the pages share: slides, labels, patches, features and coordinates."""
     shutil.copytree(cohort / "slides", folder / "slides")
     shutil.copytree(cohort / "masks", folder / "masks")
     shutil.copytree(stores, folder / "caches" / "mine")
@@ -115,7 +115,6 @@ def prepare(folder: Path, cohort: Path, stores: Path) -> None:
     _write_external(folder, labels[labels["split"] == "test"])
     _write_features(folder)
     _write_coords(folder)
-    _fit(folder)
 
 
 def _write_external(folder: Path, cases: pd.DataFrame) -> None:
@@ -143,8 +142,8 @@ def _write_coords(folder: Path) -> None:
             table.attrs.update(patch_size=64, patch_size_level0=64)
 
 
-def _fit(folder: Path) -> None:
-    """Write ``config.yaml``, whose paths are relative to the folder, and make its run."""
+def fit(folder: Path) -> None:
+    """Write ``config.yaml`` into the current folder, and make its run."""
     path = write_slide_config(folder, folder, Path("caches/mine"))
     config = yaml.safe_load(path.read_text())
     config["data"]["init_args"] |= {"labels": "labels.csv", "columns": None}

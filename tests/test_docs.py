@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from docs_snippets import ROOT, Snippet, prepare, run, snippets_of, words_of
+from docs_snippets import ROOT, Snippet, fit, prepare, run, snippets_of, words_of
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -35,27 +36,32 @@ def options() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def study(cohort: Path, stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        prepare(folder, cohort, stores)
+def material(cohort: Path, stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the slides, labels and patches that the pages name."""
+    folder = tmp_path_factory.mktemp("material")
+    prepare(folder, cohort, stores)
     return folder
 
 
-@pytest.fixture
-def here(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the study as the current folder, from which modules can be imported."""
-    copy = shutil.copytree(study, tmp_path / "study", symlinks=True)
-    monkeypatch.chdir(copy)
-    monkeypatch.syspath_prepend(copy)
-    yield copy
+@pytest.fixture(scope="module")
+def study(material: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a trained model in ``runs/mine``."""
+    folder = shutil.copytree(material, tmp_path_factory.mktemp("study") / "study", symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        fit(folder)
+    return folder
+
+
+@contextmanager
+def _copy_of(folder: Path, parent: Path) -> Iterator[None]:
+    """Work in a copy of a folder, from which modules can be imported."""
+    copy = shutil.copytree(folder, parent / "study", symlinks=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(copy)
+        patch.syspath_prepend(copy)
+        yield
     sys.modules.pop("my_lab", None)
-
-
-def _needed_command(snippet: Snippet) -> str:
-    found = re.match(r"needs the command (\w+)", snippet.mark)
-    return found[1] if found else ""
 
 
 def _commands() -> set[str]:
@@ -66,35 +72,39 @@ def _commands() -> set[str]:
     return set(COMMANDS)
 
 
-def _run_page(page: Path, *, slow: bool) -> None:
-    """Run the snippets of a page in order; those marked as slow only if ``slow``."""
-    names: dict[str, object] = {}
-    skipped = set()
-    for snippet in snippets_of(page):
-        needed = _needed_command(snippet)
-        if needed and needed not in _commands():
-            skipped.add(needed)
-        elif not snippet.mark.startswith("not run:") and (slow or not (needed or snippet.mark.startswith("slow:"))):
-            run(snippet, names)
-    if skipped:
-        pytest.skip(
-            f"the other snippets of this page ran; these commands do not exist yet: {', '.join(sorted(skipped))}"
-        )
+def _is_quick(snippet: Snippet) -> bool:
+    return snippet.language == "python" and not snippet.mark and "runs/mine" not in snippet.text
 
 
 WITH_SNIPPETS = [page for page in PAGES if snippets_of(page)]
-SLOW = [page for page in WITH_SNIPPETS if any(re.match("slow:|needs", one.mark) for one in snippets_of(page))]
+QUICK = [page for page in WITH_SNIPPETS if any(map(_is_quick, snippets_of(page)))]
+by_page = {"ids": lambda page: str(page.relative_to(DOCS))}
 
 
-@pytest.mark.parametrize("page", WITH_SNIPPETS, ids=lambda page: str(page.relative_to(DOCS)))
-def test_snippets_run(page: Path, here: Path) -> None:
-    _run_page(page, slow=False)
+@pytest.mark.parametrize("page", QUICK, **by_page)
+def test_python_snippets_run(page: Path, material: Path, tmp_path: Path) -> None:
+    names: dict[str, object] = {}
+    with _copy_of(material, tmp_path):
+        for snippet in filter(_is_quick, snippets_of(page)):
+            run(snippet, names)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", SLOW, ids=lambda page: str(page.relative_to(DOCS)))
-def test_slow_snippets_run(page: Path, here: Path) -> None:
-    _run_page(page, slow=True)
+@pytest.mark.parametrize("page", WITH_SNIPPETS, **by_page)
+def test_all_snippets_run(page: Path, study: Path, tmp_path: Path) -> None:
+    names: dict[str, object] = {}
+    missing = set()
+    with _copy_of(study, tmp_path):
+        for snippet in snippets_of(page):
+            needed = re.match(r"needs the command (\w+)", snippet.mark)
+            if needed and needed[1] not in _commands():
+                missing.add(needed[1])
+            elif not snippet.mark.startswith("not run:"):
+                run(snippet, names)
+    if missing:
+        pytest.skip(
+            f"the other snippets of this page ran; these commands do not exist yet: {', '.join(sorted(missing))}"
+        )
 
 
 @each_page
@@ -105,7 +115,7 @@ def test_a_snippet_that_is_not_run_says_why(page: Path) -> None:
         "an indented snippet is not run"
     )
     for snippet in snippets:
-        assert re.fullmatch(r"|(not run|slow|needs the command \w+): .{15,}", snippet.mark), snippet.mark
+        assert re.fullmatch(r"|(not run|needs the command \w+): .{15,}", snippet.mark), snippet.mark
     assert len(re.findall("<!--", text)) == sum(bool(snippet.mark) for snippet in snippets), "a mark stands alone"
 
 

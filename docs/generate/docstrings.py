@@ -35,13 +35,11 @@ def _short(target: str) -> str:
 
 
 def _display(found: re.Match[str]) -> str:
-    """Return a displayed equation; several paragraphs are its rows."""
+    """Return a displayed equation per row, without the marks that align rows."""
     indent, first, rest = found.groups()
-    blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", f"{first}\n{rest}") if block.strip()]
-    equation = r" \\ ".join(blocks)
-    if "&" in equation:
-        equation = rf"\begin{{aligned}} {equation} \end{{aligned}}"
-    return f"\n{indent}$$\n{indent}{equation}\n{indent}$$\n\n"
+    rows = re.split(r"\n\s*\n|\\\\", f"{first}\n{rest}")
+    rows = [" ".join(row.replace("&", " ").split()) for row in rows if row.strip()]
+    return "".join(f"\n{indent}$$\n{indent}{row}\n{indent}$$\n" for row in rows) + "\n"
 
 
 def _convert_tables(text: str) -> str:

@@ -152,7 +152,9 @@ def classes_page() -> str:
 
 def configs_page() -> str:
     """Return the page of the configs, whose comments say what each is for."""
-    parts = ["# Configs\n\nThe files in `configs/`, with their comments. `fit --config` and the other commands take them."]
+    parts = [
+        "# Configs\n\nThe files in `configs/`, with their comments. `fit --config` and the other commands take them."
+    ]
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         yaml.safe_load(text)

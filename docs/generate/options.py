@@ -178,7 +178,9 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[Option]:
 def _show_type(hint: object) -> str:
     text = hint.__name__ if inspect.isclass(hint) and not hasattr(hint, "__args__") else str(hint)
     text = re.sub(r"[A-Za-z_][\w.]*\.(\w+)", r"\1", text)
-    return "" if text.startswith("<") else text.replace("NoneType", "None")
+    text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", text.replace("NoneType", "None"))
+    text = re.sub(r"Union\[([^\[\]]*)\]$", lambda union: union[1].replace(", ", " | "), text)
+    return "" if text.startswith("<") else text.replace(" | ", " or ")  # a table ends its cells by |
 
 
 def _show_default(value: object) -> str:
@@ -195,11 +197,9 @@ def table(options: Iterable[Option], *, prefix: str = "--") -> str:
     rows = ["| option | type | default | meaning |", "| --- | --- | --- | --- |"]
     for option in options:
         cells = [_code(f"{prefix}{option.name}"), _code(option.type), _code(option.default), option.meaning]
-        escaped = [cell.replace("|", r"\|") for cell in cells]
-        rows.append(f"| {' | '.join(escaped)} |")
+        rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(rows)
 
 
 def _code(text: str) -> str:
     return f"`{text}`" if text else ""
-
