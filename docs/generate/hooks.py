@@ -90,9 +90,11 @@ def api_page(room: str) -> str:
 def commands_page() -> str:
     """Return the page of the commands that need no config, and of those that run many fits."""
     parts = [
-        "# Commands\n\nGenerated from the functions and parsers of the commands. `e2e-abmilx COMMAND --help` shows the same."
-        " The options of `fit`, `validate`, `test` and `predict --config` are on [their own page](fit.md). `--debug`, with"
-        " any command, shows the traceback of an error."
+        (
+            "# Commands\n\nGenerated from the functions and parsers of the commands. `e2e-abmilx COMMAND --help` shows the same."
+            " The options of `fit`, `validate`, `test` and `predict --config` are on [their own page](fit.md). `--debug`, with"
+            " any command, shows the traceback of an error."
+        )
     ]
     for name, function in options.functions().items():
         title = f"{name} --model" if name == "predict" else name
@@ -135,9 +137,11 @@ They are Lightning's. Where a config leaves them open, this package chooses `tra
 def classes_page() -> str:
     """Return the page of the classes that a config can name."""
     parts = [
-        "# Classes of a config\n\nGenerated from the classes. A config names a class by `class_path` and its settings by"
-        " `init_args`; on the command line, `--model.head ABMIL --model.head.hidden_features 128` does the same. A class of"
-        " your own is named with its module, such as `my_lab.MyHead`."
+        (
+            "# Classes of a config\n\nGenerated from the classes. A config names a class by `class_path` and its settings by"
+            " `init_args`; on the command line, `--model.head ABMIL --model.head.hidden_features 128` does the same. A class of"
+            " your own is named with its module, such as `my_lab.MyHead`."
+        )
     ]
     for option, found in options.classes().items():
         parts.append(f"## `{option}`")

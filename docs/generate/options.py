@@ -10,11 +10,10 @@ from typing import Any, NamedTuple, NoReturn
 
 os.environ.setdefault("COLUMNS", "1000")
 
+from docstrings import to_markdown
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
-
-from docstrings import to_markdown
 
 from e2e_abmilx import datamodules, encoders, heads, losses, tasks
 from e2e_abmilx.data import draws
