@@ -2,13 +2,10 @@
 
 import argparse
 import inspect
-import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, NoReturn
-
-os.environ.setdefault("COLUMNS", "1000")
 
 from docstrings import to_markdown
 from jsonargparse import ArgumentParser
@@ -89,8 +86,10 @@ def _skipped(cls: type) -> set[str]:
 
 def of_many_fits() -> dict[str, list[Option]]:
     """Return the options that ``crossval`` and ``compare`` have besides those of ``fit``."""
-    parsers = {"crossval": crossval._parser(), "compare": compare._parser()}
-    found = {name: list(_options(parser)) for name, parser in parsers.items()}
+    found = {}
+    for name, module in {"crossval": crossval, "compare": compare}.items():
+        make = getattr(module, "make_parser", None) or module._parser  # before the table of commands
+        found[name] = list(_options(make()))
     try:
         from e2e_abmilx.training.short_help import OPTIONS_OF
     except ImportError:  # before the command plan
