@@ -6,6 +6,8 @@ from typing import Any
 from e2e_abmilx.datamodules.slides import SlideDataModule
 from e2e_abmilx.synthetic import write_cohort
 
+_LESION: dict[str, str | None] = {"label": "lesion"}  # stated in the settings of a run, from which the report reads it
+
 
 class SyntheticDataModule(SlideDataModule):
     """Bags of synthetic slides, which are drawn first and then processed as real slides are.
@@ -27,7 +29,7 @@ class SyntheticDataModule(SlideDataModule):
         *,
         num_slides: int = 48,
         side: int = 2048,
-        columns: dict[str, str | None] | None = None,
+        columns: dict[str, str | None] | None = _LESION,
         patch_size: int = 128,
         patches_per_bag: int = 64,
         batch_size: int = 4,
@@ -38,7 +40,7 @@ class SyntheticDataModule(SlideDataModule):
             folder / "cache",
             folder / "labels.csv",
             slides=folder / "slides",
-            columns=columns or {"label": "lesion"},
+            columns=columns or _LESION,
             patch_size=patch_size,
             patches_per_bag=patches_per_bag,
             batch_size=batch_size,
