@@ -64,14 +64,6 @@ def _copy_of(folder: Path, parent: Path) -> Iterator[None]:
     sys.modules.pop("my_lab", None)
 
 
-def _commands() -> set[str]:
-    try:
-        from e2e_abmilx.main.commands import COMMANDS
-    except ImportError:  # before the table of commands
-        return set()
-    return set(COMMANDS)
-
-
 def _is_quick(snippet: Snippet) -> bool:
     return snippet.language == "python" and not snippet.mark and "runs/mine" not in snippet.text
 
@@ -93,18 +85,10 @@ def test_python_snippets_run(page: Path, material: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("page", WITH_SNIPPETS, **by_page)
 def test_all_snippets_run(page: Path, study: Path, tmp_path: Path) -> None:
     names: dict[str, object] = {}
-    missing = set()
     with _copy_of(study, tmp_path):
         for snippet in snippets_of(page):
-            needed = re.match(r"needs the command (\w+)", snippet.mark)
-            if needed and needed[1] not in _commands():
-                missing.add(needed[1])
-            elif not snippet.mark.startswith("not run:"):
+            if not snippet.mark.startswith("not run:"):
                 run(snippet, names)
-    if missing:
-        pytest.skip(
-            f"the other snippets of this page ran; these commands do not exist yet: {', '.join(sorted(missing))}"
-        )
 
 
 @each_page
@@ -115,7 +99,7 @@ def test_a_snippet_that_is_not_run_says_why(page: Path) -> None:
         "an indented snippet is not run"
     )
     for snippet in snippets:
-        assert re.fullmatch(r"|(not run|needs the command \w+): .{15,}", snippet.mark), snippet.mark
+        assert re.fullmatch(r"|not run: .{15,}", snippet.mark), snippet.mark
     assert len(re.findall("<!--", text)) == sum(bool(snippet.mark) for snippet in snippets), "a mark stands alone"
 
 

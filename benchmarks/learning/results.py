@@ -100,7 +100,9 @@ def _attention(run: Path, bags: Path) -> dict[str, float]:
     cases = [Case(slide, (slide,)) for slide in truth if slide.startswith("test-")]
     inputs = bags / ("cache" if isinstance(model.contract.input, PatchInput) else "features")
     measured = measure_task(model.tasks[0], cases, inputs, truth)
-    return {**measured.mean._asdict(), "alpha": np.nan if measured.alpha is None else measured.alpha}
+    attention_auc, noise_max_n, sparsity = measured.mean
+    alpha = np.nan if measured.alpha is None else measured.alpha
+    return {"attention_auc": attention_auc, "noise_max_n": noise_max_n, "sparsity": sparsity, "alpha": alpha}
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -15,11 +15,14 @@ from lightning.pytorch.cli import LightningArgumentParser
 from e2e_abmilx import datamodules, encoders, heads, losses, tasks
 from e2e_abmilx.data import draws
 from e2e_abmilx.encoders import augment
+from e2e_abmilx.main.commands import COMMANDS
+from e2e_abmilx.main.starting import pass_all, pass_words
 from e2e_abmilx.runs import compare, crossval
 from e2e_abmilx.tasks import schedules
 from e2e_abmilx.training import callbacks
 from e2e_abmilx.training.cli import BagCLI
 from e2e_abmilx.training.parser import BagArgumentParser
+from e2e_abmilx.training.short_help import OPTIONS_OF
 
 #: Commands of LightningCLI: they have a config, a model, data and a trainer.
 CONFIGURED = ("fit", "validate", "test", "predict")
@@ -40,22 +43,11 @@ def functions() -> dict[str, Callable[..., object]]:
 
 
 def _targets() -> dict[str, str]:
-    try:
-        from e2e_abmilx.main.commands import COMMANDS
-        from e2e_abmilx.main.starting import pass_all, pass_words
-    except ImportError:  # before the table of commands
-        from e2e_abmilx.main import MODEL_TOOLS, TOOLS
-
-        return {**TOOLS, **MODEL_TOOLS}
     return {name: one.target for name, one in COMMANDS.items() if one.starts not in (pass_all, pass_words)}
 
 
 def commands() -> set[str]:
     """Return the names of all commands."""
-    try:
-        from e2e_abmilx.main.commands import COMMANDS
-    except ImportError:  # before the table of commands
-        return {*functions(), *CONFIGURED, "compare", "crossval"}
     return set(COMMANDS)
 
 
@@ -86,14 +78,9 @@ def _skipped(cls: type) -> set[str]:
 
 def of_many_fits() -> dict[str, list[Option]]:
     """Return the options that ``crossval`` and ``compare`` have besides those of ``fit``."""
-    found = {}
-    for name, module in {"crossval": crossval, "compare": compare}.items():
-        make = getattr(module, "make_parser", None) or module._parser  # before the table of commands
-        found[name] = list(_options(make()))
-    try:
-        from e2e_abmilx.training.short_help import OPTIONS_OF
-    except ImportError:  # before the command plan
-        return found
+    found = {
+        name: list(_options(one.make_parser())) for name, one in {"crossval": crossval, "compare": compare}.items()
+    }
     plans = {name: [Option(option, "", "", text) for option, text in own.items()] for name, own in OPTIONS_OF.items()}
     return found | plans
 
