@@ -44,7 +44,7 @@ def test_data_without_folds_are_refused() -> None:
 def test_settings_are_those_of_the_config_and_the_options() -> None:
     demo = Path(__file__).parents[2] / "configs/demo.yaml"
     settings = resolve(["--config", str(demo), "--data.folds=4", "--trainer.max_epochs", "1"])
-    assert settings["data"]["init_args"]["num_slides"] == 96
+    assert settings["data"]["init_args"]["num_slides"] == 144
     assert settings["trainer"]["max_epochs"] == 1
     assert count_folds(settings) == 4
 

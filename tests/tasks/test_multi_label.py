@@ -89,10 +89,10 @@ def test_heads_that_need_a_class_are_refused() -> None:
 
 
 def _table(folder: Path, cohort: Path) -> Path:
-    """Write the synthetic cohort's table with two labels: lesion, unknown for one case in eight, and severe."""
+    """Write the synthetic cohort's table with two labels: lesion, unknown for one case in six, and severe."""
     table = pd.read_csv(cohort / "labels.csv", dtype=str)
     table["severe"] = np.where(table["grade"] == "2", "1", "0")
-    table.loc[::8, "lesion"] = ""
+    table.loc[::6, "lesion"] = ""
     table.to_csv(folder / "labels.csv", index=False)
     return folder / "labels.csv"
 
