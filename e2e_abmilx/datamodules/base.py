@@ -273,7 +273,7 @@ class BagDataModule(LightningDataModule):
             "prefetch_factor": prefetch if workers else None,
             "persistent_workers": workers > 0 and not (isinstance(bags, BagSource) and bags.follows_model),
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": give_way if workers else None,
+            "worker_init_fn": give_way,
         }
 
 

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class BagTask(CheckpointedTask):
         # real patches are selected by position, because selecting by a mask would synchronise with the device
         real = None if bag.head_mask is None else bag.positions()
         encoded = encode_chunks(
-            self._compiled_encoder() if self.compile_encoder and self.training else self._pixel_encoder(),
+            self._compiled_encoder if self.compile_encoder and self.training else self._pixel_encoder(),
             self._split_into_chunks(self.augment(pixels if real is None else pixels[real])),
             checkpoint=self.gradient_checkpointing and self.training,
         )
@@ -117,11 +118,9 @@ class BagTask(CheckpointedTask):
     def _pixel_encoder(self) -> nn.Module:
         return nn.Sequential(self.normalize, self.encoder)
 
+    @cached_property  # which registers no module: the weights are those of the encoder
     def _compiled_encoder(self) -> Callable[[Tensor], Tensor]:
-        """Return the compiled encoder, which must not be registered: its weights are those of the encoder."""
-        if "_compiled" not in self.__dict__:
-            self.__dict__["_compiled"] = torch.compile(self._pixel_encoder())
-        compiled: Callable[[Tensor], Tensor] = self.__dict__["_compiled"]
+        compiled: Callable[[Tensor], Tensor] = torch.compile(self._pixel_encoder())
         return compiled
 
     def _split_into_chunks(self, pixels: Tensor) -> Sequence[Tensor]:

@@ -12,10 +12,9 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from e2e_abmilx.data.bag import Bag
-from e2e_abmilx.training.callbacks.progress_lines import batches_left
+from e2e_abmilx.training.callbacks.progress_lines import batches_left, read_step_metrics
 
 _REFRESH_S = 0.5  # least time between two looks at metrics and memory, since reading a metric waits for the device
-_SHOWN = ("train/loss_step", "train/data_wait")
 
 
 class PatchBar(TQDMProgressBar):
@@ -65,7 +64,7 @@ class PatchBar(TQDMProgressBar):
         self._patches += _count(batch)
         self._trained += 1
         if self.is_enabled and (self._is_due() or batch_idx + 1 == trainer.num_training_batches):
-            self._metrics = _read_metrics(trainer)
+            self._metrics = {**read_step_metrics(trainer), **trainer.progress_bar_metrics}
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -147,13 +146,6 @@ class PatchBar(TQDMProgressBar):
         if pl_module.device.type == "cuda":
             figures["GPU"] = f"{torch.cuda.memory_reserved(pl_module.device) / 1e9:.1f} GB"
         return figures
-
-
-def _read_metrics(trainer: Trainer) -> dict[str, float | dict[str, float]]:
-    """Return the metrics of the last step as numbers, for which the device has to finish the step."""
-    metrics = trainer.callback_metrics
-    ours = {name: float(metrics[name]) for name in _SHOWN if name in metrics}
-    return {**ours, **trainer.progress_bar_metrics}
 
 
 def _count(batch: object) -> int:

@@ -13,10 +13,7 @@ from e2e_abmilx.io.progress import Pace, Progress
 
 logger = logging.getLogger(__name__)
 
-_STEP_METRICS = (
-    "train/loss_step",
-    "train/data_wait",
-)  # read only when a line is due, because reading waits for the GPU
+_STEP_METRICS = ("train/loss_step", "train/data_wait")
 _EVALUATIONS = {
     RunningStage.SANITY_CHECKING: ("checking validation", "num_sanity_val_batches"),
     RunningStage.VALIDATING: ("validating", "num_val_batches"),
@@ -61,8 +58,7 @@ class ProgressLines(ProgressBar):
         self._trained += 1
         if self._enabled and self._pace.is_due():
             place = f"epoch {trainer.current_epoch}, batch {batch_idx + 1} of {trainer.num_training_batches}"
-            metrics = trainer.callback_metrics
-            self._write_line(place, {name: metrics[name] for name in _STEP_METRICS if name in metrics}, trainer)
+            self._write_line(place, read_step_metrics(trainer), trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the metrics of the epoch."""
@@ -101,6 +97,12 @@ class ProgressLines(ProgressBar):
         values = (f"{name} {float(value):.4g}" for name, value in metrics.items())
         times = self._pace.describe(self._trained, batches_left(trainer))
         logger.info("%s: %s", place, ", ".join((*values, times)))
+
+
+def read_step_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the metrics of the last step as numbers, for which a GPU has to finish the step: not for every step."""
+    metrics = trainer.callback_metrics
+    return {name: float(metrics[name]) for name in _STEP_METRICS if name in metrics}
 
 
 def batches_left(trainer: Trainer) -> float:
