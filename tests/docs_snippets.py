@@ -46,6 +46,9 @@ _SHORTER = {
     "init": "--pretrained false --target label",  # the table of the tests has survival times too
 }
 
+#: What makes a Python snippet short, and fits the small slides.
+_SMALLER = {"patch_size=256": "patch_size=64", "patches_per_bag=128": "patches_per_bag=8", "max_epochs=20": "max_epochs=1"}
+
 
 class Snippet(NamedTuple):
     """A snippet of a page: its language, its text, the file that it is written to, and how it is marked."""
@@ -84,17 +87,24 @@ def run(snippet: Snippet, names: dict[str, object]) -> None:
             Path(snippet.title).write_text(snippet.text, encoding="utf-8")
             runpy.run_path(snippet.title)
         else:
-            exec(snippet.text, names)
+            exec(_made_smaller(snippet.text), names)
         return
     for line in snippet.commands:
         words = next(words_of([snippet._replace(text=line)]), None)
         if words is None:
             subprocess.run(["bash", "-ec", line], check=True)
         else:
-            _run_command(words)
+            run_command(words)
 
 
-def _run_command(words: list[str]) -> None:
+def _made_smaller(text: str) -> str:
+    for usual, small in _SMALLER.items():
+        text = text.replace(usual, small)
+    return text
+
+
+def run_command(words: list[str]) -> None:
+    """Run an e2e-abmilx command, with options that make it short."""
     matching = [more for start, more in _SHORTER.items() if " ".join(words).startswith(start)]
     try:
         main([*words, *(matching[-1] if matching else "").split()])
@@ -112,9 +122,18 @@ def prepare(folder: Path, cohort: Path, stores: Path) -> None:
     labels = pd.read_csv(cohort / "labels.csv").rename(columns={"lesion": "label"})
     labels["site"] = ["north", "south"] * (len(labels) // 2)
     labels[["case", "slide", "label", "time", "event", "split", "site"]].to_csv(folder / "labels.csv", index=False)
+    _write_markers(folder, labels)
     _write_external(folder, labels[labels["split"] == "test"])
     _write_features(folder)
     _write_coords(folder)
+
+
+def _write_markers(folder: Path, labels: pd.DataFrame) -> None:
+    """Several labels per case, of which some are unknown, and a number."""
+    markers = labels[["case", "slide"]].assign(ER=labels["label"], PR=1 - labels["label"])
+    markers["HER2"] = ["", "0", "1"] * (len(labels) // 3)
+    markers["ki67"] = 100 * labels["lesion_fraction"]
+    markers.assign(split=labels["split"]).to_csv(folder / "markers.csv", index=False)
 
 
 def _write_external(folder: Path, cases: pd.DataFrame) -> None:
@@ -149,4 +168,4 @@ def fit(folder: Path) -> None:
     config["data"]["init_args"] |= {"labels": "labels.csv", "columns": None}
     config["trainer"]["default_root_dir"] = "runs/mine"
     path.write_text(yaml.safe_dump(config))
-    _run_command(["fit", "--config", "config.yaml"])
+    run_command(["fit", "--config", "config.yaml"])

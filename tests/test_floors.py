@@ -11,7 +11,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "e2e_abmilx"
-README = PACKAGE.parent / "README.md"
+CONTRIBUTING = PACKAGE.parent / ".github/CONTRIBUTING.md"
 
 #: Rooms from the bottom up; a file may import only from rooms listed before its own.
 FLOORS = {
@@ -100,9 +100,9 @@ def test_public_names_resolve() -> None:
         _ = e2e_abmilx.Nothing
 
 
-def test_readme_shows_the_rooms_in_order() -> None:
-    block = re.search(r"```text\ne2e_abmilx/\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert block, "the README has no tree"
+def test_contributing_shows_the_rooms_in_order() -> None:
+    block = re.search(r"```text\ne2e_abmilx/\n(.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+    assert block, "CONTRIBUTING.md has no tree"
     shown = re.findall(r"^[├└]── (\S+)", block.group(1), re.MULTILINE)
     assert [name.removesuffix(".py").removesuffix("/") for name in shown] == ORDER
     there = {path.stem for path in PACKAGE.iterdir() if path.name[0] not in "._" or path.name == "__main__.py"}

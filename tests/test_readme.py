@@ -1,59 +1,73 @@
-"""The Python blocks of the README run, and its commands are those of CI."""
+"""Every Python block and every command of the README runs, and its links lead to files."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from slide_runs import write_slide_config
+from docs_snippets import ROOT, Snippet, prepare, run, run_command
 
-from e2e_abmilx.main import main
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+COMMANDS = [line for language, text in BLOCKS if language == "console" for line in text.splitlines()]
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+@pytest.fixture(scope="module")
+def material(cohort: Path, stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the slides and labels that the README names."""
+    folder = tmp_path_factory.mktemp("material")
+    prepare(folder, cohort, stores)
+    return folder
 
 
-def test_the_head_as_a_module() -> None:
+def test_every_block_is_run_by_these_tests() -> None:
+    assert len(BLOCKS) * 2 == len(re.findall(r"^ *```", TEXT, re.MULTILINE))
+    assert {language for language, _ in BLOCKS} <= {"python", "console"}
+    assert all(line.startswith("$ ") for line in COMMANDS)
+    assert PYTHON
+    assert COMMANDS
+
+
+def test_python_blocks_run(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shutil.copytree(material, tmp_path / "study", symlinks=True))
     names: dict[str, object] = {}
-    exec(BLOCKS[0], names)
+    for text in PYTHON:
+        run(Snippet("python", text, title="", mark=""), names)
     assert names["logits"].shape == (4, 2)  # type: ignore[attr-defined]
     assert names["attention"].shape == (4, 8, 500)  # type: ignore[attr-defined]
 
 
-def test_the_path_from_slides_to_test_auc(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(cohort / "slides", tmp_path / "slides")
-    text = (cohort / "labels.csv").read_text().replace(",lesion,", ",label,")
-    (tmp_path / "labels.csv").write_text(text)
-    monkeypatch.chdir(tmp_path)
-    small = BLOCKS[1].replace("patch_size=256", "patch_size=64").replace("max_epochs=20", "max_epochs=1")
-    names: dict[str, object] = {}
-    exec(small.replace("patches_per_bag=128", "patches_per_bag=8"), names)
-    assert "test/auc" in names["trainer"].callback_metrics  # type: ignore[attr-defined]
-
-
-def test_a_new_slide(cohort: Path, stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = write_slide_config(tmp_path, cohort, stores)
-    (tmp_path / "new").mkdir()
-    shutil.copy(cohort / "slides" / "slide-000.tiff", tmp_path / "new" / "slide.tiff")
-    monkeypatch.chdir(tmp_path)
-    main(["fit", "--config", str(config), "--trainer.default_root_dir", "runs/demo", "--trainer.max_epochs", "1"])
-    names: dict[str, object] = {}
-    exec(BLOCKS[2], names)
-    scores = names["prediction"].scores  # type: ignore[attr-defined]
-    assert list(scores) == ["probability_0", "probability_1"]
-    (command,) = re.findall(r"^\$ e2e-abmilx (predict +--model .*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    main(command.split())
-    (row,) = pd.read_csv("out/predictions.csv").to_dict("records")
-    assert row["case"] == "slide"
-    assert row["probability_1"] == pytest.approx(scores["probability_1"], abs=1e-8)
+def test_commands_run_one_after_the_other(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shutil.copytree(material, tmp_path / "study", symlinks=True))
+    for command in COMMANDS:
+        program, *words = shlex.split(command.removeprefix("$ "))
+        if program == "e2e-abmilx":
+            run_command(words)
+        else:
+            assert program == "pip", command
+    assert Path("my_study/run/report.html").is_file()
+    assert Path("out/predictions.csv").is_file()
     assert Path("out/heatmaps/slide/overlay.png").is_file()
 
 
 def test_the_two_commands_are_those_of_ci() -> None:
-    commands = re.findall(r"^\$ (pip install .*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    commands = [command.removeprefix("$ ") for command in COMMANDS if command.startswith("$ pip")]
     assert commands == [
         "pip install -e . && e2e-abmilx fit --config configs/demo.yaml",
         'pip install -e ".[test]" && pytest',
     ]
-    assert commands[1] in (README.parent / ".ci/run").read_text(encoding="utf-8")
+    assert commands[1] in (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert (ROOT / "configs/demo.yaml").is_file()
+
+
+def test_links_lead_to_files() -> None:
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", TEXT) if not target.startswith("https://")]
+    assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
+
+
+def test_every_page_is_linked() -> None:
+    pages = [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md") if path.name != "index.md"]
+    assert [page for page in pages if f"({page})" not in TEXT] == []

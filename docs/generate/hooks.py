@@ -91,9 +91,12 @@ def commands_page() -> str:
     """Return the page of the commands that need no config, and of those that run many fits."""
     parts = [
         (
-            "# Commands\n\nGenerated from the functions and parsers of the commands. `e2e-abmilx COMMAND --help` shows the same."
-            " The options of `fit`, `validate`, `test` and `predict --config` are on [their own page](fit.md). `--debug`, with"
-            " any command, shows the traceback of an error."
+            "# Commands\n\nGenerated from the functions and parsers of the commands. `e2e-abmilx --help` lists all commands, and"
+            " `e2e-abmilx COMMAND --help` shows the options below. Those of `fit`, `validate`, `test` and `predict --config` are"
+            " on [their own page](fit.md).\n\n"
+            "- A list is written as `0.5 1.0`, `0.5,1.0` or `[0.5,1.0]`.\n"
+            "- Errors are one line; `--debug`, with any command, adds the traceback.\n"
+            "- `e2e-abmilx completion bash` (or `zsh`) prints a script that completes commands and options."
         )
     ]
     for name, function in options.functions().items():
@@ -119,7 +122,7 @@ def fit_page() -> str:
 Generated from the parser. These commands read a config, `--config FILE`; options on the command line overrule it. The
 options of `--model` and `--data` are those of the class that is named: see [classes](classes.md). Every run has the
 callbacks behind `--checkpoint` and `--last_checkpoint`; further ones are added by `--trainer.callbacks+=NAME`.
-`--print_config` prints all settings as a config.
+`fit --help` shows the options that are used often, `fit --help_all` all of them, and `--print_config` all settings as a config.
 
 {options.table(own)}
 
@@ -158,6 +161,10 @@ def configs_page() -> str:
     """Return the page of the configs, whose comments say what each is for."""
     parts = [
         "# Configs\n\nThe files in `configs/`, with their comments. `fit --config` and the other commands take them."
+        " `panda_r18`, `panda_r50`, `brca_subtyping_r18`, `brca_subtyping_r50` and `brca_survival_r18` are the paper's five"
+        " recipes for training end to end, with a comment wherever they differ from the authors' release. The most important"
+        " difference: checkpoints are chosen on validation cases. `data.select_on_test: true` repeats the authors' choice on"
+        " test cases."
     ]
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
