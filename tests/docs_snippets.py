@@ -47,7 +47,11 @@ _SHORTER = {
 }
 
 #: What makes a Python snippet short, and fits the small slides.
-_SMALLER = {"patch_size=256": "patch_size=64", "patches_per_bag=128": "patches_per_bag=8", "max_epochs=20": "max_epochs=1"}
+_SMALLER = {
+    "patch_size=256": "patch_size=64",
+    "patches_per_bag=128": "patches_per_bag=8",
+    "max_epochs=20": "max_epochs=1",
+}
 
 
 class Snippet(NamedTuple):

@@ -65,7 +65,8 @@ def _copy_of(folder: Path, parent: Path) -> Iterator[None]:
 
 
 def _is_quick(snippet: Snippet) -> bool:
-    return snippet.language == "python" and not snippet.mark and "runs/mine" not in snippet.text
+    is_python = snippet.language == "python" and not snippet.mark
+    return is_python and "runs/mine" not in snippet.text and "cache_slides(" not in snippet.text
 
 
 WITH_SNIPPETS = [page for page in PAGES if snippets_of(page)]

@@ -66,8 +66,3 @@ def test_the_two_commands_are_those_of_ci() -> None:
 def test_links_lead_to_files() -> None:
     targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", TEXT) if not target.startswith("https://")]
     assert [target for target in targets if not (ROOT / target.partition("#")[0]).exists()] == []
-
-
-def test_every_page_is_linked() -> None:
-    pages = [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md") if path.name != "index.md"]
-    assert [page for page in pages if f"({page})" not in TEXT] == []

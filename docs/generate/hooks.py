@@ -160,11 +160,13 @@ def classes_page() -> str:
 def configs_page() -> str:
     """Return the page of the configs, whose comments say what each is for."""
     parts = [
-        "# Configs\n\nThe files in `configs/`, with their comments. `fit --config` and the other commands take them."
-        " `panda_r18`, `panda_r50`, `brca_subtyping_r18`, `brca_subtyping_r50` and `brca_survival_r18` are the paper's five"
-        " recipes for training end to end, with a comment wherever they differ from the authors' release. The most important"
-        " difference: checkpoints are chosen on validation cases. `data.select_on_test: true` repeats the authors' choice on"
-        " test cases."
+        (
+            "# Configs\n\nThe files in `configs/`, with their comments. `fit --config` and the other commands take them."
+            " `panda_r18`, `panda_r50`, `brca_subtyping_r18`, `brca_subtyping_r50` and `brca_survival_r18` are the paper's five"
+            " recipes for training end to end, with a comment wherever they differ from the authors' release. The most important"
+            " difference: checkpoints are chosen on validation cases. `data.select_on_test: true` repeats the authors' choice on"
+            " test cases."
+        )
     ]
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         text = path.read_text(encoding="utf-8")
