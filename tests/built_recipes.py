@@ -1,6 +1,7 @@
 """The recipes in ``configs/``, built by the command line: a helper of their tests."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.heads import ABMILX
 from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.cli import BagCLI
+from e2e_abmilx.training.parser import BagArgumentParser
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -53,16 +55,35 @@ class Recipe(NamedTuple):
 def build_recipe(name: str, run: Path, **options: object) -> Recipe:
     """Build a recipe on the CPU, with more options of the command line."""
     given = {"trainer.accelerator": "cpu", "trainer.default_root_dir": run, **options}
-    cli = BagCLI(
+    cli = _read(BagCLI, CONFIGS / f"{name}.yaml", given)
+    return Recipe(cli.config, cli.model, cli.datamodule, cli.trainer)
+
+
+def build_config(path: Path, **options: object) -> Any:
+    """Return all settings that the command line reads from a config, without building anything."""
+    return _read(_ReadingCLI, path, options).config
+
+
+class _ReadingCLI(BagCLI):
+    """The command line as far as it reads options."""
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+
+def _read(kind: type[BagCLI], path: Path, options: Mapping[str, object]) -> BagCLI:
+    return kind(
         BagTask,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
+        seed_everything_default=0,
         run=False,
-        args=["--config", str(CONFIGS / f"{name}.yaml"), *(f"--{key}={value}" for key, value in given.items())],
+        args=["--config", str(path), *(f"--{key}={value}" for key, value in options.items())],
+        parser_class=BagArgumentParser,
+        parser_kwargs={"prog": "e2e-abmilx fit"},
     )
-    return Recipe(cli.config, cli.model, cli.datamodule, cli.trainer)
 
 
 def read_rates(shared: Path, name: str) -> list[float]:

@@ -115,6 +115,10 @@ VALUES: dict[str, tuple[Callable[[Recipe], object], tuple[object, ...]]] = {
     ),
     "seed": (lambda r: (r.config.seed_everything, r.data.seed), ((2021, 2021),) * 5),
     "mm": (lambda r: r.callbacks().get("EMAWeightAveraging", {}).get("decay"), (0.9999, 0.9999, 0.9997, 0.9997, None)),
+    "averaged buffers": (
+        lambda r: r.callbacks().get("EMAWeightAveraging", {}).get("use_buffers"),
+        (True,) * 4 + (None,),  # Lightning's default, which the recipes do not state
+    ),
     "amp": (lambda r: r.config.trainer.precision, ("16-mixed",) * 5),
     "sync_bn": (lambda r: r.config.trainer.sync_batchnorm, (True,) * 5),
     "num_workers": (lambda r: r.data.num_workers, (8, 8, 6, 6, 6)),

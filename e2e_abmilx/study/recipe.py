@@ -36,7 +36,7 @@ _PLAIN = re.compile(r"[^\W\d][\w-]*[./][\w./-]*")  # a path that YAML reads as t
 
 #: Reasons for the values, as comments of the config.
 REASONS: Mapping[str, str] = {
-    "encoder": "downloaded once",
+    "encoder": "ImageNet weights, downloaded once",
     "lr": "gentle, for trained weights",
     "columns": "where the table's names differ from the usual ones",
     "classes": "in this order; of two the second is the positive one",
@@ -108,7 +108,9 @@ class Recipe:
 
     def render(self) -> str:
         """Return the text of the config."""
-        start = f"weights: {text(self.weights)}" if self.weights else f"pretrained: {json.dumps(self.pretrained)}"
+        start = "" if self.pretrained else ", pretrained: false"
+        if self.weights:
+            start = f", weights: {text(self.weights)}"
         monitor = self.monitor or MONITORS[self.target]
         return render(
             "config.yaml.jinja",
