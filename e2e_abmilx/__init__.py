@@ -3,8 +3,16 @@
 Importing the package is cheap: the module of a public name is imported when the name is first used.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+if sys.platform == "win32":
+    # locks between processes (flock), reads at an offset by many threads (pread), renaming over files that are open
+    raise ImportError(
+        "this Python runs on Windows (sys.platform is 'win32'), but e2e_abmilx needs the file locks and positioned reads"
+        " of Linux or macOS; install it in WSL2 (in PowerShell: wsl --install) or on a Linux machine"
+    )
 
 if TYPE_CHECKING:
     from e2e_abmilx.cache import cache_slides

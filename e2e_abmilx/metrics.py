@@ -29,7 +29,7 @@ def concordance_index(risk: Tensor, time: Tensor, event: Tensor) -> float:
     Raises:
         InputError: A value is NaN, or the lengths differ.
     """
-    columns = {"risk": risk.double().cpu(), "time": time.double().cpu(), "event": event.cpu()}
+    columns = {"risk": risk.cpu().double(), "time": time.cpu().double(), "event": event.cpu()}
     risks, times, events = aligned(**columns)
     try:
         return float(_harrell(times, -risks, events))
