@@ -84,7 +84,7 @@ def cache_slides(
     check(tiling)
     jobs = [SlideJob(file, out, tiling, max(1, workers // len(files)), check_patches) for file in files]
     if dry_run:
-        _refuse_other_origins(jobs)
+        refuse_other_origins(jobs)
         return _report(list(_watch(run_jobs(plan_slide, jobs, workers, None), "planning", len(jobs))))
     return make_stores(jobs, out, workers, scheduler)
 
@@ -105,7 +105,7 @@ def make_stores(
     reason = "its name is too long for a store's folder; shorten it to 200 characters"
     failed = [*failed, *(CachedSlide(slide.name, "failed", f"{slide.path}: {reason}") for slide in too_long)]
     jobs = [job for job in jobs if job.slide not in too_long]
-    _refuse_other_origins(jobs)
+    refuse_other_origins(jobs)
     _make_folder(out)
     earlier = read_manifest(out)
     rows = [*failed, *(describe(job, earlier) for job in jobs if job.store.exists())]
@@ -113,7 +113,7 @@ def make_stores(
     todo = {job.slide.name: job for job in jobs if not job.store.exists()}
     total = len(jobs) + len(failed)
     for row in _watch(_share(todo, workers, scheduler), "caching", total, ready=total - len(todo)):
-        _refuse_other_origins([todo[row.slide]])  # another process may have made it with other settings
+        refuse_other_origins([todo[row.slide]])  # another process may have made it with other settings
         rows.append(row)
     if todo:
         write_sheet(out)
@@ -131,8 +131,12 @@ def _share(jobs: Mapping[str, StoreJob], workers: int, scheduler: str | None) ->
     yield from run_jobs(make_store, claimed, workers, scheduler)
 
 
-def _refuse_other_origins(jobs: Sequence[StoreJob]) -> None:
-    """Refuse stores that were made from another source or with other settings, because bags must not mix them."""
+def refuse_other_origins(jobs: Sequence[StoreJob]) -> None:
+    """Refuse stores that were made from another source or with other settings, because bags must not mix them.
+
+    Raises:
+        CacheError: The store of a job is one of them.
+    """
     for job in jobs:
         if not job.store.exists():
             continue

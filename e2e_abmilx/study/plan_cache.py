@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from e2e_abmilx.cache.build import SlideJob, plan_slide
-from e2e_abmilx.cache.manifest import CachedSlide
+from e2e_abmilx.cache.caching import refuse_other_origins
 from e2e_abmilx.cache.tiling import Tiling, check, parse_scales
 from e2e_abmilx.datamodules import BagDataModule, FeatureDataModule, SlideDataModule
 from e2e_abmilx.io.progress import track
-from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.study.plan_cohort import PlannedCohort, patches_of_features, slide_files
 
@@ -55,7 +54,8 @@ def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
     """Count and estimate the patches of a cohort; nothing is written.
 
     Raises:
-        InputError: A store, a slide list or a setting of the cache cannot be used.
+        InputError: A store, a slide list or a setting of the cache cannot be used, or a store was made with other
+            settings.
     """
     if isinstance(data, FeatureDataModule):
         patches = patches_of_features(data, cohort.everyone)
@@ -63,10 +63,11 @@ def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
         return CachePlan(patches, None, len(patches), bytes=size)
     if not isinstance(data, SlideDataModule):
         return CachePlan({}, None)
-    files = slide_files(data)
+    jobs = _jobs(data)
     stores = {path.name.removesuffix(".zarr"): PatchStore(path) for path in sorted(data.cache.glob("*.zarr"))}
-    todo = [file for file in files if file.name not in stores]
-    rows = _estimate(data, _sample(todo)) if todo else []
+    refuse_other_origins(jobs)
+    todo = [job for job in jobs if job.slide.name not in stores]
+    rows = [plan_slide(job) for job in track(_sample(todo), "looking at slides", "slides")] if todo else []
     planned = {row.slide: tuple(map(int, row.patches.split(";"))) for row in rows if row.status == "planned"}
     known = {name: _counts(store) for name, store in stores.items()} | planned
     typical = tuple(np.mean(list(planned.values()), axis=0).round().astype(int).tolist()) if planned else ()
@@ -89,18 +90,20 @@ def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
     )
 
 
-def _estimate(data: SlideDataModule, files: Sequence[SlideFile]) -> list[CachedSlide]:
-    """Return a row per slide, as ``cache --dry-run`` does with the settings of the data module."""
+def _jobs(data: SlideDataModule) -> list[SlideJob]:
+    """Return the jobs by which a fit would cache the slides of a data module."""
+    files = slide_files(data)
+    if not files:
+        return []
     tiling = Tiling(parse_scales(data.mpp, files, data.assume_mpp), data.patch_size, 0.0, 0.5, 90, data.assume_mpp)
     check(tiling)
-    jobs = [SlideJob(file, data.cache, tiling, threads=1) for file in files]
-    return [plan_slide(job) for job in track(jobs, "looking at slides", "slides")]
+    return [SlideJob(file, data.cache, tiling, threads=1) for file in files]
 
 
-def _sample(files: Sequence[SlideFile]) -> list[SlideFile]:
+def _sample(jobs: Sequence[SlideJob]) -> list[SlideJob]:
     """Return slides at random, but always the same ones."""
-    chosen = np.random.default_rng(0).permutation(len(files))[:SAMPLE]
-    return [files[index] for index in sorted(chosen)]
+    chosen = np.random.default_rng(0).permutation(len(jobs))[:SAMPLE]
+    return [jobs[index] for index in sorted(chosen)]
 
 
 def _counts(store: PatchStore) -> tuple[int, ...]:

@@ -1,9 +1,11 @@
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from plans import read_slides, write_features
 
+from e2e_abmilx.errors import InputError
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.study.plan_cache import SAMPLE, CachePlan, plan_cache
 from e2e_abmilx.study.plan_cohort import read_planned_cohort
@@ -45,6 +47,18 @@ def test_a_cache_that_has_begun(tmp_path: Path, cohort: Path, stores: Path) -> N
     assert (found.stored, found.to_cache) == (1, 23)
     assert 0 < found.new_bytes < found.bytes
     assert not found.is_complete
+
+
+@pytest.mark.parametrize(
+    ("option", "found"),
+    [("patch_size=32", "patch_size was 64 and is now 32"), ("mpp=[4.0]", "mpp was"), ("assume_mpp=0.3", "assume_mpp")],
+)
+def test_stores_that_a_fit_would_refuse_are_refused(
+    tmp_path: Path, cohort: Path, stores: Path, option: str, found: str
+) -> None:
+    words = [f"--data.slides={cohort}/slides", "--data.patch_size=64", f"--data.{option}"]
+    with pytest.raises(InputError, match=re.escape(found)):
+        _plan(read_slides(tmp_path, cohort, stores, *words))
 
 
 def test_features_are_counted(tmp_path: Path) -> None:
