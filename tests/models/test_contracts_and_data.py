@@ -231,7 +231,8 @@ def test_a_model_refuses_labels_of_another_target(
     folder: Path, of_target: dict[str, Path], command: str, model: str, data: str, tmp_path: Path
 ) -> None:
     task, outputs, cohort = TARGETS[data]
-    config = _config(folder, "wide", task=task, outputs=outputs, **cohort)
+    trained, width = TARGETS[model][:2]
+    config = _config(folder, "wide", task=trained, outputs=width, **cohort)
     words = [command, "--config", str(config), "--ckpt_path", str(of_target[model])]
     words += ["--trainer.default_root_dir", str(tmp_path)]
     if model == data:
