@@ -65,7 +65,7 @@ def test_equal_values_and_defaults_pass(run: Path, tmp_path: Path) -> None:
     main(["test", "--config", str(tmp_path / "bare.yaml"), "--ckpt_path", "best", *QUICK])
 
 
-def _settings(**changes: Any) -> Namespace:  # noqa: ANN401
+def _settings(**changes: Any) -> Namespace:
     encoder = {"class_path": "e2e_abmilx.ResNetEncoder", "init_args": {"name": "resnet18", "weights": "a.pt"}}
     loss = {"class_path": "torch.nn.CrossEntropyLoss", "init_args": {"weight": [1.0, 2.0], "size_average": None}}
     arguments = {"encoder": encoder, "loss": loss, "sensitivity": None, **changes}
