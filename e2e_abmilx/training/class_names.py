@@ -4,6 +4,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -83,6 +84,8 @@ def _explain(setting: Setting) -> str | None:
     name, value = setting.name.removesuffix(".class_path"), setting.value
     if name not in PLACES or not isinstance(value, str) or not _NAME.fullmatch(value) or value in _NOTHING:
         return None
+    if Path(value).is_file():  # with the settings of the class
+        return None
     place = PLACES[name]
     mistake = _mistake_in(value, place)
     if mistake is None:
@@ -114,8 +117,7 @@ def _mistake_in(value: str, place: _Place) -> str | None:
 
 
 def _near_miss(name: str, place: _Place) -> str:
-    known = {found.__name__ for found in _subclasses(place.base)}
-    return did_you_mean(name, place.ours) or did_you_mean(name, known)
+    return did_you_mean(name, {*place.ours, *(found.__name__ for found in _subclasses(place.base))})
 
 
 def _subclasses(base: type) -> Iterator[type]:

@@ -22,7 +22,7 @@ from e2e_abmilx.training.class_names import PLACES, explain_class_name
         ("model.head", "torch.nn.Linear", "this is no head, because it does not derive from BagHead", None),
         ("model.encoder", "TimEncoder", "there is no encoder of this name", "TimmEncoder"),
         ("model.encoder.encoder", "ResNetEncodr", "there is no encoder of this name", "ResNetEncoder"),
-        ("model.augment", "RandomCrop", "there is no augmentation of this name", "RandomCrops"),
+        ("model.augment", "RandomCropps", "there is no augmentation of this name", "RandomCrops"),
         ("model.loss", "ABMIL", "this is a class for head, not for loss", None),
         ("model.loss", "e2e_abmilx.ABMIL", "this is a class for head, not for loss", None),
         ("model.loss", "CrossEntropyLos", "there is no loss of this name", "CrossEntropyLoss"),
@@ -55,9 +55,12 @@ def test_mistakes(option: str, value: str, mistake: str, meant: str | None, tmp_
             assert "\n" not in message
 
 
-def test_right_names_are_not_explained() -> None:
+def test_right_names_are_not_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [f"--{option}={name}" for option, place in PLACES.items() for name in place.ours]
     words += ["--model.loss", "torch.nn.NLLLoss", "--model.schedule=null", "--model.optimizer", "AdamW"]
+    (tmp_path / "head.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    words += ["--model.head", "head.yaml"]  # a file, although it could be a path of a class
     words += ["--trainer.callbacks+=EarlyStopping", "--data.labels", "ABMLX", "--config", "absent.yaml"]
     assert explain_class_name(words) is None
 
