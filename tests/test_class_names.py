@@ -36,13 +36,16 @@ def test_bare_names_are_enough() -> None:
     assert ran.returncode == 0, ran.stderr
     names = set(ran.stdout.split())
     assert names >= {
-        "ABMILX",
-        "CLAM",
-        "TimmEncoder",
-        "RandomCrops",
-        "GroupedCrops",
-        "MaskedBCE",
-        "CoxTask",
-        "SlideDataModule",
-    }
-    assert names >= {"RegionalDraw", "AttentionDraw", "DeferredEarlyStopping", "Faithfulness", "PatchBar"}
+        "ABMIL", "ABMILX", "CLAM", "DSMIL", "DTFD", "GatedABMIL", "MaxPool", "MeanMLP", "MeanPool", "MultiBranchCLAM",
+        "RRTMIL", "TransMIL",
+    }  # fmt: skip
+    assert names >= {"FrozenEncoder", "Precomputed", "ResNetEncoder", "TimmEncoder", "RandomCrops"}
+    assert names >= {"CoxLoss", "MaskedBCE", "SurvivalNLL", "WeightedCrossEntropy", "WarmupCosine"}
+    assert names >= {"ClassificationTask", "CoxTask", "MultiLabelTask", "RegressionTask", "SurvivalTask"}
+    assert names >= {"FeatureDataModule", "SlideDataModule", "SyntheticDataModule"}
+    assert names >= {"AttentionDraw", "RegionalDraw", "UniformDraw"}
+    assert names >= {
+        "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "EmbeddingTable", "Faithfulness",
+        "FeatureWriter", "LastCheckpoint", "MemoryAdvice", "PatchBar", "PredictionTable", "ProgressLines", "RunRecord",
+        "SplitTable",
+    }  # fmt: skip

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from e2e_abmilx.errors import InputError
 
+_SAME_BEGINNING, _LEAST = 0.85, 4  # similarity, letters
+
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return for example ``"; did you mean --data.labels?"``; an empty text where no name is similar.
@@ -21,8 +23,16 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
         near = [match for option in corrected for match in difflib.get_close_matches(option, known, n=1, cutoff=0.9)]
         near = near or corrected
     else:
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, known, n=1) or _begin_alike(name, known)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _begin_alike(name: str, known: Sequence[str]) -> list[str]:
+    """Return the only name that begins as a shorter one does, such as ``hidden_features`` for ``hiden``, if any."""
+    begins = [
+        one for one in known if difflib.SequenceMatcher(None, name, one[: len(name) + 1]).ratio() >= _SAME_BEGINNING
+    ]
+    return begins if len(begins) == 1 and len(name) >= _LEAST else []
 
 
 def refuse_near_misses(parser: argparse.ArgumentParser, others: Sequence[str]) -> None:

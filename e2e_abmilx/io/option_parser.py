@@ -129,10 +129,10 @@ class OptionParser(ArgumentParser):
         several = _SEVERAL.search(message)
         if several:
             return f"{self._typed(several[1])} {several[2]}"
-        found = {match.groups() for match in _UNKNOWN.finditer(message)}
-        if len(found) != 1 or not _is_about_one_option(message):
+        found = [match.groups() for match in _UNKNOWN.finditer(message)]
+        if len({key for key, *_ in found}) != 1 or not _is_about_one_option(message):
             return message
-        ((key, by_class, near),) = found
+        key, by_class, near = found[0]  # a list of a class and the class itself fail alike
         owner = by_class.removeprefix(" by ") if by_class else command
         name = self._typed(key)
         if near is None and not by_class:

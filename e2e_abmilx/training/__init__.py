@@ -4,7 +4,9 @@
 * ``parser``: the parser of their options
 * ``short_help``: the help of these commands
 * ``old_options``: options of earlier releases, refused with their present names
+* ``class_names``: names of classes that are mistyped, explained
 * ``checkpoint_files``: the file that ``--ckpt_path`` means
+* ``checkpoint_settings``: the model's settings that a checkpoint restores, against those that are stated
 * ``trainer_defaults``: folder, logger, precision and progress of a run, where the config leaves them open
 * ``precision``: the usual precision on this machine
 * ``metric_table``: the metrics of a test, for a terminal

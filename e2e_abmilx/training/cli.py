@@ -17,7 +17,6 @@ import e2e_abmilx.tasks.schedules  # noqa: F401 - once imported, a config can na
 from e2e_abmilx.data.contract import InputContract
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.io.old_names import update_hyperparameters
 from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.callbacks import (
     BestCheckpoint,
@@ -32,6 +31,7 @@ from e2e_abmilx.training.callbacks import (
 from e2e_abmilx.training.callbacks.run_config import RunConfig
 from e2e_abmilx.training.callbacks.run_folder import RUN_FILES, folder_of
 from e2e_abmilx.training.checkpoint_files import find_checkpoint, find_trained, read_plain
+from e2e_abmilx.training.checkpoint_settings import keep_stated, read_model_settings
 from e2e_abmilx.training.metric_table import metric_table
 from e2e_abmilx.training.parser import BagArgumentParser
 from e2e_abmilx.training.trainer_defaults import trainer_defaults
@@ -48,6 +48,7 @@ class BagCLI(LightningCLI):
     """
 
     tested: Path | None = None
+    _stated: Any = None  # of the model, without defaults
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that every run has, and the short help."""
@@ -72,18 +73,20 @@ class BagCLI(LightningCLI):
         command = self.config.get("subcommand")
         if command is not None:
             self._find_checkpoint(command, self.config[command])
+            if self.config[command].ckpt_path is not None:
+                self._stated = parser.parse_args(args, defaults=False)[command].get("model")
 
     def _parse_ckpt_path(self) -> None:
-        """Restore the model's settings from the checkpoint, as Lightning does, but under their present names."""
+        """Restore the model's settings from the checkpoint, as Lightning does, but under their present names.
+
+        Raises:
+            InputError: The user states others.
+        """
         command = self.config.get("subcommand")
         path = command and self.config[command].get("ckpt_path")
         if not path or not Path(path).is_file():
             return
-        saved = read_plain(path)
-        settings = update_hyperparameters(saved.get("hyper_parameters", {}))
-        settings.pop("_instantiator", None)
-        if "_class_path" in settings:
-            settings = {"class_path": settings.pop("_class_path"), "dict_kwargs": settings}
+        settings = read_model_settings(path)
         if not settings:
             return
         try:
@@ -91,6 +94,7 @@ class BagCLI(LightningCLI):
         except SystemExit:
             logger.error("the model's settings in %s cannot be used, for the reason above", path)
             raise
+        keep_stated(self._stated, self.config[command].model, path)
 
     def _find_checkpoint(self, command: str, config: Any) -> None:  # noqa: ANN401 - jsonargparse's namespace
         """Replace ``ckpt_path`` by the file that it means; only fits, trials and features can do without one."""

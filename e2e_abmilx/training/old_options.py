@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,6 +18,20 @@ _GROUPS = ("model", "data")  # which may be given as files of their own
 _LEFT_OUT = ("init_args", "dict_kwargs", "fit", "validate", "test", "predict")  # of a dotted name
 
 
+class Setting(NamedTuple):
+    """An option that is stated.
+
+    Attributes:
+        name: Dotted name, without ``init_args`` and other parts that may be left out.
+        value: As it is written.
+        file: The config file that states it; None on the command line.
+    """
+
+    name: str
+    value: Any
+    file: str | None = None
+
+
 def refuse_old_options(words: Sequence[str], message: str) -> None:
     """Explain a refusal whose reason is an option or a class path under an earlier name.
 
@@ -28,7 +42,7 @@ def refuse_old_options(words: Sequence[str], message: str) -> None:
     Raises:
         InputError: There are such names on the command line or in its config files; the message has their new names.
     """
-    found = dict(pair for name, value in _settings(words) for pair in _renamed(name, value))
+    found = dict(pair for setting in read_settings(words) for pair in _renamed(setting.name, setting.value))
     unknown = re.findall(r"'(\w+)' is not (?:accepted|expected)", message)
     if any(old not in _OPTIONS or old.rpartition(".")[2] in unknown for old in found):
         names = ", ".join(f"{old} is now {new}" for old, new in found.items())
@@ -42,35 +56,44 @@ def _renamed(name: str, value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN40
         yield value, new_class_path(value)
 
 
-def _settings(words: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of all options, those of config files included."""
+def read_settings(words: Sequence[str]) -> Iterator[Setting]:
+    """Yield all options that are stated on a command line and in its config files."""
     for number, word in enumerate(words):
         if not word.startswith("--"):
             continue
         name, equals, text = word.removeprefix("--").partition("=")
         value = text if equals else next(iter(words[number + 1 : number + 2]), "")
-        yield _plain(name), value
-        group = name if name in _GROUPS else ""
-        if name == "config" or (group and Path(value).is_file()):
-            yield from _flatten(_read(Path(value)), group)
+        if name == "config" or (name in _GROUPS and Path(value).is_file()):
+            yield from _flatten(_read(Path(value)), "" if name == "config" else name, value)
+        elif value.startswith(("{", "[")):
+            yield from _flatten(_parse(value), name, None)
+        else:
+            yield Setting(_plain(name), value)
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return _parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None  # the parser of options says what is wrong
 
 
-def _flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def _parse(text: str) -> Any:  # noqa: ANN401
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return None
+
+
+def _flatten(value: Any, name: str, file: str | None) -> Iterator[Setting]:  # noqa: ANN401
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flatten(inner, f"{name}.{key}" if name else str(key))
+            yield from _flatten(inner, f"{name}.{key}" if name else str(key), file)
     elif isinstance(value, list):
         for inner in value:
-            yield from _flatten(inner, name)
+            yield from _flatten(inner, name, file)
     else:
-        yield _plain(name), value
+        yield Setting(_plain(name), value, file)
 
 
 def _plain(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 from e2e_abmilx.io.option_parser import OptionParser
+from e2e_abmilx.training.class_names import explain_class_name
 from e2e_abmilx.training.old_options import refuse_old_options
 from e2e_abmilx.training.short_help import short_help
 
@@ -60,11 +61,12 @@ class BagArgumentParser(OptionParser, LightningArgumentParser):
         return super().parse_args(args, *more, **how)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the error and exit.
+        """Print the error, in one sentence where a class name is mistyped, and exit.
 
         Raises:
             InputError: An option has a new name.
         """
         if self.exit_on_error:
             refuse_old_options(self._words, message)
+            message = explain_class_name(self._words) or message
         super().error(message, ex)

@@ -22,6 +22,13 @@ def test_the_near_miss_is_named(name: str, expected: str) -> None:
     assert did_you_mean(name, ["--data", "--data.labels", "--checkpoint"]) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("hiden", "; did you mean hidden_features?"), ("num_x", ""), ("hid", "")]
+)
+def test_a_beginning_means_the_only_name_that_begins_so(name: str, expected: str) -> None:
+    assert did_you_mean(name, ["hidden_features", "num_heads_of_all", "num_outputs_in_all"]) == expected
+
+
 def test_words_for_another_parser_are_refused_only_if_they_are_nearly_own_options() -> None:
     parser = argparse.ArgumentParser(prog="e2e-abmilx compare")
     parser.add_argument("--configs")

@@ -140,7 +140,8 @@ def _test(folder: Path, checkpoint: Path, data: str, *options: str) -> list[str]
 def test_a_model_is_tested_on_data_like_its_own_and_on_no_others(
     folder: Path, trained: dict[str, Path], model: str, data: str
 ) -> None:
-    command = _test(folder, trained[model], data)
+    width = ["--model.encoder.num_features", str(FEATURES[model][0])] if {model, data} <= FEATURES.keys() else []
+    command = _test(folder, trained[model], data, *width)
     if data in ACCEPTED[model]:
         main(command)
         return
@@ -230,8 +231,8 @@ def of_target(folder: Path) -> dict[str, Path]:
 def test_a_model_refuses_labels_of_another_target(
     folder: Path, of_target: dict[str, Path], command: str, model: str, data: str, tmp_path: Path
 ) -> None:
-    task, outputs, cohort = TARGETS[data]
-    config = _config(folder, "wide", task=task, outputs=outputs, **cohort)
+    task, outputs, _ = TARGETS[model]
+    config = _config(folder, "wide", task=task, outputs=outputs, **TARGETS[data][2])
     words = [command, "--config", str(config), "--ckpt_path", str(of_target[model])]
     words += ["--trainer.default_root_dir", str(tmp_path)]
     if model == data:
