@@ -68,7 +68,7 @@ def trained_auc(tiles: CancerTiles, encoder: TimmEncoder, *, seed: int, epochs: 
     """Train the encoder and a linear classifier on the training tiles; return the test AUC of the last epoch."""
     torch.manual_seed(seed)
     classifier, normal = nn.Linear(encoder.num_features, 1), Normalize(encoder.mean, encoder.std)
-    crops = RandomCrops(tiles.pixels.shape[-1], min_area=0.5)
+    crops = RandomCrops(tiles.pixels.shape[-1], min_area=0.8)
     train = torch.from_numpy(np.flatnonzero(tiles.splits == "train"))
     parameters = [*encoder.parameters(), *classifier.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
