@@ -148,15 +148,20 @@ def doubts_of_slides(table: Table, matched: Sequence[Case], survey: Survey, cut:
             f"Is there tissue on all slides? {len(cut.without)} of {len(cut.without) + len(cut.patches)} that were tried have"
             f" no patch, such as `{name}`, and their cases are left out (skip_missing: true): {reason}"
         )
+    return [*doubts, *_doubts_of_resolutions(survey)]
+
+
+def _doubts_of_resolutions(survey: Survey) -> list[str]:
     values = [found.mpp for found in survey.resolutions.values()]
     middle = statistics.median(values)
     coarse = [name for name, found in survey.resolutions.items() if found.mpp > 1.5 * middle]
-    if coarse:
-        doubts.append(
-            f"Should the coarsest slides decide? {len(coarse)}, such as `{coarse[0]}`, have up to {max(values):.3g} µm/px, and"
-            f" half have {middle:.3g}; remove them from the table and run init again for finer scales"
-        )
-    return doubts
+    if not coarse:
+        return []
+    question = (
+        f"Should the coarsest slides decide? {len(coarse)}, such as `{coarse[0]}`, have up to {max(values):.3g} µm/px, and"
+        f" half have {middle:.3g}; remove them from the table and run init again for finer scales"
+    )
+    return [question]
 
 
 def _strata(table: Table, case: Case) -> list[str]:

@@ -104,17 +104,22 @@ def _describe_memory(config: Config, memory: MemoryModel, steps: StepPlan, cache
         "peak": memory.peak(patches, chunk) / 1e9,
         "peak_evaluation": memory.eval_peak(eval_chunk) / 1e9,
     }
-    if config.gpu_memory is None:
-        return described
-    budget = gpu_budget(config.gpu_memory)
+    if config.gpu_memory is not None:
+        described["gpu"] = _describe_gpu(config, config.gpu_memory, memory, steps)
+    return described
+
+
+def _describe_gpu(config: Config, gigabytes: float, memory: MemoryModel, steps: StepPlan) -> dict[str, Any]:
+    """Return what fits a GPU."""
+    batch_size, chunk = config.data.batch_size, config.task.train_chunk_size
+    patches, budget = batch_size * steps.largest_bag, gpu_budget(gigabytes)
     most = memory.most_patches(budget, chunk)
-    described["gpu"] = {
-        "gigabytes": config.gpu_memory,
+    return {
+        "gigabytes": gigabytes,
         "margin": MARGIN,
         "for_tensors": budget / 1e9,
         "peak": memory.peak_on_gpu(patches, chunk) / 1e9,
-        "largest_patches_per_bag": most // data.batch_size,
+        "largest_patches_per_bag": most // batch_size,
         "largest_batch_size": most // steps.largest_bag,
         "largest_chunk": memory.largest_chunk(budget, patches),
     }
-    return described

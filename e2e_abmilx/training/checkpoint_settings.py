@@ -1,7 +1,7 @@
 """The model's settings that a checkpoint restores, against those that a user states."""
 
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,13 +47,15 @@ def keep_stated(stated: Namespace | None, used: Namespace, path: str | Path) -> 
     for key in stated.keys():  # noqa: SIM118 - the dotted names of a namespace
         if _is_first_weights(key) and key in used:
             used[key] = stated[key]  # the file of the first training may be missing here
-    found = list(_differences(stated, used, "model"))
-    if not found:
-        return
-    lines = [f"{name} is {_write(value)}, but {_write(restored)} in the checkpoint" for name, value, restored in found]
-    config = Path(path).parent / "fit.yaml"
+    if differences := list(_differences(stated, used, "model")):
+        raise InputError(_refusal(differences, Path(path)))
+
+
+def _refusal(differences: Sequence[_Difference], path: Path) -> str:
+    config = path.parent / "fit.yaml"
     here = f" (--config {config} does)" if config.is_file() else ""
-    raise InputError(
+    lines = [f"{one.name} is {_write(one.stated)}, but {_write(one.used)} in the checkpoint" for one in differences]
+    return (
         "\n  ".join([f"a model that starts from {path} has its settings, and others are stated:", *lines])
         + f"\nleave them out or state the checkpoint's{here}; to train with other settings, leave out --ckpt_path"
     )

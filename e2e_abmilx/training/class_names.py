@@ -121,6 +121,7 @@ def _near_miss(name: str, place: _Place) -> str:
 
 
 def _subclasses(base: type) -> Iterator[type]:
+    found: type
     for found in base.__subclasses__():
         if not found.__name__.startswith("_"):
             yield found
