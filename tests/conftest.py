@@ -1,5 +1,7 @@
 """Fixtures for all tests."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,16 @@ from e2e_abmilx.synthetic import write_cohort
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")
+
+
+@pytest.fixture(autouse=True)
+def package_log() -> Iterator[None]:
+    """Undo after each test what a command sets up for the log, which would hide messages from the next test's caplog."""
+    log = logging.getLogger("e2e_abmilx")
+    handlers, level, propagate = list(log.handlers), log.level, log.propagate
+    yield
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")
