@@ -24,16 +24,12 @@ _MATH = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>',
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Complete the navigation: a page per room, and no page that is not written yet."""
+    """Complete the navigation with a page per room."""
     for section in config.nav or []:
         for title, pages in section.items():
             if isinstance(pages, list):
-                section[title] = [_complete(page) for page in pages if page != "learning.md" or _exists(page)]
+                section[title] = [_complete(page) for page in pages]
     return config
-
-
-def _exists(page: str) -> bool:
-    return (ROOT / "docs" / page).is_file()
 
 
 def _complete(page: Any) -> Any:  # noqa: ANN401 - a path, or a title with its pages
