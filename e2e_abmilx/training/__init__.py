@@ -3,6 +3,7 @@
 * ``cli``: the commands fit, validate, test and predict
 * ``parser``: the parser of their options
 * ``short_help``: the help of these commands
+* ``stated_settings``: what a command line and its config files state
 * ``old_options``: options of earlier releases, refused with their present names
 * ``class_names``: names of classes that are mistyped, explained
 * ``checkpoint_files``: the file that ``--ckpt_path`` means

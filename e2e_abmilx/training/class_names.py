@@ -20,7 +20,7 @@ from e2e_abmilx.encoders.augment import RandomCrops
 from e2e_abmilx.io.near_misses import did_you_mean
 from e2e_abmilx.tasks.schedules import WarmupCosine
 from e2e_abmilx.training import callbacks
-from e2e_abmilx.training.old_options import Setting, read_settings
+from e2e_abmilx.training.stated_settings import Setting, read_settings
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _NOTHING = ("null", "None", "true", "false")
