@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -64,8 +65,11 @@ def _complete_dry_run(words: list[str]) -> list[str]:
 
 
 def print_text(text: str) -> None:
-    """Print a text."""
-    print(text)
+    """Print a text; a reader that has seen enough of it, such as ``head``, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again when it ends
 
 
 def refuse_failed_slides(rows: Sequence[Any]) -> None:

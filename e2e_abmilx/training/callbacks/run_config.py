@@ -22,6 +22,6 @@ class RunConfig(SaveConfigCallback):
         self.already_saved = True
         folder = folder_of(trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
+        self.parser.save(self.config, folder / self.config_filename, skip_unset=False, overwrite=True)
 
     on_validation_start = on_test_start = on_predict_start = on_fit_start
