@@ -1,7 +1,7 @@
 """What ``plan --probe`` says of memory and time, beside what a real training on this machine takes.
 
-    python benchmarks/plan.py --config configs/demo.yaml --trainer.max_epochs 4
-    python benchmarks/plan.py --config configs/ucsb.yaml --data.slides ucsb/ --data.labels ucsb/labels.csv --trainer.max_epochs 8
+    python benchmarks/plan.py --config configs/demo.yaml --trainer.max_epochs 3
+    python benchmarks/plan.py --config configs/ucsb.yaml --data.slides ucsb/ --data.labels ucsb/labels.csv --trainer.max_epochs 6
 
 The slides are cached first; then the plan is made, the training run and tested in a temporary folder, and four steps of
 it repeated under PyTorch's profiler, which records what the allocator of the CPU hands out. Predicted and measured peak
