@@ -15,7 +15,7 @@ settings.load_profile("busy machines")
 
 
 @pytest.fixture(autouse=True)
-def package_log() -> Iterator[None]:
+def clean_log() -> Iterator[None]:
     """Undo after each test what a command sets up for the log, which would hide messages from the next test's caplog."""
     log = logging.getLogger("e2e_abmilx")
     handlers, level, propagate = list(log.handlers), log.level, log.propagate

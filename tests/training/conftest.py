@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,12 @@ from feature_runs import fit, write_config
 
 
 @pytest.fixture
-def package_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+def package_log(clean_log: None, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """The log of the package, which the command line stops from reaching the root logger."""
     log = logging.getLogger("e2e_abmilx")
     log.addHandler(caplog.handler)
-    yield caplog
-    log.removeHandler(caplog.handler)
+    log.setLevel(logging.INFO)
+    return caplog
 
 
 @pytest.fixture(scope="session")
