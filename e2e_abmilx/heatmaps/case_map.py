@@ -79,10 +79,14 @@ class SlideMap:
         flat = [self.scale, self.rank, *([] if self.contribution is None else [self.contribution])]
         consistent = self.coords.shape == (count, 2) and self.heads.ndim == 2 and self.heads.shape[1] == count
         if not consistent or any(array.shape != (count,) for array in flat):
-            raise MapError(f"the map of {self.slide} has arrays of different numbers of patches; predict the case again")
+            raise MapError(
+                f"the map of {self.slide} has arrays of different numbers of patches; predict the case again"
+            )
         listed = len(self.scales) == len(self.footprints)
         if not listed or (count and not 0 <= self.scale.min() <= self.scale.max() < len(self.scales)):
-            raise MapError(f"the map of {self.slide} has patches of a scale that it does not list; predict the case again")
+            raise MapError(
+                f"the map of {self.slide} has patches of a scale that it does not list; predict the case again"
+            )
 
     def mean(self) -> NDArray[np.float32]:
         """Return the mean attention over the heads, shape ``(N,)``."""
