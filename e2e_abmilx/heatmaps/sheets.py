@@ -57,7 +57,7 @@ def lay_sheets(coords: NDArray[np.integer], footprint: float) -> list[Sheet]:
     if not len(coords):
         return []
     pitch = _pitch(np.asarray(coords, np.int64), footprint)
-    corners = coords + (footprint - pitch) / 2
+    corners = np.asarray(coords, np.float64) + (footprint - pitch) / 2
     left = np.ones(len(coords), bool)
     sheets: list[Sheet] = []
     for origin, members in _lattices(corners, pitch, left):
