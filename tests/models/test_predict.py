@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from slide_runs import message_of
 
@@ -89,7 +90,10 @@ def test_attention_for_the_viewer(slide_run: Path, stores: Path, tmp_path: Path)
     """It is that of the first model, and a second prediction replaces it."""
     table = tmp_path / "labels.csv"
     table.write_text("slide,case\nslide-001,a/b\nslide-002,a/b\nslide-003,c\n")
-    both = json.dumps([str(slide_run)] * 2)
+    other = torch.load(slide_run / "best.ckpt", weights_only=True)
+    other["state_dict"] = {name: 0.9 * value for name, value in other["state_dict"].items()}
+    torch.save(other, tmp_path / "other.ckpt")
+    both = json.dumps([str(slide_run), str(tmp_path / "other.ckpt")])
     predict("--model", both, "--cache", stores, "--labels", table, "--out", tmp_path)
     found = read_case_map(tmp_path, "a/b")
     assert [one.slide for one in found.slides] == ["slide-001", "slide-002"]
