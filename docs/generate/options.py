@@ -129,8 +129,8 @@ def classes() -> dict[str, list[type]]:
 
 #: Callbacks that every run has; they are options of their own, such as ``--checkpoint.monitor``.
 _OF_EVERY_RUN = {
-    "BestCheckpoint", "DataWait", "EmbeddingTable", "LastCheckpoint", "MemoryAdvice", "PredictionTable", "RunRecord",
-    "SplitTable",
+    "AttentionMaps", "BestCheckpoint", "DataWait", "EmbeddingTable", "LastCheckpoint", "MemoryAdvice", "PredictionTable",
+    "RunRecord", "SplitTable",
 }  # fmt: skip
 
 
