@@ -30,7 +30,8 @@ def run_document(viewed: ViewedRun, *, read_only: bool = False, cases: Sequence[
     verdicts = latest_verdicts(reviews)
     listed = []
     for number in range(len(viewed.names)) if cases is None else cases:
-        row, name = run.table.iloc[number].to_dict(), viewed.names[number]
+        name = viewed.names[number]
+        row = run.row(name)
         listed.append(
             {
                 "id": number,
@@ -57,11 +58,12 @@ def run_document(viewed: ViewedRun, *, read_only: bool = False, cases: Sequence[
 def case_document(viewed: ViewedRun, number: int) -> Document:
     """Return the document of a case."""
     case, run = viewed.case(number), viewed.runs[0]
-    row = run.table.iloc[number].to_dict()
+    row = run.row(case.name)
     slides = [_slide_document(viewed, number, place) for place in range(len(case.slides))]
     facts = facts_of(row, run.task)
     for other in viewed.runs[1:]:
-        facts += _facts_of_other(case.name, str(other.folder), other.table, other.task)
+        words = prediction_in_words(other.row(case.name), other.task) if case.name in other.names else "none"
+        facts.append([f"prediction of {other.folder}", words])
     counts = [len(one.maps[0].coords) for one in case.slides if one.maps[0]]
     facts += [["patches", f"{sum(counts):,}"]] if counts else []
     reviews = [review_document(review) for review in viewed.reviews.read()[0] if review.case == case.name]
@@ -94,7 +96,7 @@ def _slide_document(viewed: ViewedRun, case: int, slide: int) -> Document:
         "kind": "tiles", "tile_size": TILE, "levels": num_levels(size), "url": f"{base}/tile/{{level}}_{{x}}_{{y}}.jpg",
     }  # fmt: skip
     documents = [
-        one and map_document(one, score, lambda scale, patch, run=run: f"{base}/patch/{run}_{scale}_{patch}.jpg")
+        one and map_document(one, score, f"{base}/patch/{run}_{{scale}}_{{patch}}.jpg")
         for run, (one, score) in enumerate(zip(maps, scores, strict=True))
     ]
     return {
@@ -106,12 +108,6 @@ def _slide_document(viewed: ViewedRun, case: int, slide: int) -> Document:
         "picture": picture,
         "maps": documents,
     }
-
-
-def _facts_of_other(case: str, run: str, table: Any, task: str) -> list[list[str]]:  # noqa: ANN401
-    if case not in table.index:
-        return [[f"in {run}", "not predicted"]]
-    return [[f"prediction in {run}", prediction_in_words(table.loc[case].to_dict(), task)]]
 
 
 def _known(value: float) -> float | None:

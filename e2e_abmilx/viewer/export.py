@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.near_misses import did_you_mean
 from e2e_abmilx.viewer.documents import Document, case_document, run_document
 from e2e_abmilx.viewer.routes import STATIC
@@ -46,20 +47,27 @@ def export_cases(
         raise InputError(f"{folder} exists and is no earlier copy; name a new or empty folder")
     viewed = ViewedRun(run, compare, slides)
     chosen = _numbers(viewed, cases)
-    with atomic_write(folder) as partial:  # a folder takes the place of a file
-        try:
-            _write(viewed, chosen, partial)
-            if folder.exists():
-                shutil.rmtree(folder)
-        finally:
-            viewed.close()
-            if not (partial / CASES).is_file():
-                shutil.rmtree(partial, ignore_errors=True)
+    with _in_place_of(folder) as partial:
+        _write(viewed, chosen, partial)
+    viewed.close()
     megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     return (
         f"{folder / 'index.html'}: {len(chosen)} case{'s' * (len(chosen) != 1)}, {megabytes:.1f} MB,"
         f" {megabytes / len(chosen):.1f} MB per case"
     )
+
+
+@contextmanager
+def _in_place_of(folder: Path) -> Iterator[Path]:
+    """Yield a new folder that takes the place of ``folder`` if the block ends without an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True) as made:
+        partial, earlier = Path(made, "new"), Path(made, "earlier")
+        partial.mkdir()
+        yield partial
+        if folder.exists():
+            folder.rename(earlier)
+        partial.rename(folder)
 
 
 def as_script(callback: str, document: Document) -> str:
@@ -87,7 +95,7 @@ def _numbers(viewed: ViewedRun, names: Sequence[str] | None) -> list[int]:
 
 
 def _write(viewed: ViewedRun, chosen: Sequence[int], folder: Path) -> None:
-    (folder / "data").mkdir(parents=True)
+    (folder / "data").mkdir()
     page = (STATIC / "index.html").read_text(encoding="utf-8")
     (folder / "index.html").write_text(page.replace(_SERVED, _COPIED), encoding="utf-8")
     shutil.copytree(STATIC, folder / "static", ignore=shutil.ignore_patterns("index.html"))
@@ -111,10 +119,8 @@ def _write_pictures(viewed: ViewedRun, number: int, document: Document, folder: 
         for run, one in enumerate(slide["maps"]):
             for patch in [*one["highest"], *one["lowest"]] if one else []:
                 _save(folder / patch["url"], viewed.patch(number, place, run, patch["scale"], patch["patch"]))
-    try:
+    with suppress(NotFoundError):  # of a case without slides
         _save(folder / f"case/{number}/thumbnail.jpg", viewed.thumbnail(number))
-    except NotFoundError:
-        pass  # a case without slides has none; the page copes
 
 
 def _save(path: Path, content: Any) -> None:  # noqa: ANN401

@@ -4,7 +4,6 @@ Letters: N patches of a scale.
 """
 
 import base64
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,14 @@ from e2e_abmilx.heatmaps.sheets import Sheet, lay_sheets
 EXTREMES = 12  # patches in each strip
 _LARGEST = 32768.0  # of a layer in float16, far from both its largest (65,504) and its smallest numbers (6e-8)
 
-Url = Callable[[int, int], str]  # scale, patch → address of its picture
 
-
-def map_document(slide_map: SlideMap, score: str | None, url: Url) -> dict[str, Any]:
+def map_document(slide_map: SlideMap, score: str | None, url: str) -> dict[str, Any]:
     """Return the map of a slide.
 
     Args:
         slide_map: The map.
         score: Name of the score that patches contribute to.
-        url: Returns the address of the picture of a patch, from its scale and its number in that scale.
+        url: Address of the picture of a patch, with ``{scale}`` and ``{patch}``, its number in that scale.
     """
     planes = [("mean attention", "× uniform", "sequential", slide_map.mean())]
     if len(slide_map.heads) > 1:
@@ -76,7 +73,7 @@ def _sheet_document(sheet: Sheet) -> dict[str, Any]:
     return {**place, "columns": columns, "rows": rows, "patches": _base64(sheet.patches, "<i4")}
 
 
-def _extremes(slide_map: SlideMap, url: Url) -> dict[str, list[dict[str, Any]]]:
+def _extremes(slide_map: SlideMap, url: str) -> dict[str, list[dict[str, Any]]]:
     """Return the patches of the slide with the highest and the lowest mean attention; none is in both lists."""
     order, numbers = np.argsort(slide_map.rank, kind="stable"), patch_numbers(slide_map)
     most = min(EXTREMES, (len(order) + 1) // 2)
@@ -84,7 +81,7 @@ def _extremes(slide_map: SlideMap, url: Url) -> dict[str, list[dict[str, Any]]]:
 
     def describe(patch: int) -> dict[str, Any]:
         scale, number = int(slide_map.scale[patch]), int(numbers[patch])
-        return {"scale": scale, "patch": number, "url": url(scale, number)}
+        return {"scale": scale, "patch": number, "url": url.format(scale=scale, patch=number)}
 
     return {name: [describe(patch) for patch in patches] for name, patches in chosen.items()}
 

@@ -40,7 +40,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         case = table["case"][table["case"].duplicated()].iloc[0]
         raise InputError(f"{path} has two rows of case {case!r}; a case is predicted once, so predict again")
     numbers = [name for name in map(str, table) if name in _NUMBERS or name.startswith(_PREFIXES)]
-    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
     if table[scores].isna().any(axis=None):
         case = table["case"][table[scores].isna().any(axis=1)].iloc[0]
         raise InputError(f"{path} has text where case {case!r} needs a number; test or predict again")

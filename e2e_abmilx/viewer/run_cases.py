@@ -56,6 +56,10 @@ class RunCases:
         """Names of the cases, most wrong first."""
         return list(map(str, self.table.index))
 
+    def row(self, case: str) -> dict[str, Any]:
+        """Return the row of a case, by column."""
+        return {str(name): value for name, value in self.table.loc[case].items()}
+
     def has_map(self, case: str) -> bool:
         """Return whether the attention to a case is stored."""
         return (self.tested / ATTENTION / case_file_name(case)).is_file()
