@@ -42,11 +42,9 @@ const CaseFacts = (() => {
     return made;
   }
 
-  /** Return round numbers from 0 to at most the end, about four. */
+  /** Return months from 0 to at most the end, about five, in steps that people use. */
   function ticks(end) {
-    const raw = end / 4;
-    const ten = 10 ** Math.floor(Math.log10(raw));
-    const step = [1, 2, 5, 10].map((factor) => factor * ten).find((size) => size >= raw);
+    const step = [1, 2, 3, 6, 12, 24, 36, 60].find((size) => size >= end / 5) ?? 120 * Math.ceil(end / 600);
     return Array.from({ length: Math.floor(end / step) + 1 }, (_, i) => i * step);
   }
 

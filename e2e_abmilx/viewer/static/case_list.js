@@ -32,8 +32,10 @@ const CaseList = (() => {
     picture.addEventListener("error", () => { picture.style.visibility = "hidden"; });
     const verdict = element("span", "verdict");
     const lines = element("span", "lines");
-    lines.append(element("b", "name", row.name), element("span", "label", row.label), element("span", "prediction", row.prediction), meter(row.correctness));
-    button.append(picture, lines, verdict);
+    const first = element("span", "first");
+    first.append(element("b", "name", row.name), verdict);
+    lines.append(first, element("span", "label", row.label), element("span", "prediction", row.prediction), meter(row.correctness));
+    button.append(picture, lines);
     button.title = row.name;
     button.addEventListener("click", (event) => choose(row.id, event.detail > 0));
     item.append(button);

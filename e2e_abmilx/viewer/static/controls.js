@@ -52,7 +52,7 @@ const Controls = (() => {
   /** Return the place of a threshold on its slider, 0 to 1. */
   function placeOf(threshold) {
     if (threshold === null || !range || range.high === range.low) return 0;
-    if (range.kind === "rank") return range.high > 1 ? 1 - Math.log(threshold) / Math.log(range.high) : 0;
+    if (range.kind === "rank") return range.high > 1 ? 1 - Math.log(Math.max(1, threshold)) / Math.log(range.high) : 0;
     return range.kind === "diverging" ? threshold / range.high : (threshold - range.low) / (range.high - range.low);
   }
 
@@ -60,7 +60,7 @@ const Controls = (() => {
   function thresholdText(threshold) {
     if (threshold === null || !layer) return "all shown";
     if (layer.kind === "rank") return `top ${Numbers.grouped(threshold)}`;
-    return `≥ ${layer.kind === "diverging" ? "±" : ""}${Layers.text(threshold, layer)}`;
+    return `${layer.kind === "diverging" ? "magnitude " : ""}≥ ${Layers.text(threshold, layer)}`;
   }
 
   /** Set a slider and say its value in words. */

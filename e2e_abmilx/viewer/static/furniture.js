@@ -67,7 +67,10 @@ class Furniture {
 
   /** Update everything that depends on the viewport or the settings. */
   update() {
-    this.curtain.style.left = `${100 * Settings.values.curtain}%`;
+    const { curtain } = Settings.values;
+    this.curtain.style.left = `${100 * curtain}%`;
+    this.curtain.classList.toggle("start", curtain < 0.02);  // its grip stays inside the pane
+    this.curtain.classList.toggle("end", curtain > 0.98);
     this.measure();
     this.read();
   }
@@ -80,10 +83,10 @@ class Furniture {
     const hit = overlay.at(point.x, point.y);
     const [factor, unit] = slide.mpp ? [slide.mpp, "µm"] : [1, "px"];
     const place = `x ${Numbers.grouped(point.x * factor)} ${unit}, y ${Numbers.grouped(point.y * factor)} ${unit}`;
-    const parts = [this.pointer ? "" : "centre", place];
-    if (hit && overlay.layer.kind !== "rank") parts.push(Layers.text(hit.value, overlay.layer));
-    if (hit) parts.push(`rank ${Numbers.grouped(hit.rank)} of ${Numbers.grouped(this.pane.total)}`);
-    this.readout.textContent = parts.filter(Boolean).join(" · ");
+    const parts = [this.pointer ? place : `centre ${place}`];
+    if (hit) parts.unshift(`rank ${Numbers.grouped(hit.rank)} of ${Numbers.grouped(this.pane.total)}`);
+    if (hit && overlay.layer.kind !== "rank") parts.unshift(Layers.text(hit.value, overlay.layer));
+    this.readout.textContent = parts.join(" · ");
   }
 
   /** Make the scale bar the longest round length that fits. */

@@ -38,20 +38,30 @@ class Overlay {
     this.draw();
   }
 
-  /** Return a sheet's picture: one pixel per cell, transparent where no patch is visible. */
+  /** Return the colour of a patch, red, green and blue, or null where the threshold hides it. */
+  colour(patch) {
+    const value = this.values[patch];
+    if (!Layers.passes(value, Settings.values.threshold, this.layer.kind)) return null;
+    const table = Colours.table(this.layer.kind === "diverging" ? Colours.diverging : Settings.values.colours);
+    const at = 3 * Math.round(255 * Layers.position(value, this.range));
+    return table.subarray(at, at + 3);
+  }
+
+  /** Return a sheet's picture: one pixel per cell, transparent where no patch is visible; of a single cell its colour. */
   raster(sheet) {
-    const { threshold, colours } = Settings.values;
-    const table = Colours.table(this.layer.kind === "diverging" ? Colours.diverging : colours);
+    if (sheet.patches.length === 1) {  // scattered patches have a sheet each: thousands of canvases would be slow
+      const colour = this.colour(sheet.patches[0]);
+      return { sheet, fill: colour ? `rgb(${colour.join(" ")})` : null };
+    }
     const canvas = document.createElement("canvas");
     canvas.width = sheet.columns;
     canvas.height = sheet.rows;
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(sheet.columns, sheet.rows);
     for (let cell = 0; cell < sheet.patches.length; cell++) {
-      const patch = sheet.patches[cell];
-      if (patch < 0 || !Layers.passes(this.values[patch], threshold, this.layer.kind)) continue;
-      const colour = 3 * Math.round(255 * Layers.position(this.values[patch], this.range));
-      for (let c = 0; c < 3; c++) pixels.data[4 * cell + c] = table[colour + c];
+      const colour = sheet.patches[cell] < 0 ? null : this.colour(sheet.patches[cell]);
+      if (!colour) continue;
+      pixels.data.set(colour, 4 * cell);
       pixels.data[4 * cell + 3] = 255;
     }
     context.putImageData(pixels, 0, 0);
@@ -72,6 +82,8 @@ class Overlay {
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [this.viewer.canvas.clientWidth, this.viewer.canvas.clientHeight].map((side) => Math.round(side * ratio));
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    canvas.style.width = `${width / ratio}px`;  // exactly one pixel of the screen per pixel, also where the pane's width is fractional
+    canvas.style.height = `${height / ratio}px`;
     const transform = this.transform();
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, width, height);
@@ -85,7 +97,7 @@ class Overlay {
   }
 
   /** Draw the cells of a raster that the viewport shows; without the others no coordinate is too large for the canvas. */
-  drawRaster(context, { sheet, canvas }, transform, ratio) {
+  drawRaster(context, { sheet, canvas, fill }, transform, ratio) {
     const cell = sheet.pitch * transform.scale * ratio;
     const left = (transform.x + sheet.x * transform.scale) * ratio;
     const top = (transform.y + sheet.y * transform.scale) * ratio;
@@ -94,7 +106,12 @@ class Overlay {
     const r1 = Math.min(sheet.rows, Math.ceil((context.canvas.height - top) / cell));
     if (c1 <= c0 || r1 <= r0) return;
     const [columns, rows] = [c1 - c0, r1 - r0];
-    context.drawImage(canvas, c0, r0, columns, rows, left + c0 * cell, top + r0 * cell, columns * cell, rows * cell);
+    const place = [left + c0 * cell, top + r0 * cell, columns * cell, rows * cell];
+    if (canvas) context.drawImage(canvas, c0, r0, columns, rows, ...place);
+    else if (fill) {
+      context.fillStyle = fill;
+      context.fillRect(...place);
+    }
   }
 
   /** Mark a patch of a scale by its bounds in level-0 pixels; null takes the mark away. */
@@ -115,7 +132,9 @@ class Overlay {
   /** Return the patch at a level-0 point, the topmost visible one first: {patch, value, rank}, or null. */
   at(x, y) {
     let found = null;
-    for (const sheet of this.scale ? [...this.scale.sheets].reverse() : []) {
+    const sheets = this.scale ? this.scale.sheets : [];
+    for (let number = sheets.length - 1; number >= 0; number--) {
+      const sheet = sheets[number];
       const column = Math.floor((x - sheet.x) / sheet.pitch);
       const row = Math.floor((y - sheet.y) / sheet.pitch);
       if (column < 0 || row < 0 || column >= sheet.columns || row >= sheet.rows) continue;

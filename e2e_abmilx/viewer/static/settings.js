@@ -9,7 +9,7 @@
 const Settings = (() => {
   /** @type {SettingsValues} */
   const values = {
-    layer: null, scale: 0, colours: "viridis", opacity: 0.6, threshold: null, curtain: 0, shown: true,
+    layer: null, scale: 0, colours: "viridis", opacity: 0.5, threshold: null, curtain: 0, shown: true,
   };
   const listeners = [];
 
