@@ -76,13 +76,17 @@ class SlideMap:
 
     def __post_init__(self) -> None:
         count = len(self.coords)
-        flat = [self.scale, self.rank, *([] if self.contribution is None else [self.contribution])]
+        flat: list[NDArray[Any]] = [self.scale, self.rank, *([] if self.contribution is None else [self.contribution])]
         consistent = self.coords.shape == (count, 2) and self.heads.ndim == 2 and self.heads.shape[1] == count
         if not consistent or any(array.shape != (count,) for array in flat):
-            raise MapError(f"the map of {self.slide} has arrays of different numbers of patches; predict the case again")
+            raise MapError(
+                f"the map of {self.slide} has arrays of different numbers of patches; predict the case again"
+            )
         listed = len(self.scales) == len(self.footprints)
         if not listed or (count and not 0 <= self.scale.min() <= self.scale.max() < len(self.scales)):
-            raise MapError(f"the map of {self.slide} has patches of a scale that it does not list; predict the case again")
+            raise MapError(
+                f"the map of {self.slide} has patches of a scale that it does not list; predict the case again"
+            )
 
     def mean(self) -> NDArray[np.float32]:
         """Return the mean attention over the heads, shape ``(N,)``."""
@@ -117,7 +121,7 @@ def case_file_name(case: str) -> str:
 def write_case_map(folder: Path, case_map: CaseMap) -> Path:
     """Write ``folder/attention/<file>.npz``, complete or not at all, in place of an earlier one; return its path."""
     header: dict[str, Any] = {"version": MAP_VERSION, "case": case_map.case, "score": case_map.score, "slides": []}
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for number, one in enumerate(case_map.slides):
         facts = {name: value for name, value in vars(one).items() if not isinstance(value, np.ndarray)}
         header["slides"].append(facts)

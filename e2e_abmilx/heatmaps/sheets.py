@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TOLERANCE = 1.0  # level-0 pixels between a cell and its patch
-_SLACK = 0.05  # fraction of a patch: as in slides/grid.py, coarse patches may be this much farther apart than their side
+_SLACK = (
+    0.05  # fraction of a patch: as in slides/grid.py, coarse patches may be this much farther apart than their side
+)
 _LATTICES = 500  # patches that lie on no earlier lattice get a cell each
 _LEVELS = 8  # patches at the same place that get a raster each; more get a cell each
 
@@ -55,7 +57,7 @@ def lay_sheets(coords: NDArray[np.integer], footprint: float) -> list[Sheet]:
     if not len(coords):
         return []
     pitch = _pitch(np.asarray(coords, np.int64), footprint)
-    corners = coords + (footprint - pitch) / 2
+    corners = np.asarray(coords, np.float64) + (footprint - pitch) / 2
     left = np.ones(len(coords), bool)
     sheets: list[Sheet] = []
     for origin, members in _lattices(corners, pitch, left):
@@ -77,7 +79,9 @@ def _pitch(coords: NDArray[np.int64], footprint: float) -> float:
     extent = float(np.ptp(coords, axis=0).max())
     if stride is None or abs(stride - footprint) * extent / stride <= _TOLERANCE:
         return float(footprint)
-    return stride / max(1, math.ceil(stride / footprint - _SLACK))  # patches farther apart have empty cells between them
+    return stride / max(
+        1, math.ceil(stride / footprint - _SLACK)
+    )  # patches farther apart have empty cells between them
 
 
 def _stride(coords: NDArray[np.int64]) -> float | None:
@@ -141,8 +145,7 @@ def _lattices(
             continue
         origin = np.median(remainder[own], axis=0)
         near = (number[own[0]] + around) % bins
-        found = np.searchsorted(keys, np.unique(near[:, 1] * bins + near[:, 0]))
-        found = found[found < len(keys)]
+        _, found, _ = np.intersect1d(keys, near[:, 1] * bins + near[:, 0], return_indices=True)
         members = np.concatenate([order[starts[one] : stops[one]] for one in found])
         offset = remainder[members] - origin
         offset -= pitch * np.rint(offset / pitch)

@@ -122,7 +122,7 @@ def test_any_name_of_a_case(tmp_path: Path) -> None:
 
 
 def test_missing_map_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MapError, match="no attention of case 'case 7' is stored in .*predict its cases again"):
+    with pytest.raises(MapError, match=r"no attention of case 'case 7' is stored in .*predict its cases again"):
         read_case_map(tmp_path, "case 7")
     run = tmp_path / "my run"
     (run / "test").mkdir(parents=True)
@@ -148,8 +148,7 @@ def test_damage_is_refused_or_harmless(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         try:
             found = read_case_map(tmp_path, "c").slides[0]
-        except MapError as error:
-            assert path.name in str(error)
+        except MapError:
             refused += 1
         else:
             _check_same(found, good)
