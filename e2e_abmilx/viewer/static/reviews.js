@@ -1,0 +1,82 @@
+"use strict";
+/** Reviews: verdicts and notes on the case, saved by the server at once. */
+const Reviews = (() => {
+  const field = (id) => document.getElementById(id);
+  const KEYS = { agree: "a", disagree: "d", artefact: "f", note: "n" };
+  let offered = [];
+  let where = () => ({});  // the body of a review without verdict and note
+
+  /** Offer the verdicts of the run; place() returns what else a review says: case, slide, x_um, y_um. */
+  function build(run, place) {
+    if (run.read_only) return;
+    where = place;
+    offered = run.verdicts;
+    field("review").hidden = false;
+    for (const verdict of offered.filter((name) => name !== "note")) {
+      const button = field("verdicts").appendChild(document.createElement("button"));
+      button.type = "button";
+      button.textContent = verdict;
+      if (KEYS[verdict]) button.title = `${verdict} (${KEYS[verdict]})`;
+      button.addEventListener("click", () => save(verdict));
+    }
+    field("note-save").addEventListener("click", saveNote);
+    field("note-text").addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) saveNote();
+      if (event.key === "Escape") Panes.focus();
+    });
+  }
+
+  /** Save the note without another verdict. */
+  function saveNote() {
+    if (field("note-text").value.trim()) save("note");
+    else field("note-text").focus();
+  }
+
+  /** Save a verdict with the text of the note; the text stays where it cannot be saved. */
+  async function save(verdict) {
+    if (!offered.includes(verdict)) return;
+    const note = field("note-text").value;
+    const body = { ...where(), verdict, note };
+    tell("", "");
+    try {
+      const saved = await Documents.review(body);
+      CaseList.showVerdict(body.case, verdict);
+      if (where().case === body.case) add(saved || body);
+      if (field("note-text").value === note) field("note-text").value = "";
+      tell("", `Saved: ${verdict}.`);
+    } catch (error) {
+      tell(`Not saved (${error.message}). Is “e2e-abmilx view” still running? Your note is kept here; try again.`, "");
+    }
+  }
+
+  /** Show what went wrong and what was saved. */
+  function tell(problem, saved) {
+    field("review-problem").textContent = problem;
+    field("review-problem").hidden = !problem;
+    field("review-saved").textContent = saved;
+  }
+
+  /** Show the reviews of a case, the newest first. */
+  function show(reviews) {
+    tell("", "");
+    field("reviews").replaceChildren();
+    reviews.forEach(add);
+  }
+
+  /** Show one more review. */
+  function add({ verdict, note, time }) {
+    const item = document.createElement("li");
+    item.appendChild(document.createElement("b")).textContent = verdict;
+    if (note) item.appendChild(document.createElement("span")).textContent = note;
+    if (time) item.appendChild(document.createElement("time")).textContent = String(time).slice(0, 16).replace("T", " ");
+    field("reviews").prepend(item);
+  }
+
+  /** Do what a verdict's key does: save it or, for a note, go to its field. */
+  function press(verdict) {
+    if (verdict === "note" && offered.includes("note")) field("note-text").focus();
+    else save(verdict);
+  }
+
+  return { build, show, press };
+})();
