@@ -200,12 +200,12 @@ def test_colours_are_those_of_matplotlib(open_page, values, name: str) -> None:
 def test_top_ranks(open_page, values) -> None:
     """The threshold of the ranks shows as many patches as it says."""
     path, coords, (attention, _) = values
-    page = open_page(path, "case=0&x=512&y=512&zoom=0.5&opacity=1&layer=rank&threshold=5")
+    page = open_page(path, _address((512.3, 512.3, 0.5), layer="rank", threshold=5))
     top = np.argsort(-attention)[:5]
     page.evaluate(FURNITURE)
     pixels = _screenshot(page).astype(int)
     boxes = np.hstack([coords, coords + 64])[top]
-    expected = _expected(boxes, (512, 512, 0.5), pixels.shape[:2], 1)
+    expected = _expected(boxes, (512.3, 512.3, 0.5), pixels.shape[:2], 1)
     drawn = (np.abs(pixels - 255) > 3).any(axis=2)
     assert (drawn & expected).sum() / (drawn | expected).sum() >= 0.98
     assert page.locator("#threshold-value").text_content() == "top 5"
