@@ -18,12 +18,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.heatmaps.attention import SlideAttention
 from e2e_abmilx.io.atomic import atomic_write
 
 #: Folder of the maps, next to ``predictions.csv``.
@@ -87,6 +88,24 @@ class SlideMap:
             raise MapError(
                 f"the map of {self.slide} has patches of a scale that it does not list; predict the case again"
             )
+
+    @classmethod
+    def of(cls, attention: SlideAttention, rank: NDArray[np.int64]) -> Self:
+        """Take the attention of a slide, and the rank of its patches among those of the case."""
+        store, given = attention.store, attention.contribution
+        return cls(
+            slide=store.name,
+            store=str(store.path.absolute()),
+            size=attention.slide_size,
+            mpp=attention.slide_mpp,
+            scales=store.scales,
+            footprints=tuple(map(attention.footprint, range(len(store.scales)))),
+            coords=attention.coords,
+            scale=attention.scale,
+            heads=attention.heads,
+            contribution=None if given is None else np.asarray(given.values, np.float32),
+            rank=rank,
+        )
 
     def mean(self) -> NDArray[np.float32]:
         """Return the mean attention over the heads, shape ``(N,)``."""
