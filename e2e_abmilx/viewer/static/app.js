@@ -138,6 +138,7 @@ const App = (() => {
       return;
     }
     field("title").textContent = state.run.title;
+    field("run-note").textContent = state.run.note || "";
     document.title = state.run.title;
     Controls.listen();
     Settings.listen(redraw);

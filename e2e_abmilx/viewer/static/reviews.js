@@ -45,7 +45,8 @@ const Reviews = (() => {
       if (field("note-text").value === note) field("note-text").value = "";
       tell("", `Saved: ${verdict}.`);
     } catch (error) {
-      tell(`Not saved (${error.message}). Is “e2e-abmilx view” still running? Your note is kept here; try again.`, "");
+      const cause = error instanceof TypeError ? "no answer; is e2e-abmilx view still running?" : error.message;
+      tell(`Not saved: ${cause}. The text of the note is kept here; try again.`, "");
     }
   }
 
