@@ -75,6 +75,12 @@ class Furniture {
     this.read();
   }
 
+  /** Say nothing: there is no slide. */
+  clear() {
+    this.readout.textContent = this.bar.textContent = "";
+    this.bar.hidden = true;
+  }
+
   /** Show the value, the rank and the place under the pointer or, without one, at the centre of the view. */
   read() {
     const { slide, overlay } = this.pane;
@@ -97,6 +103,7 @@ class Furniture {
     const longest = 140 / pixels;
     const ten = 10 ** Math.floor(Math.log10(longest));
     const length = ten * [5, 2, 1].find((step) => step * ten <= longest);
+    this.bar.hidden = false;
     this.bar.style.width = `${length * pixels}px`;
     const unit = slide.mpp ? "µm" : "px";
     this.bar.textContent = slide.mpp && length >= 1000 ? `${length / 1000} mm` : `${Number(length.toPrecision(1))} ${unit}`;
