@@ -12,7 +12,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.heatmaps.case_map import ATTENTION, CaseMap, MapError, case_file_name, read_case_map
 from e2e_abmilx.reports.cases import case_table
 from e2e_abmilx.reports.origins import Origin
-from e2e_abmilx.runs.read import Run, columns_named, in_words, read_settings
+from e2e_abmilx.runs.read import Run, columns_named, in_words, read_settings, read_test_metrics
 from e2e_abmilx.viewer.predictions import read_rows, task_of
 
 
@@ -49,6 +49,8 @@ class RunCases:
         settings = _settings_of(folder)
         rows = read_rows(tested / "predictions.csv")
         task = task_of(rows, settings)
+        if "threshold" not in rows:
+            rows["threshold"] = float(read_test_metrics(tested).get("test/threshold", "nan"))
         return cls(folder, tested, settings, task, _most_wrong_first(rows, task, tested))
 
     @property

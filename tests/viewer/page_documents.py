@@ -158,7 +158,9 @@ def _slide_document(folder: Path, url: str, slide: Slide) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_export(folder: Path, cases: Sequence[Case], runs: Sequence[str] = ("runs/demo",), title: str = "demo") -> Path:
+def write_export(
+    folder: Path, cases: Sequence[Case], runs: Sequence[str] = ("runs/demo",), title: str = "demo"
+) -> Path:
     """Write an exported copy with the cases; return the path of its page."""
     shutil.copytree(STATIC, folder / "static", dirs_exist_ok=True)
     page = (STATIC / "index.html").read_text(encoding="utf-8")
