@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 def case_map_of(task: BagTask, case: str, sizes: Mapping[str, int], cache: Path) -> CaseMap:
     """Return the map of the case that the task predicted last, with contributions where the head has any.
 
+    Apple's GPUs have no contributions, which are computed in float64.
+
     Args:
         task: The task.
         case: Name of the case.
@@ -30,7 +32,8 @@ def case_map_of(task: BagTask, case: str, sizes: Mapping[str, int], cache: Path)
     """
     patches = task.predicted_patches
     assert patches is not None  # the task has just predicted this case
-    contribution = contribution_of(task) if isinstance(task.head, PoolingHead) else None
+    has_contributions = isinstance(task.head, PoolingHead) and patches.features.device.type != "mps"
+    contribution = contribution_of(task) if has_contributions else None
     rank = rank_of(patches.output.attention[0].mean(dim=0).cpu().numpy())
     slides = slide_attentions(task, sizes, cache, contribution)
     maps = tuple(SlideMap.of(attention, rank[own]) for _, own, attention in slides)
