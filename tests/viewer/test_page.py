@@ -7,7 +7,14 @@ import pytest
 from page_documents import Case, Layer, Scale, Slide, write_export
 
 VIEW = "() => Panes.list[0].view(false)"
-HOSTILE = ['"quoted" & \'single\'', "<img src=x onerror=alert(1)>", "50%25 #1 ?a=b", "Größe 大 😀\u202e", "a/../b\\c ", "{level}"]
+HOSTILE = [
+    "\"quoted\" & 'single'",
+    "<img src=x onerror=alert(1)>",
+    "50%25 #1 ?a=b",
+    "Größe 大 😀\u202e",
+    "a/../b\\c ",
+    "{level}",
+]
 CURVE = {"months": [6, 12, 36, 60], "probability": [0.9, 0.8, 0.5, 0.4], "time": 30.1, "event": 1}
 
 
@@ -251,7 +258,9 @@ def test_controls_work_by_keyboard(open_page, export: Path) -> None:
     for key in ("r", "f", "w", "s"):  # keys of OpenSeadragon that turn or move the slide
         page.keyboard.press(key)
     assert page.evaluate(VIEW) == after
-    assert page.evaluate("() => [Panes.list[0].viewer.viewport.getRotation(), Panes.list[0].viewer.viewport.getFlip()]") == [0, False]
+    assert page.evaluate(
+        "() => [Panes.list[0].viewer.viewport.getRotation(), Panes.list[0].viewer.viewport.getFlip()]"
+    ) == [0, False]
     page.locator("#highest button").first.focus()
     page.keyboard.press("Enter")
     assert page.locator(".mark").is_visible()

@@ -68,7 +68,7 @@ def test_copy_shows_the_same(open_page, viewer: Viewer, run: Path, tmp_path: Pat
 def test_reviews_are_saved_and_shown(open_page, viewer: Viewer, run: Path) -> None:
     page = open_page(viewer.url)
     _show(page, WEIRD[0])
-    note = "lesion at the edge; \"sure\"\n<b>second</b> line, jkadfn h?"
+    note = 'lesion at the edge; "sure"\n<b>second</b> line, jkadfn h?'
     page.locator("#note-text").fill(note)
     page.get_by_role("button", name="disagree", exact=True).click()
     page.wait_for_function("() => document.querySelectorAll('#reviews li').length === 1")
