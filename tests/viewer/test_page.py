@@ -1,10 +1,11 @@
 """The page: cases, strips, keys, links, names of any kind, and access by keyboard and screen reader."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from page_documents import Case, Layer, Scale, Slide, write_export
+from page_documents import STATIC, Case, Layer, Scale, Slide, write_export
 
 VIEW = "() => Panes.list[0].view(false)"
 HOSTILE = [
@@ -317,3 +318,29 @@ def test_broken_case_is_told(open_page, tmp_path: Path) -> None:
     tab.keyboard.press("k")
     _wait_for_case(tab, "whole")
     tab.wait_for_function("() => document.getElementById('problem').hidden")
+
+
+def test_scripts_are_short_and_listed() -> None:
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    scripts = sorted(path.name for path in STATIC.glob("*.js"))
+    assert sorted(re.findall(r'<script src="static/([^"]+)"></script>', page)) == scripts
+    for name in scripts:
+        text = (STATIC / name).read_text(encoding="utf-8")
+        assert "sourceMappingURL" not in text  # the browser's tools would ask for it
+        assert name == "openseadragon.min.js" or len(text.splitlines()) <= 300
+    assert "Redistribution and use" in (STATIC / "openseadragon.LICENSE.txt").read_text(encoding="utf-8")
+
+
+def test_case_without_a_slide(open_page, tmp_path: Path) -> None:
+    """What was drawn before goes away."""
+    page = open_page(write_export(tmp_path, [Case([_slide()], "drawn"), Case([], "none", note="No slide is left.")]))
+    page.locator("#highest button").first.click()
+    page.keyboard.press("j")
+    page.wait_for_function("() => document.getElementById('case-name').textContent === 'none'")
+    assert page.locator("#note").text_content() == "No slide is left."
+    assert page.locator("#highest button").count() == 0
+    assert page.locator(".mark").is_hidden()
+    assert page.locator(".readout").text_content() == ""
+    assert page.locator("#layer").is_disabled()
+    page.keyboard.press("k")
+    _wait_for_case(page, "drawn")

@@ -126,3 +126,14 @@ def test_two_runs_are_compared(open_page, run: Path, data: Path, tmp_path: Path)
         assert page.evaluate("() => Panes.list.every((pane) => pane.overlay.rasters.length > 0)")
         _show(page, WEIRD[3])
         assert page.evaluate("() => Panes.list.map((pane) => pane.overlay.rasters.length > 0)") == [True, False]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_review_is_accessible(open_page, viewer: Viewer, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = open_page(viewer.url, color_scheme=scheme, bypass_csp=True)
+    page.get_by_role("button", name="artefact", exact=True).focus()
+    page.keyboard.press(" ")
+    page.wait_for_function("() => document.querySelectorAll('#reviews li').length === 1")
+    faults = axe.run(page, options={"preload": False}).response["violations"]
+    assert [fault["id"] for fault in faults if fault["impact"] in ("serious", "critical")] == []
