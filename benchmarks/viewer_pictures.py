@@ -1,7 +1,7 @@
 """Take pictures of the viewer on a run with headless Chromium: two widths, light and dark.
 
     e2e-abmilx fit --config configs/demo.yaml
-    python benchmarks/viewer_pictures.py --run runs/demo --out runs/demo/pictures --readme .github/viewer.png
+    python benchmarks/viewer_pictures.py --run runs/demo --out runs/demo/pictures --readme .github/viewer.webp
 
 A state is what the page writes after the # of its address; by default the first case, with the curtain a third across.
 """
@@ -17,8 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 from e2e_abmilx.viewer import view
 
 SIZES = {"wide": (1400, 900), "narrow": (800, 1000)}  # pixels
-MOST = 300_000  # bytes of the README's picture
-COLOURS = (256, 192, 128, 96, 64)  # the most that keep the README's picture below that
+QUALITY = 90  # of the README's picture, about 150 kB
 
 
 def find_browser() -> str:
@@ -31,24 +30,15 @@ def find_browser() -> str:
 
 def photograph(browser: Browser, address: str, size: tuple[int, int], scheme: str, path: Path) -> None:
     """Write a screenshot of the page when its slide and pictures are drawn."""
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce")
+    page = browser.new_page(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce"
+    )
     page.goto(address)
     page.wait_for_function("() => Panes.list.length && Panes.list.every((pane) => pane.ready)")
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(500)  # tiles fade in
     page.screenshot(path=path)
     page.close()
-
-
-def write_small(picture: Path, path: Path) -> None:
-    """Write a picture with as many colours as fit into ``MOST`` bytes."""
-    with Image.open(picture) as image:
-        for colours in COLOURS:
-            few = image.convert("RGB").quantize(colours, kmeans=1, dither=Image.Dither.NONE)
-            few.save(path, optimize=True)
-            if path.stat().st_size <= MOST:
-                return
-    sys.exit(f"{path} has {path.stat().st_size:,} bytes with {colours} colours; the most are {MOST:,}")
 
 
 def main() -> None:
@@ -69,7 +59,8 @@ def main() -> None:
                 print(f"{path}: {size[0]} × {size[1]} px")
         browser.close()
     if args.readme:
-        write_small(args.out / "viewer_wide_light.png", args.readme)
+        with Image.open(args.out / "viewer_wide_light.png") as image:
+            image.convert("RGB").save(args.readme, quality=QUALITY, method=6)
         print(f"{args.readme}: {args.readme.stat().st_size / 1000:.0f} kB")
 
 
