@@ -157,7 +157,7 @@ def _is_read_apart(text: str, row: str) -> bool:
 
 
 def _as_csv(rows: list[list[str]]) -> str:
-    csv.writer(text := io.StringIO(newline=""), lineterminator="\n").writerows(rows)
+    csv.writer(text := io.StringIO(newline="")).writerows(rows)  # CRLF: with \n alone it leaves \r unquoted
     return text.getvalue()
 
 

@@ -4,7 +4,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from e2e_abmilx.cache.jobs import fingerprint
+from e2e_abmilx.cache import is_slide_of, slide_path
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heatmaps.case_map import SlideMap
 from e2e_abmilx.slides.slide_files import find_slides
@@ -86,34 +86,33 @@ class SlideSources:
 
     def _find_file(self, name: str, store: PatchStore | None) -> tuple[Path | None, str]:
         """Return the file of a slide, or why it is not used."""
-        found = [files[name] for files in self._files if name in files]
-        wanted = None if store is None else store.attributes.get("fingerprint")
+        cached = None if store is None else slide_path(store.path.parent, name)
+        listed = [files.get(name) for files in self._files]
+        found = [path for path in (*listed[:1], cached, *listed[1:]) if path is not None and path.exists()]
+        marked = store is not None and "fingerprint" in store.attributes  # imported patches may know no slide
         for path in found:
-            try:
-                if wanted is None or fingerprint(path) == wanted:
-                    return path, ""
-            except OSError as error:
-                return None, f"{path} cannot be read ({error.strerror})"
+            if store is None or not marked or is_slide_of(store, path):
+                return path, ""
         if found:
-            return None, f"{found[0]} is not the file that was cached: its fingerprint differs"
-        looked = " and ".join(map(str, self._folders)) or "no folder, since the run names none"
-        return None, f"The file of slide {name} is not found (looked in {looked}; `--slides FOLDER` names another)"
+            return None, f"{found[0]} is not the file that was cached: its size or its content differs"
+        looked = " and ".join(dict.fromkeys(str(path) for path in (self._folder, cached, self._named) if path))
+        where = f"not at {looked}" if looked else "the run names none"
+        return None, f"The file of slide {name} is not found ({where}; `--slides FOLDER` says where it is now)"
 
     @cached_property
-    def _folders(self) -> list[Path]:
-        """Where slides may be: the folder that was named, then what the settings name."""
+    def _named(self) -> Path | None:
+        """The slides that the settings of the run name."""
         data = (self._run.settings.get("data") or {}).get("init_args") or {}
         named = data.get("slides") or (data.get("folder") and f"{data['folder']}/slides")
-        settings = [find_again(Path(named), self._run.folder)] if isinstance(named, str) else []
-        return ([] if self._folder is None else [self._folder]) + settings
+        return find_again(Path(named), self._run.folder) if isinstance(named, str) else None
 
     @cached_property
     def _files(self) -> list[dict[str, Path]]:
-        """The slides in each of these folders by name."""
+        """The files by slide, of the folder that was named and of those that the settings name."""
         files = []
-        for folder in self._folders:
+        for place in (self._folder, self._named):
             try:
-                files.append({file.name: file.path for file in find_slides(folder)})
+                files.append({file.name: file.path for file in find_slides(place)} if place is not None else {})
             except InputError:  # it is gone, or holds no slide
                 files.append({})
         return files
