@@ -106,6 +106,32 @@ def test_dense_screen(open_page, lesion) -> None:
     assert _iou(open_page(path, _address(view), device_scale_factor=2), boxes, view, ratio=2) >= 0.98
 
 
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_the_slide_lies_under_its_overlay(open_page, tmp_path: Path, ratio: int) -> None:
+    """Green squares in the picture, whose sides no level halves evenly, are where the same view has the overlay."""
+    picture = np.full((779, 1021, 3), 255, np.uint8)
+    corners = np.array([[64, 64], [512, 200], [832, 648], [320, 584]])
+    for x, y in corners:
+        picture[y : y + 128, x : x + 128] = (0, 160, 0)
+    slide = Slide([[Scale(corners, 128.0, np.ones((1, 4)))]], picture)
+    boxes = np.hstack([corners, corners + 128])
+    view = (520.3, 390.7, 0.41)
+    page = open_page(write_export(tmp_path, [Case([slide])]), _address(view), device_scale_factor=ratio)
+    page.evaluate(FURNITURE)
+    for zoom in (0.41, 0.9, 2.7):
+        _move(page, (*view[:2], zoom))
+        page.wait_for_timeout(400)  # tiles
+        page.keyboard.down(" ")
+        pixels = _screenshot(page).astype(int)
+        page.keyboard.up(" ")
+        green = pixels[..., 1] - pixels[..., 0] > 80
+        expected = _expected(boxes, (*view[:2], zoom), green.shape, ratio)
+        shift = np.argwhere(green).mean(axis=0) - np.argwhere(expected).mean(axis=0)
+        assert np.abs(shift).max() < 0.5  # pixels of the screen
+        assert (green & expected).sum() / (green | expected).sum() >= 0.93  # JPEG has soft edges
+        assert _iou(page, boxes, (*view[:2], zoom), ratio) >= 0.98
+
+
 def _grid(size: int, stride: float, last: float) -> NDArray[np.int64]:
     starts = np.arange(0, last + 1e-9, stride)
     y, x = np.meshgrid(starts, starts, indexing="ij")

@@ -17,6 +17,7 @@ const App = (() => {
     state.turn += 1;
     const turn = state.turn;
     CaseList.select(id);
+    field("slide-facts").textContent = "loading …";
     try {
       const doc = await Documents.ofCase(id);
       if (turn !== state.turn) return;  // another case has been chosen in the meantime
@@ -26,7 +27,9 @@ const App = (() => {
       showCase();
       openSlide(doc.slides[slide] ? slide : 0, doc.slides[slide] ? view : null);
     } catch (error) {
-      if (turn === state.turn) tell(`The case cannot be shown: ${error.message}.`);
+      if (turn !== state.turn) return;
+      tell(`The case cannot be shown: ${error.message}.`);
+      field("slide-facts").textContent = "";
     }
   }
 

@@ -68,6 +68,7 @@ class Furniture {
   /** Update everything that depends on the viewport or the settings. */
   update() {
     const { curtain } = Settings.values;
+    this.curtain.hidden = !this.pane.overlay.layer;
     this.curtain.style.left = `${100 * curtain}%`;
     this.curtain.classList.toggle("start", curtain < 0.02);  // its grip stays inside the pane
     this.curtain.classList.toggle("end", curtain > 0.98);
@@ -78,7 +79,7 @@ class Furniture {
   /** Say nothing: there is no slide. */
   clear() {
     this.readout.textContent = this.bar.textContent = "";
-    this.bar.hidden = true;
+    this.bar.hidden = this.curtain.hidden = true;
   }
 
   /** Show the value, the rank and the place under the pointer or, without one, at the centre of the view. */
