@@ -293,6 +293,10 @@ def test_curtain(open_page, values) -> None:
 
 def test_scales(open_page, values) -> None:
     page = open_page(values[0], "case=0&x=512&y=512&zoom=0.5&scale=1")
+    page.locator("#highest button").first.click()  # of the fine scale, which is shown then
+    assert page.locator(".readout").text_content().split(" · ")[1] == "rank 1 of 320"
+    assert page.locator("#scale").input_value() == "0"
+    page.locator("#scale").select_option("1")
     assert page.evaluate("() => Panes.list[0].overlay.scale.footprint") == 128
     assert page.locator("#scale option").all_text_contents() == ["fine, 0.5 µm/px", "coarse, 1 µm/px"]
 

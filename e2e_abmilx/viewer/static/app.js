@@ -68,8 +68,9 @@ const App = (() => {
     Controls.offer([], null, null);
   }
 
-  /** Fly to a patch; after a click with the pointer the keyboard belongs to the slide. */
-  function flyTo(bounds, byPointer, button) {
+  /** Fly to a patch and show its scale; after a click with the pointer the keyboard belongs to the slide. */
+  function flyTo({ button, scale, bounds }, byPointer) {
+    Settings.change({ scale });
     document.querySelectorAll(".patch[aria-current]").forEach((other) => other.removeAttribute("aria-current"));
     button.setAttribute("aria-current", "true");
     Panes.fly(bounds);
