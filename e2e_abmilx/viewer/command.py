@@ -16,7 +16,7 @@ def view(
     port: int = PORT,
     host: str = "127.0.0.1",
     export: Path | None = None,
-    cases: list[str] | None = None,
+    cases: list[str] | str | None = None,
 ) -> None:
     """Show the tested cases of a run in the browser: their slides, and what the model looked at, most wrong first.
 
@@ -31,13 +31,15 @@ def view(
         host: Address that the server listens on. With another one than 127.0.0.1, whoever can reach it and knows the token
             sees the slides.
         export: Write a static copy into this folder instead, which opens without a server: index.html.
-        cases: Names of the cases of the copy, such as [case-1,case-2]; by default all with stored attention.
+        cases: Names of the cases of the copy, such as case-1,case-2; by default all with stored attention. Names with commas
+            are written as a list, such as '["case 1, left", case-2]'.
 
     Raises:
         InputError: A folder holds no predictions, or the port is taken.
     """
     if export is not None:
-        print(export_cases(run, export, compare=compare, slides=slides, cases=cases))
+        chosen = cases.split(",") if isinstance(cases, str) else cases
+        print(export_cases(run, export, compare=compare, slides=slides, cases=chosen))
         return
     if cases is not None:
         raise InputError("cases chooses what a copy holds; add --export FOLDER, or leave it out to see all cases")

@@ -39,10 +39,16 @@ def test_it_prints_the_address_and_ctrl_c_ends_it(run: Path) -> None:
     assert (process.returncode, out.splitlines()[-1], errors) == (0, "the viewer has ended", "")
 
 
-def test_it_writes_a_copy_of_chosen_cases(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["view", "--run", str(run), "--export", str(tmp_path / "copy"), "--cases", "[case 2]"])
-    assert "1 case," in capsys.readouterr().out
-    assert len(list((tmp_path / "copy/data").glob("case-*.js"))) == 1
+@pytest.mark.parametrize(
+    ("cases", "number"),
+    [("case 2", 1), ("[case 2]", 1), ('["case, 1"]', 1), ("case 2,case 2", 1), ('["case, 1", case 2]', 2)],
+)
+def test_it_writes_a_copy_of_chosen_cases(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cases: str, number: int
+) -> None:
+    main(["view", "--run", str(run), "--export", str(tmp_path / "copy"), "--cases", cases])
+    assert f"{number} case" in capsys.readouterr().out
+    assert len(list((tmp_path / "copy/data").glob("case-*.js"))) == number
 
 
 def test_options_that_do_not_fit_are_refused(run: Path, tmp_path: Path) -> None:
