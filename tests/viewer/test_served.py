@@ -137,3 +137,36 @@ def test_review_is_accessible(open_page, viewer: Viewer, scheme: str) -> None:
     page.wait_for_function("() => document.querySelectorAll('#reviews li').length === 1")
     faults = axe.run(page, options={"preload": False}).response["violations"]
     assert [fault["id"] for fault in faults if fault["impact"] in ("serious", "critical")] == []
+
+
+def test_an_unsaved_note_stays_with_its_case(open_page, viewer: Viewer, run: Path) -> None:
+    page = open_page(viewer.url)
+    _show(page, "one")
+    page.locator("#note-text").fill("about one")
+    _show(page, WEIRD[0])
+    assert page.locator("#note-text").input_value() == ""
+    page.get_by_role("button", name="agree", exact=True).click()
+    page.wait_for_function("() => document.querySelectorAll('#reviews li').length === 1")
+    _show(page, "one")
+    assert page.locator("#note-text").input_value() == "about one"
+    page.locator("#note-save").click()
+    page.wait_for_function("() => document.querySelectorAll('#reviews li').length === 1")
+    kept = pd.read_csv(run / "review.csv", keep_default_na=False)
+    assert list(zip(kept["case"], kept["note"], strict=True)) == [(WEIRD[0], ""), ("one", "about one")]
+
+
+def test_no_verdict_is_given_on_a_case_that_is_not_shown_yet(open_page, viewer: Viewer, run: Path) -> None:
+    page = open_page(viewer.url)
+    _show(page, "one")
+    held = []
+    page.route("**/case/*.json", lambda route: held.append(route))  # the documents of cases take their time
+    page.locator("#case-list button").filter(has_text="quoted").click()
+    page.keyboard.press("a")
+    page.wait_for_function("() => !document.getElementById('review-problem').hidden")
+    assert not (run / "review.csv").exists()
+    for route in held:
+        route.continue_()
+    page.wait_for_function("(name) => document.getElementById('case-name').textContent === name", arg=WEIRD[0])
+    page.keyboard.press("a")
+    page.wait_for_function("() => document.querySelectorAll('#reviews li').length === 1")
+    assert pd.read_csv(run / "review.csv")["case"].tolist() == [WEIRD[0]]

@@ -41,7 +41,7 @@ const App = (() => {
     field("slide").replaceChildren(...doc.slides.map(({ name }, index) => new Option(name, index)));
     field("slide-label").hidden = doc.slides.length < 2;
     CaseFacts.show(doc);
-    Reviews.show(doc.reviews);
+    Reviews.show(doc);
   }
 
   /** Open a slide of the case. */
@@ -135,9 +135,10 @@ const App = (() => {
     if (id !== state.id) openCase(id);
   }
 
-  /** Return what a review says beside its verdict and note. */
+  /** Return what a review says beside its verdict and note; null while the chosen case is not the one that is shown. */
   function place() {
-    const slide = state.doc && state.doc.slides[state.slide];
+    if (!state.doc || state.doc.id !== state.id) return null;
+    const slide = state.doc.slides[state.slide];
     const { x, y } = Panes.list[0].view();
     const known = slide && slide.mpp && Panes.list[0].ready;
     return { case: state.id, slide: slide ? state.slide : null, x_um: known ? x * slide.mpp : null, y_um: known ? y * slide.mpp : null };
