@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from e2e_abmilx.heatmaps.sheets import lay_sheets
+from e2e_abmilx.viewer.levels import TILE, num_levels, tile_box
 
 STATIC = Path(__file__).parents[2] / "e2e_abmilx/viewer/static"
-TILE = 256
+BOX = Image.Resampling.BOX
 
 
 def _packed(array: NDArray[Any], kind: str) -> str:
@@ -124,15 +126,14 @@ def _write_jpeg(path: Path, pixels: NDArray[np.uint8] | Image.Image) -> None:
 
 def _write_tiles(folder: Path, url: str, picture: NDArray[np.uint8]) -> dict[str, Any]:
     height, width = picture.shape[:2]
-    levels = int(np.ceil(np.log2(max(width, height) / TILE))) + 1 if max(width, height) > TILE else 1
+    levels = num_levels((width, height))
     whole = Image.fromarray(picture)
     for level in range(levels):
-        scale = 2 ** (levels - 1 - level)
-        image = whole.resize((-(-width // scale), -(-height // scale)), Image.Resampling.BOX) if scale > 1 else whole
-        for y in range(0, image.height, TILE):
-            for x in range(0, image.width, TILE):
-                box = (x, y, min(x + TILE, image.width), min(y + TILE, image.height))
-                _write_jpeg(folder / f"{url}/tile/{level}_{x // TILE}_{y // TILE}.jpg", image.crop(box))
+        span = TILE * 2 ** (levels - 1 - level)
+        for row in range(math.ceil(height / span)):
+            for column in range(math.ceil(width / span)):
+                box, size = tile_box((width, height), level, column, row)
+                _write_jpeg(folder / f"{url}/tile/{level}_{column}_{row}.jpg", whole.resize(size, BOX, box))
     return {"kind": "tiles", "tile_size": TILE, "levels": levels, "url": f"{url}/tile/{{level}}_{{x}}_{{y}}.jpg"}
 
 

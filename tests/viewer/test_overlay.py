@@ -48,6 +48,11 @@ def _iou(page, boxes, view, ratio: float = 1) -> float:
     return (drawn & expected).sum() / (drawn | expected).sum()
 
 
+def _move(page, view) -> None:
+    page.evaluate("(hash) => { location.hash = hash; }", _address(view))
+    page.wait_for_function("(zoom) => Math.abs(Panes.list[0].view().zoom - zoom) < 1e-9 * zoom", arg=view[2])
+
+
 def _address(view, **more) -> str:
     x, y, zoom = view
     parts = {"case": 0, "slide": 0, "x": x, "y": y, "zoom": zoom, "opacity": 1, "threshold": 0.5, **more}
@@ -75,11 +80,13 @@ def lesion(cohort: Path, stores: Path, tmp_path_factory) -> tuple[Path, NDArray[
     return page, np.hstack([coords, coords + footprint])[inside]
 
 
-@pytest.mark.parametrize("zoom", [0.8, 2.3, 6.0])
-def test_planted_lesion(open_page, lesion, zoom: float) -> None:
-    page, boxes = lesion
+def test_planted_lesion(open_page, lesion) -> None:
+    path, boxes = lesion
     x, y = boxes[0, 2] - 10.3, boxes[0, 3] - 7.7
-    assert _iou(open_page(page, _address((x, y, zoom))), boxes, (x, y, zoom)) >= 0.98
+    page = open_page(path, _address((x, y, 1.0)))
+    for zoom in (0.8, 2.3, 6.0):
+        _move(page, (x, y, zoom))
+        assert _iou(page, boxes, (x, y, zoom)) >= 0.98
 
 
 def test_after_the_window_has_another_size(open_page, lesion) -> None:
@@ -97,6 +104,33 @@ def test_dense_screen(open_page, lesion) -> None:
     path, boxes = lesion
     view = (*boxes[0, :2], 1.7)
     assert _iou(open_page(path, _address(view), device_scale_factor=2), boxes, view, ratio=2) >= 0.98
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_the_slide_lies_under_its_overlay(open_page, tmp_path: Path, ratio: int) -> None:
+    """Green squares in the picture, whose sides no level halves evenly, are where the same view has the overlay."""
+    picture = np.full((779, 1021, 3), 255, np.uint8)
+    corners = np.array([[64, 64], [512, 200], [832, 648], [320, 584]])
+    for x, y in corners:
+        picture[y : y + 128, x : x + 128] = (0, 160, 0)
+    slide = Slide([[Scale(corners, 128.0, np.ones((1, 4)))]], picture)
+    boxes = np.hstack([corners, corners + 128])
+    view = (520.3, 390.7, 0.41)
+    page = open_page(write_export(tmp_path, [Case([slide])]), _address(view), device_scale_factor=ratio)
+    page.evaluate(FURNITURE)
+    for zoom in (0.41, 0.9, 2.7):
+        _move(page, (*view[:2], zoom))
+        page.wait_for_timeout(400)  # tiles
+        page.keyboard.down(" ")
+        pixels = _screenshot(page).astype(int)
+        page.keyboard.up(" ")
+        green = pixels[..., 1] - pixels[..., 0] > 80
+        slack = np.array([-2, -2, 2, 2]) / zoom  # OpenSeadragon stretches tiles by a CSS pixel, so that no seams show
+        inner = _expected(boxes - slack, (*view[:2], zoom), green.shape, ratio)
+        outer = _expected(boxes + slack, (*view[:2], zoom), green.shape, ratio)
+        assert (green[inner]).all()
+        assert not green[~outer].any()
+        assert _iou(page, boxes, (*view[:2], zoom), ratio) >= 0.98
 
 
 def _grid(size: int, stride: float, last: float) -> NDArray[np.int64]:
@@ -128,9 +162,11 @@ def test_grids(open_page, tmp_path: Path, name: str, ratio: int) -> None:
     page = write_export(tmp_path, [Case([slide])])
     corners = coords[chosen] + (footprint - side) / 2
     boxes = np.hstack([corners, corners + side])
+    tab = open_page(page, _address((520.3, 489.9, 1.0)), device_scale_factor=ratio)
     for zoom in (0.45, 1.3):
         view = (520.3, 489.9, zoom)
-        assert _iou(open_page(page, _address(view), device_scale_factor=ratio), boxes, view, ratio) >= 0.98
+        _move(tab, view)
+        assert _iou(tab, boxes, view, ratio) >= 0.98
 
 
 def test_large_slide(open_page, tmp_path: Path) -> None:
@@ -184,28 +220,30 @@ def test_unknown_scale_is_told_in_pixels(open_page, values) -> None:
 
 
 def test_scale_bar_has_the_length_that_it_says(open_page, values) -> None:
+    page = open_page(values[0], "case=0")
     for zoom, text, length in ((0.5, "100 µm", 100), (3.1, "20 µm", 124)):
-        page = open_page(values[0], f"case=0&x=512&y=512&zoom={zoom}")
+        _move(page, (512, 512, zoom))
         bar = page.locator(".scale-bar")
         assert bar.text_content() == text
         assert bar.bounding_box()["width"] == pytest.approx(length, abs=0.6)
 
 
-@pytest.mark.parametrize("name", ["viridis", "magma", "cividis"])
-def test_colours_are_those_of_matplotlib(open_page, values, name: str) -> None:
-    table = open_page(values[0]).evaluate("(name) => [...Colours.table(name)]", name)
-    assert np.reshape(table, (256, 3)) == pytest.approx(colormaps[name](np.arange(256), bytes=True)[:, :3], abs=1)
+def test_colours_are_those_of_matplotlib(open_page, values) -> None:
+    page = open_page(values[0])
+    for name in ("viridis", "magma", "cividis"):
+        table = np.reshape(page.evaluate("(name) => [...Colours.table(name)]", name), (256, 3))
+        assert table == pytest.approx(colormaps[name](np.arange(256), bytes=True)[:, :3], abs=1)
 
 
 def test_top_ranks(open_page, values) -> None:
     """The threshold of the ranks shows as many patches as it says."""
     path, coords, (attention, _) = values
-    page = open_page(path, "case=0&x=512&y=512&zoom=0.5&opacity=1&layer=rank&threshold=5")
+    page = open_page(path, _address((512.3, 512.3, 0.5), layer="rank", threshold=5))
     top = np.argsort(-attention)[:5]
     page.evaluate(FURNITURE)
     pixels = _screenshot(page).astype(int)
     boxes = np.hstack([coords, coords + 64])[top]
-    expected = _expected(boxes, (512, 512, 0.5), pixels.shape[:2], 1)
+    expected = _expected(boxes, (512.3, 512.3, 0.5), pixels.shape[:2], 1)
     drawn = (np.abs(pixels - 255) > 3).any(axis=2)
     assert (drawn & expected).sum() / (drawn | expected).sum() >= 0.98
     assert page.locator("#threshold-value").text_content() == "top 5"
@@ -255,6 +293,10 @@ def test_curtain(open_page, values) -> None:
 
 def test_scales(open_page, values) -> None:
     page = open_page(values[0], "case=0&x=512&y=512&zoom=0.5&scale=1")
+    page.locator("#highest button").first.click()  # of the fine scale, which is shown then
+    assert page.locator(".readout").text_content().split(" · ")[1] == "rank 1 of 320"
+    assert page.locator("#scale").input_value() == "0"
+    page.locator("#scale").select_option("1")
     assert page.evaluate("() => Panes.list[0].overlay.scale.footprint") == 128
     assert page.locator("#scale option").all_text_contents() == ["fine, 0.5 µm/px", "coarse, 1 µm/px"]
 

@@ -2,7 +2,7 @@
 /** App: which case and slide are shown; it connects the parts of the page. */
 const App = (() => {
   const field = (id) => document.getElementById(id);
-  const state = { run: null, id: null, doc: null, slide: 0, maps: [] };  // maps[slide][run], decoded or null
+  const state = { run: null, id: null, doc: null, slide: 0, maps: [], turn: 0 };  // maps[slide][run], decoded or null
 
   /** Show a sentence about what went wrong, or none. */
   function tell(problem) {
@@ -14,17 +14,22 @@ const App = (() => {
   async function openCase(id, slide = 0, view = null) {
     if (!state.run.cases.some((row) => row.id === id)) return;
     state.id = id;
+    state.turn += 1;
+    const turn = state.turn;
     CaseList.select(id);
+    field("slide-facts").textContent = "loading …";
     try {
       const doc = await Documents.ofCase(id);
-      if (state.id !== id) return;  // another case has been chosen in the meantime
+      if (turn !== state.turn) return;  // another case has been chosen in the meantime
       tell("");
       state.doc = doc;
       state.maps = doc.slides.map(({ maps }) => state.run.runs.map((_, run) => Layers.decode(maps[run])));
       showCase();
       openSlide(doc.slides[slide] ? slide : 0, doc.slides[slide] ? view : null);
     } catch (error) {
+      if (turn !== state.turn) return;
       tell(`The case cannot be shown: ${error.message}.`);
+      field("slide-facts").textContent = "";
     }
   }
 
@@ -36,7 +41,7 @@ const App = (() => {
     field("slide").replaceChildren(...doc.slides.map(({ name }, index) => new Option(name, index)));
     field("slide-label").hidden = doc.slides.length < 2;
     CaseFacts.show(doc);
-    Reviews.show(doc.reviews);
+    Reviews.show(doc);
   }
 
   /** Open a slide of the case. */
@@ -47,7 +52,7 @@ const App = (() => {
     const notes = [state.doc.note, slide && slide.note].filter(Boolean).join(" ");
     field("note").textContent = notes;
     field("note").hidden = !notes;
-    if (!slide) return;
+    if (!slide) return closeSlide();
     const size = `${Numbers.grouped(slide.width)} × ${Numbers.grouped(slide.height)} px`;
     field("slide-facts").textContent = [state.doc.slides.length < 2 ? slide.name : "", size, slide.mpp ? `${slide.mpp} µm/px` : ""].filter(Boolean).join(" · ");
     Panes.open(slide, view);
@@ -55,8 +60,17 @@ const App = (() => {
     showLayer();
   }
 
-  /** Fly to a patch; after a click with the pointer the keyboard belongs to the slide. */
-  function flyTo(bounds, byPointer, button) {
+  /** Show that the case has no slide. */
+  function closeSlide() {
+    field("slide-facts").textContent = "no slide";
+    Panes.list.forEach((pane) => pane.close());
+    Strip.show(null);
+    Controls.offer([], null, null);
+  }
+
+  /** Fly to a patch and show its scale; after a click with the pointer the keyboard belongs to the slide. */
+  function flyTo({ button, scale, bounds }, byPointer) {
+    Settings.change({ scale });
     document.querySelectorAll(".patch[aria-current]").forEach((other) => other.removeAttribute("aria-current"));
     button.setAttribute("aria-current", "true");
     Panes.fly(bounds);
@@ -89,7 +103,7 @@ const App = (() => {
 
   /** Draw again what a change of the settings changes. */
   function redraw(changed) {
-    if (!state.doc || !state.doc.slides.length) return;
+    if (!state.doc || !state.doc.slides.length) return;  // nothing is drawn
     if (changed.includes("layer") || changed.includes("scale")) showLayer();
     for (const pane of Panes.list) {
       if (changed.includes("threshold") || changed.includes("colours")) pane.overlay.paint();
@@ -110,7 +124,7 @@ const App = (() => {
     const said = Hash.read();
     Settings.change(said.settings);
     const id = state.run.cases.some((row) => row.id === said.case) ? said.case : state.id ?? state.run.cases[0]?.id;
-    if (id !== state.id || !state.doc) openCase(id, said.slide ?? 0, said.case === id ? said.view : null);
+    if (state.doc?.id !== id || id !== state.id) openCase(id, said.slide ?? 0, said.case === id ? said.view : null);
     else if (state.doc.slides[said.slide] && said.slide !== state.slide) openSlide(said.slide, said.view);
     else if (said.view) Panes.list[0].setView(said.view, true);
   }
@@ -121,9 +135,10 @@ const App = (() => {
     if (id !== state.id) openCase(id);
   }
 
-  /** Return what a review says beside its verdict and note. */
+  /** Return what a review says beside its verdict and note; null while the chosen case is not the one that is shown. */
   function place() {
-    const slide = state.doc && state.doc.slides[state.slide];
+    if (!state.doc || state.doc.id !== state.id) return null;
+    const slide = state.doc.slides[state.slide];
     const { x, y } = Panes.list[0].view();
     const known = slide && slide.mpp && Panes.list[0].ready;
     return { case: state.id, slide: slide ? state.slide : null, x_um: known ? x * slide.mpp : null, y_um: known ? y * slide.mpp : null };
@@ -138,6 +153,7 @@ const App = (() => {
       return;
     }
     field("title").textContent = state.run.title;
+    field("run-note").textContent = state.run.note || "";
     document.title = state.run.title;
     Controls.listen();
     Settings.listen(redraw);

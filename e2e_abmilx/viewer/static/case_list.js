@@ -53,13 +53,13 @@ const CaseList = (() => {
     return bar;
   }
 
-  /** Show the last verdict on a case. */
+  /** Show the last verdict on a case; a note leaves an earlier verdict as it is. */
   function showVerdict(id, verdict) {
     const { verdict: badge, row } = items.get(id);
-    row.verdict = verdict;
-    badge.textContent = verdict || "";
-    badge.hidden = !verdict;
-    badge.dataset.verdict = verdict || "";
+    if (verdict !== "note" || !row.verdict) row.verdict = verdict;
+    badge.textContent = row.verdict || "";
+    badge.hidden = !row.verdict;
+    badge.dataset.verdict = row.verdict || "";
   }
 
   /** Show the cases whose name, label, prediction or verdict have all words of the filter. */

@@ -30,16 +30,23 @@ const Controls = (() => {
     layer = shownLayer;
     range = shownRange;
     const names = [...new Set(maps.flatMap((map) => map.layers.map(({ name }) => name)))];
-    const scales = maps.length ? maps[0].scales : [];
-    const kinds = ["fine", ...Array(Math.max(0, scales.length - 2)).fill("middle"), "coarse"];
-    const size = ({ mpp }, index) => [scales.length > 1 ? kinds[index] : "", mpp ? `${mpp} µm/px` : ""].filter(Boolean).join(", ");
     fill(field("layer"), names.map((name) => [name, name]), layer && layer.name);
-    fill(field("scale"), scales.map((scale, index) => [index, size(scale, index) || "only"]), Math.min(Settings.values.scale, scales.length - 1));
-    const maps_ = layer && layer.kind === "diverging" ? [Colours.diverging] : Colours.sequential;
-    fill(field("colours"), maps_.map((name) => [name, name]), Settings.values.colours);
+    offerScales(maps[0]);
+    const colours = layer && layer.kind === "diverging" ? [Colours.diverging] : Colours.sequential;
+    fill(field("colours"), colours.map((name) => [name, name]), Settings.values.colours);
     for (const id of ["opacity", "threshold", "curtain", "shown"]) field(id).disabled = !layer;
     field("threshold-label").textContent = layer && layer.kind === "rank" ? "Top ranks" : "Threshold";
     showValues();
+  }
+
+  /** Offer the scales of a map that have patches, by their µm/px. */
+  function offerScales(map) {
+    const indices = map ? Layers.filled(map) : [];
+    const options = indices.map((index, place) => {
+      const name = indices.length < 2 ? "" : place === 0 ? "fine, " : place === indices.length - 1 ? "coarse, " : "middle, ";
+      return [index, `${name}${map.scales[index].mpp} µm/px`];
+    });
+    fill(field("scale"), options, map && Layers.scaleIndex(map, Settings.values.scale));
   }
 
   /** Return the threshold at a place of its slider, 0 to 1; 0 hides nothing. Ranks are spaced by equal ratios. */

@@ -6,8 +6,13 @@ const Documents = (() => {
   /** Fetch a document of the server. */
   async function fetched(url) {
     const answer = await fetch(url, { cache: "no-store" });
-    if (!answer.ok) throw new Error(`${url} answered ${answer.status}`);
+    if (!answer.ok) throw new Error(await reason(answer));
     return answer.json();
+  }
+
+  /** Return why the server refused a request, in its words. */
+  async function reason(answer) {
+    return (await answer.text()).trim().replace(/\.$/, "") || `the server answered ${answer.status}`;
   }
 
   /** Load a script that calls window[callback] with its document: pages from file:// cannot fetch. */
@@ -47,7 +52,7 @@ const Documents = (() => {
     const answer = await fetch("review", {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
-    if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+    if (!answer.ok) throw new Error(await reason(answer));
     return (await answer.json()).saved;
   }
 

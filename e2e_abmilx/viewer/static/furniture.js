@@ -68,11 +68,18 @@ class Furniture {
   /** Update everything that depends on the viewport or the settings. */
   update() {
     const { curtain } = Settings.values;
+    this.curtain.hidden = !this.pane.overlay.layer;
     this.curtain.style.left = `${100 * curtain}%`;
     this.curtain.classList.toggle("start", curtain < 0.02);  // its grip stays inside the pane
     this.curtain.classList.toggle("end", curtain > 0.98);
     this.measure();
     this.read();
+  }
+
+  /** Say nothing: there is no slide. */
+  clear() {
+    this.readout.textContent = this.bar.textContent = "";
+    this.bar.hidden = this.curtain.hidden = true;
   }
 
   /** Show the value, the rank and the place under the pointer or, without one, at the centre of the view. */
@@ -97,6 +104,7 @@ class Furniture {
     const longest = 140 / pixels;
     const ten = 10 ** Math.floor(Math.log10(longest));
     const length = ten * [5, 2, 1].find((step) => step * ten <= longest);
+    this.bar.hidden = false;
     this.bar.style.width = `${length * pixels}px`;
     const unit = slide.mpp ? "µm" : "px";
     this.bar.textContent = slide.mpp && length >= 1000 ? `${length / 1000} mm` : `${Number(length.toPrecision(1))} ${unit}`;

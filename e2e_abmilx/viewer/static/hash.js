@@ -28,7 +28,7 @@ const Hash = (() => {
 
   /** Return the address's part for a state. */
   function spell(id, slide, view, { layer, scale, colours, opacity, threshold, curtain }) {
-    const said = { case: id, slide, x: view.x.toFixed(2), y: view.y.toFixed(2), zoom: Number(view.zoom.toPrecision(7)) };
+    const said = { case: id, slide, x: Number(view.x.toFixed(2)), y: Number(view.y.toFixed(2)), zoom: Number(view.zoom.toPrecision(7)) };
     if (layer) said.layer = layer;
     Object.assign(said, { scale, colours, opacity, curtain });
     if (threshold !== null) said.threshold = threshold;

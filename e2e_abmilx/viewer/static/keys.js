@@ -18,7 +18,7 @@ const Keys = (() => {
     ];
     const actions = new Map(keys.map(([key, , action]) => [key, action]));
     actions.set("?", help).set("=", actions.get("+"));
-    list([...keys, ["space", "held down: hide the overlay"], ["← ↑ → ↓", "move the slide, when it has the focus"]]);
+    list([...keys, ["space", "held down: hide the overlay (on a button it presses the button)"], ["← ↑ → ↓", "move the slide, when it has the focus"]]);
     document.addEventListener("keydown", (event) => press(event, actions));
     document.addEventListener("keyup", (event) => { if (event.key === " ") Panes.hide(false); });
     window.addEventListener("blur", () => Panes.hide(false));

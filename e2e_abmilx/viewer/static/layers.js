@@ -30,9 +30,15 @@ const Layers = (() => {
     return (map && map.layers.find((layer) => layer.name === name)) || null;
   }
 
-  /** Return the scale of a map that has the index, or its first. */
-  function scaleOf(map, index) {
-    return map.scales[index] || map.scales[0];
+  /** Return the indices of the scales that have patches. */
+  function filled(map) {
+    return map.scales.map((_, index) => index).filter((index) => map.scales[index].count > 0);
+  }
+
+  /** Return the index of the scale that is shown: the wanted one or, where that has no patches, the first that has some. */
+  function scaleIndex(map, wanted) {
+    const indices = filled(map);
+    return indices.includes(wanted) ? wanted : indices[0] ?? 0;
   }
 
   /** Return the value of each patch of a scale, shape (N,). */
@@ -95,5 +101,5 @@ const Layers = (() => {
     return [digits(value), layer.unit].filter(Boolean).join(" ");
   }
 
-  return { decode, find, scaleOf, values, range, position, passes, text };
+  return { decode, find, filled, scaleIndex, values, range, position, passes, text };
 })();

@@ -27,7 +27,7 @@ class Overlay {
     this.map = map;
     this.layer = layer;
     this.range = range;
-    this.scale = map && layer ? Layers.scaleOf(map, Settings.values.scale) : null;
+    this.scale = map && layer ? map.scales[Layers.scaleIndex(map, Settings.values.scale)] : null;
     this.values = this.scale ? Layers.values(map, this.scale, layer) : null;
     this.paint();
   }
@@ -77,8 +77,12 @@ class Overlay {
 
   /** Draw the rasters and lay the mark where the viewport shows them now. */
   draw() {
-    if (!this.viewer.viewport || !this.viewer.world.getItemCount()) return;
     const { canvas } = this;
+    if (!this.viewer.viewport || !this.viewer.world.getItemCount()) {
+      canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+      this.mark.hidden = true;
+      return;
+    }
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [this.viewer.canvas.clientWidth, this.viewer.canvas.clientHeight].map((side) => Math.round(side * ratio));
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });

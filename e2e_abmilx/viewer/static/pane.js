@@ -48,6 +48,15 @@ class Pane {
     this.viewer.open(Pane.tileSource(slide));
   }
 
+  /** Close the slide. */
+  close() {
+    this.slide = this.wanted = null;
+    this.viewer.close();
+    this.overlay.clear(1);
+    this.overlay.draw();
+    this.furniture.clear();
+  }
+
   /** Return OpenSeadragon's description of a slide's picture. */
   static tileSource({ width, height, picture }) {
     if (picture.kind === "image") {

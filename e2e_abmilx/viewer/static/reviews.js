@@ -4,9 +4,11 @@ const Reviews = (() => {
   const field = (id) => document.getElementById(id);
   const KEYS = { agree: "a", disagree: "d", artefact: "f", note: "n" };
   let offered = [];
-  let where = () => ({});  // the body of a review without verdict and note
+  const drafts = new Map();  // case id → the text of a note that is not saved
+  let shown = null;        // id of the case whose reviews are shown
+  let where = () => null;  // the body of a review without verdict and note, or null while a case is loading
 
-  /** Offer the verdicts of the run; place() returns what else a review says: case, slide, x_um, y_um. */
+  /** Offer the verdicts of the run; place() returns what else a review says (case, slide, x_um, y_um), or null. */
   function build(run, place) {
     if (run.read_only) return;
     where = place;
@@ -35,17 +37,22 @@ const Reviews = (() => {
   /** Save a verdict with the text of the note; the text stays where it cannot be saved. */
   async function save(verdict) {
     if (!offered.includes(verdict)) return;
+    const place = where();
+    if (!place) return tell("Not saved: the case is not shown yet.", "");
     const note = field("note-text").value;
-    const body = { ...where(), verdict, note };
+    const body = { ...place, verdict, note };
     tell("", "");
     try {
       const saved = await Documents.review(body);
       CaseList.showVerdict(body.case, verdict);
-      if (where().case === body.case) add(saved || body);
+      if (drafts.get(body.case) === note) drafts.delete(body.case);
+      if (shown !== body.case) return;  // another case has been opened in the meantime
+      add(saved);
       if (field("note-text").value === note) field("note-text").value = "";
       tell("", `Saved: ${verdict}.`);
     } catch (error) {
-      tell(`Not saved (${error.message}). Is “e2e-abmilx view” still running? Your note is kept here; try again.`, "");
+      const cause = error instanceof TypeError ? "no answer; is e2e-abmilx view still running?" : error.message;
+      tell(`Not saved: ${cause}. The text of the note is kept here; try again.`, "");
     }
   }
 
@@ -56,8 +63,11 @@ const Reviews = (() => {
     field("review-saved").textContent = saved;
   }
 
-  /** Show the reviews of a case, the newest first. */
-  function show(reviews) {
+  /** Show the reviews of a case, the newest first, and the note that was begun for it: notes never go to another case. */
+  function show({ id, reviews }) {
+    if (shown !== null) drafts.set(shown, field("note-text").value);
+    shown = id;
+    field("note-text").value = drafts.get(id) || "";
     tell("", "");
     field("reviews").replaceChildren();
     reviews.forEach(add);

@@ -1,7 +1,7 @@
 "use strict";
 /** Strip: the patches of a slide with the highest and the lowest attention. */
 const Strip = (() => {
-  /** Show the strips of a map; choose(bounds, byPointer) is called with a patch's level-0 bounds. */
+  /** Show the strips of a map; choose({button, scale, bounds}, byPointer) is called with a patch's scale and level-0 bounds. */
   function show(map, choose) {
     for (const end of ["highest", "lowest"]) {
       const list = document.getElementById(end);
@@ -30,7 +30,7 @@ const Strip = (() => {
     const picture = button.appendChild(document.createElement("img"));
     Object.assign(picture, { alt: "", loading: "lazy", src: entry.url });
     button.appendChild(document.createElement("span")).textContent = rank;
-    button.addEventListener("click", (event) => choose(bounds(scale, entry.patch), event.detail > 0, button));
+    button.addEventListener("click", (event) => choose({ button, scale: entry.scale, bounds: bounds(scale, entry.patch) }, event.detail > 0));
     return item;
   }
 
