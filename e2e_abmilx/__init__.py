@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from e2e_abmilx.models import load_model
     from e2e_abmilx.store import PatchStore, write_store
     from e2e_abmilx.tasks import ClassificationTask, MultiLabelTask, RegressionTask, SurvivalTask
+    from e2e_abmilx.viewer import view
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ _HOMES = {
         "models": "load_model",
         "store": "PatchStore write_store",
         "tasks": "ClassificationTask MultiLabelTask RegressionTask SurvivalTask",
+        "viewer": "view",
     }.items()
     for name in names.split()
 }
@@ -56,7 +58,7 @@ __all__ = [
     "ABMIL", "ABMILX", "CLAM", "DSMIL", "DTFD", "RRTMIL", "ClassificationTask", "FeatureDataModule", "FrozenEncoder",
     "GatedABMIL", "MaxPool", "MeanMLP", "MeanPool", "MultiBranchCLAM", "MultiLabelTask", "PatchStore", "Precomputed",
     "RegressionTask", "ResNetEncoder", "SlideDataModule", "SurvivalTask", "SyntheticDataModule", "TimmEncoder", "TransMIL",
-    "cache_slides", "load_model", "write_store",
+    "cache_slides", "load_model", "view", "write_store",
 ]  # fmt: skip
 
 

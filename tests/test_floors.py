@@ -19,7 +19,7 @@ FLOORS = {
     "tables": ["cohort", "evaluation", "heatmaps"],
     "models": ["data", "heads", "encoders", "losses", "metrics"],
     "lightning": ["datamodules", "tasks", "training"],
-    "people": ["runs", "reports", "models", "study", "main", "__main__"],
+    "people": ["runs", "reports", "viewer", "models", "study", "main", "__main__"],
 }
 ORDER = [name for names in FLOORS.values() for name in names]
 HEAVY = {"torch", "lightning", "torchmetrics", "timm", "torchvision"}

@@ -83,6 +83,7 @@ COMMANDS = {
     "report": Command(
         "look", "report measures of tested runs, with intervals", "e2e_abmilx.reports:report", ends=print_text
     ),
+    "view": Command("look", "show slides and attention of a tested run in the browser", "e2e_abmilx.viewer.command:view"),
     "completion": Command(
         "look", "print a script that completes commands and options: bash or zsh", "e2e_abmilx.main.completion:completion",
         pass_words, print_text,

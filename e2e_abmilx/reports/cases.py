@@ -1,5 +1,6 @@
 """The prediction of each tested case, how correct it is, and the heatmaps of its slides."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,21 @@ def case_table(runs: Sequence[Run]) -> pd.DataFrame:
 def find_heatmaps(run: Run) -> dict[str, Path]:
     """Return the overlay of each slide that has one."""
     return {path.parent.name: path for path in sorted((run.folder / "heatmaps").glob("*/overlay.png"))}
+
+
+def find_views(run: Run) -> dict[str, int]:
+    """Return the number of each case in ``view``, the copy for the browser that ``e2e-abmilx view --export`` wrote.
+
+    The address of a case is ``view/index.html#case=<number>``. A copy that cannot be read has no cases.
+    """
+    folder = run.folder / "view"
+    try:
+        numbers = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(numbers, dict) or not (folder / "index.html").is_file():
+        return {}
+    return {case: number for case, number in numbers.items() if isinstance(number, int)}
 
 
 def _assess(predictions: pd.DataFrame) -> dict[str, NDArray[np.generic]]:

@@ -13,7 +13,7 @@ from PIL import Image
 from e2e_abmilx.evaluation.faithfulness import RANDOM_ORDERS
 from e2e_abmilx.reports.audit import Audit
 from e2e_abmilx.reports.audit_tables import EXPLANATION, audit_table, gaps, warnings
-from e2e_abmilx.reports.cases import case_table, find_heatmaps
+from e2e_abmilx.reports.cases import case_table, find_heatmaps, find_views
 from e2e_abmilx.reports.faithfulness import faithfulness_sections
 from e2e_abmilx.reports.figures import Drawing, draw_figures
 from e2e_abmilx.reports.measures import Measure, has_multi_labels, is_regression
@@ -170,11 +170,11 @@ def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Pat
         {slide: quote(Path(os.path.relpath(path.resolve(), base)).as_posix()) for slide, path in one.items()}
         for one in own
     ]
-    cases = cases.assign(heatmap=pd.Series(links, cases.index))
+    cases = cases.assign(heatmap=pd.Series(links, cases.index), slide=pd.Series(_views(runs, cases, base), cases.index))
     constant = [name for name in ("run", "threshold") if cases[name].nunique() <= 1]
     columns = [name for name in _FIRST_COLUMNS if name in cases]
     columns += [name for name in map(str, cases) if name not in [*columns, *constant]]
-    short = [name for name in columns if name in (*_FIRST_COLUMNS, "heatmap")]
+    short = [name for name in columns if name in (*_FIRST_COLUMNS, "heatmap", "slide")]
     judged = cases["correctness"].notna().to_numpy().nonzero()[0].tolist()
     size = min(_EXTREMES, len(judged) // 2)
     extremes = {"Worst predictions": judged[:size], "Best predictions": judged[::-1][:size]}
@@ -194,6 +194,20 @@ def _cases(runs: Sequence[Run], slides: Mapping[str, Sequence[str]], folder: Pat
     return {"cards": cards, "case_table": whole, "correctness": _meaning_of_correctness(cases)}
 
 
+def _views(runs: Sequence[Run], cases: pd.DataFrame, base: Path) -> list[dict[str, str]]:
+    """Return a link to the slides of each case in the copy of its run for the browser, as text and address."""
+    views = {
+        name: (run.folder / "view" / "index.html", find_views(run))
+        for name, run in zip(run_names(runs), runs, strict=True)
+    }
+    links = []
+    for case, run in zip(map(str, cases.index), cases["run"], strict=True):
+        page, numbers = views[run]
+        address = quote(Path(os.path.relpath(page.resolve(), base)).as_posix())
+        links.append({"view": f"{address}#case={numbers[case]}"} if case in numbers else {})
+    return links
+
+
 def _meaning_of_correctness(predictions: pd.DataFrame) -> str:
     if is_regression(predictions):
         return "fraction of the run's cases whose absolute error is no smaller"
@@ -205,7 +219,7 @@ def _meaning_of_correctness(predictions: pd.DataFrame) -> str:
 
 
 def _case_table(caption: str, cases: pd.DataFrame, *, sortable: bool = False) -> Table:
-    cases = cases.drop(columns=[] if any(cases["heatmap"]) else ["heatmap"])
+    cases = cases.drop(columns=[name for name in ("heatmap", "slide") if not any(cases[name])])
     rows = [[case, *map(_cell, row)] for case, *row in cases.itertuples(name=None)]
     return Table(caption, ["case", *(name.replace("_", " ") for name in map(str, cases))], rows, sortable)
 

@@ -5,7 +5,7 @@ import pytest
 from hand_written import classified, multi_labelled, regressed, survived, write_run
 
 from e2e_abmilx.evaluation.estimators import Estimator
-from e2e_abmilx.reports.cases import case_table, find_heatmaps
+from e2e_abmilx.reports.cases import case_table, find_heatmaps, find_views
 from e2e_abmilx.reports.measures import C_INDEX
 
 CASES = [f"case-{number:03d}" for number in range(60)]
@@ -66,3 +66,16 @@ def test_heatmaps_are_found_by_slide(tmp_path: Path) -> None:
     overlay.touch()
     (run.folder / "heatmaps/slide-b").mkdir()
     assert find_heatmaps(run) == {"slide-a": overlay}
+
+
+def test_a_copy_for_the_browser_that_cannot_be_read_has_no_cases(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", classified(CASES, ["a", "b"], seed=0))
+    folder = run.folder / "view"
+    folder.mkdir()
+    (folder / "cases.json").write_text('{"case-000": 3, "case-001": "javascript:alert(1)"}')
+    assert find_views(run) == {}
+    (folder / "index.html").write_text("")
+    assert find_views(run) == {"case-000": 3}
+    for content in ("[1]", "{", ""):
+        (folder / "cases.json").write_text(content)
+        assert find_views(run) == {}

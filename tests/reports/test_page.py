@@ -94,6 +94,22 @@ def test_origin_of_the_cases_and_links_to_heatmaps(tmp_path: Path) -> None:
     } == {"heatmaps/slide-case-003/overlay.png"}
 
 
+def test_rows_link_to_the_copy_for_the_browser(tmp_path: Path) -> None:
+    run = write_fold(tmp_path / "a run 1%", classified(CASES, ["0", "1"], seed=0))
+    page = make_page(run.folder, [run])
+    assert not [link for link in page.attribute("a", "href") if "view" in link]
+    assert "slide" not in page.texts_in("button")
+    (run.folder / "view").mkdir()
+    (run.folder / "view/index.html").write_text("")
+    (run.folder / "view/cases.json").write_text('{"case-003": 7, "case-004": 0, "another": 1}')
+    page = make_page(run.folder, [run])
+    links = {link for link in page.attribute("a", "href") if "view" in link}
+    assert links == {"view/index.html#case=7", "view/index.html#case=0"}
+    page = make_page(tmp_path, [run], "--out", str(tmp_path))
+    links = {link for link in page.attribute("a", "href") if "view" in link}
+    assert links == {"a%20run%201%25/view/index.html#case=7", "a%20run%201%25/view/index.html#case=0"}
+
+
 def test_a_comparison_has_its_own_table(tmp_path: Path) -> None:
     ours, theirs = (
         write_run(tmp_path / name, classified(CASES, ["0", "1"], seed=seed))
