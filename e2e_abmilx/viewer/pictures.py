@@ -4,7 +4,9 @@ Rectangles are in level-0 pixels; pictures are RGB.
 """
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, Protocol
@@ -15,13 +17,17 @@ from PIL import Image
 
 from e2e_abmilx.slides import Slide
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.format import StoreError
 from e2e_abmilx.viewer.levels import Box, fitted
 from e2e_abmilx.viewer.open_slides import OpenSlides
 
 _MOST_PIXELS = 2304**2  # of a level that are read for one tile; beyond, a small picture of the slide is used
-_MOST_PATCHES = 256  # that are decoded for one tile; beyond, the thumbnail is used
+_MOST_PATCHES = 100  # that are decoded for one tile; beyond, the thumbnail is used
 _SMALL_SIDE = 2048  # pixels of a small picture of the slide where there is no thumbnail
+_STRIP = 64  # rows of a picture that are read at a time
 _GREY = (236, 236, 236)
+
+Read = Callable[[int, int, int, int], NDArray[np.uint8]]  # x, y, width, height → pixels
 
 
 class Picture(Protocol):
@@ -110,12 +116,13 @@ class Mosaic:
         detail = thumbnail is None or (box.right - box.left) / size[0] < self.size[0] / thumbnail.shape[1]
         if not detail or len(patches) > most_patches:
             return plain
-        corners = _coords(self.store)[patches]
-        for patch, corner in zip(patches.tolist(), corners.tolist(), strict=True):
-            left, right = _pixels(corner[0], self._footprint, box.left, box.right, size[0])
-            top, bottom = _pixels(corner[1], self._footprint, box.top, box.bottom, size[1])
-            pixels = Image.fromarray(self.store.read([patch])[0])
-            plain.paste(pixels.resize((right - left, bottom - top), Image.Resampling.BOX), (left, top))
+        corners = zip(*(axis[patches].tolist() for axis in _corners(self.store)), strict=True)
+        for patch, (x, y) in zip(patches.tolist(), corners, strict=True):
+            left, right = _pixels(x, self._footprint, box.left, box.right, size[0])
+            top, bottom = _pixels(y, self._footprint, box.top, box.bottom, size[1])
+            with suppress(StoreError):
+                pixels = Image.fromarray(self.store.read([patch])[0])
+                plain.paste(pixels.resize((right - left, bottom - top), Image.Resampling.BOX), (left, top))
         return plain
 
     def draw_whole(self, max_side: int) -> Image.Image:
@@ -124,11 +131,9 @@ class Mosaic:
 
     def _inside(self, box: Box) -> NDArray[np.int64]:
         """Return the finest patches that overlap a rectangle; none where their places are unknown."""
-        corners = _coords(self.store)
-        known = (corners >= 0).all(axis=1)
-        after = (corners[:, 0] < box.right) & (corners[:, 1] < box.bottom)
-        before = (corners + self._footprint > (box.left, box.top)).all(axis=1)
-        return np.flatnonzero(known & after & before)
+        x, y = _corners(self.store)
+        across = (x >= 0) & (x < box.right) & (x > box.left - self._footprint)
+        return np.flatnonzero(across & (y >= 0) & (y < box.bottom) & (y > box.top - self._footprint))
 
 
 class Plain(NamedTuple):
@@ -146,20 +151,17 @@ class Plain(NamedTuple):
 
 
 def _read(slide: Slide, level: int, box: Box, size: tuple[int, int]) -> Image.Image:
-    """Read a rectangle of a level, in pixels of the level, and resize it.
-
-    Pixels around it are read too where they have a share in its outermost pixels, so that tiles fit together seamlessly.
-    """
-    scale = max((box.right - box.left) / size[0], (box.bottom - box.top) / size[1])
-    margin = 0 if all(float(edge).is_integer() for edge in box) and _is_whole(box, size) else math.ceil(scale) + 1
-    width, height = slide.level_dimensions[level]
-    left, top = max(0, math.floor(box.left) - margin), max(0, math.floor(box.top) - margin)
-    right, bottom = min(width, math.ceil(box.right) + margin), min(height, math.ceil(box.bottom) + margin)
-    pixels = Image.fromarray(slide.read_level(level, left, top, right - left, bottom - top))
-    if not margin:
-        return pixels.reduce(round(scale)) if scale > 1 else pixels
-    inside = (box.left - left, box.top - top, min(box.right - left, right - left), min(box.bottom - top, bottom - top))
-    return pixels.resize(size, Image.Resampling.HAMMING, box=inside)
+    """Read a rectangle of a level, in pixels of the level, and resize it."""
+    if not (all(float(edge).is_integer() for edge in box) and _is_whole(box, size)):
+        return _resize(partial(slide.read_level, level), slide.level_dimensions[level], box, size)
+    left, top, right, bottom = map(int, box)
+    shrink = (right - left) // size[0]
+    step = _STRIP * shrink  # in strips, so that several large reads at a time take little memory
+    strips = [
+        Image.fromarray(slide.read_level(level, left, y, right - left, min(step, bottom - y))).reduce(shrink)
+        for y in range(top, bottom, step)
+    ]
+    return Image.fromarray(np.concatenate([np.asarray(strip) for strip in strips]))
 
 
 def _is_whole(box: Box, size: tuple[int, int]) -> bool:
@@ -171,9 +173,25 @@ def _is_whole(box: Box, size: tuple[int, int]) -> bool:
 def _cut(picture: NDArray[np.uint8], box: Box, whole: tuple[int, int], size: tuple[int, int]) -> Image.Image:
     """Cut a rectangle out of a small picture of the whole slide, and resize it."""
     height, width = picture.shape[:2]
-    inside = _scaled(box, width / whole[0], height / whole[1])
-    inside = Box(inside.left, inside.top, min(inside.right, width), min(inside.bottom, height))
-    return Image.fromarray(picture).resize(size, Image.Resampling.HAMMING, box=inside)
+    return _resize(
+        lambda x, y, w, h: picture[y : y + h, x : x + w],
+        (width, height),
+        _scaled(box, width / whole[0], height / whole[1]),
+        size,
+    )
+
+
+def _resize(read: Read, limits: tuple[int, int], box: Box, size: tuple[int, int]) -> Image.Image:
+    """Read a rectangle of pixels and resize it.
+
+    Pixels around it are read too where they have a share in its outermost pixels, so that tiles fit together seamlessly.
+    """
+    margin = math.ceil(max((box.right - box.left) / size[0], (box.bottom - box.top) / size[1])) + 1
+    left, top = max(0, math.floor(box.left) - margin), max(0, math.floor(box.top) - margin)
+    right, bottom = min(limits[0], math.ceil(box.right) + margin), min(limits[1], math.ceil(box.bottom) + margin)
+    pixels = Image.fromarray(np.ascontiguousarray(read(left, top, right - left, bottom - top)))
+    inside = (box.left - left, box.top - top, min(box.right - left, right - left), min(box.bottom - top, bottom - top))
+    return pixels.resize(size, Image.Resampling.HAMMING, box=inside)
 
 
 def _scaled(box: Box, across: float, down: float) -> Box:
@@ -193,5 +211,6 @@ def _thumbnail(store: PatchStore) -> NDArray[np.uint8] | None:
 
 
 @lru_cache(maxsize=8)
-def _coords(store: PatchStore) -> NDArray[np.int64]:
-    return store.coords()
+def _corners(store: PatchStore) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    x, y = store.coords().T
+    return np.ascontiguousarray(x), np.ascontiguousarray(y)

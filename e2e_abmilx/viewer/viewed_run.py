@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heatmaps.case_map import CaseMap, SlideMap
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.format import StoreError
 from e2e_abmilx.viewer.jpeg_cache import JpegCache
 from e2e_abmilx.viewer.levels import Box, tile_box
 from e2e_abmilx.viewer.open_slides import OpenSlides
@@ -27,6 +29,7 @@ _CACHE_BYTES = 96 * 2**20  # of tiles
 _OPEN_CASES = 8
 _THUMBNAIL = 192  # pixels
 _QUALITY = 85
+_AT_A_TIME = 4  # pictures that are drawn at the same time, so that many requests do not take memory together
 
 
 class NotFoundError(InputError):
@@ -72,6 +75,7 @@ class ViewedRun:
         self._jpegs = JpegCache(_CACHE_BYTES)
         self._locks = [Lock() for _ in self.names]
         self._load = lru_cache(_OPEN_CASES)(self._load_case)
+        self._drawing = BoundedSemaphore(_AT_A_TIME)
         self._damaged: dict[tuple[int, int], str] = {}
 
     def case(self, number: int) -> ViewedCase:
@@ -130,7 +134,7 @@ class ViewedRun:
         )
 
     def patch(self, case: int, slide: int, run: int, scale: int, patch: int) -> bytes:
-        """Return a patch as JPEG: the bytes of the store, or cut out of the slide where there is no store."""
+        """Return a patch as JPEG: the bytes of the store, or cut out of the slide where it has none."""
         source, maps = self.slide(case, slide)
         slide_map = maps[run] if 0 <= run < len(maps) else None
         here = np.flatnonzero(slide_map.scale == scale) if slide_map else np.empty(0, np.int64)
@@ -138,9 +142,10 @@ class ViewedRun:
             raise NotFoundError(f"slide {slide} of case {case} has no patch {run}_{scale}_{patch}")
         corner, footprint = slide_map.coords[here[patch]], slide_map.footprints[scale]
         for store in _stores(source.store, slide_map):
-            stored = _number_in_store(store, slide_map, scale, corner)
-            if stored is not None:
-                return store.read_encoded([stored], scale)[0]
+            with suppress(StoreError):  # a damaged patch is cut out of the slide too
+                stored = _number_in_store(store, slide_map, scale, corner)
+                if stored is not None:
+                    return store.read_encoded([stored], scale)[0]
         x, y = corner.tolist()
         side = max(1, round(footprint * slide_map.mpp / slide_map.scales[scale]))
         return as_jpeg(self.draw(case, slide, Box(x, y, x + footprint, y + footprint), (side, side)))
@@ -154,14 +159,16 @@ class ViewedRun:
         first, second = ways
         assert first is not None
         try:
-            return first()
+            with self._drawing:
+                return first()
         except InputError as error:
             if second is None:
                 raise
             if (case, slide) not in self._damaged:
                 logger.warning("%s; damaged parts are drawn from the patch store", error)
             self._damaged[case, slide] = f"{error}; damaged parts are a mosaic of its patches."
-            return second()
+            with self._drawing:
+                return second()
 
     def _load_case(self, number: int) -> ViewedCase:
         name = self.names[number]

@@ -1,5 +1,6 @@
 """Pictures of rectangles, against pixels that are read and averaged here."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,21 @@ def test_a_tile_of_a_mosaic_shows_no_other_patches(grid: PatchStore) -> None:
     x, y = grid.coords()[5].tolist()
     own = Mosaic(grid).draw(Box(x, y, x + 64, y + 64), (64, 64), most_patches=1)
     assert np.array_equal(np.asarray(own), grid.read([5])[0])
+
+
+def test_a_damaged_patch_leaves_a_gap_in_a_mosaic(grid: PatchStore) -> None:
+    whole = np.asarray(Mosaic(grid).draw_whole(520))
+    shard = next((grid.path / "0/patches").glob("c.*"))
+    content = bytearray(shard.read_bytes())
+    content[20:24] = b"gone"
+    damaged = PatchStore(shutil.copytree(grid.path, grid.path.with_name("damaged.zarr")))
+    (damaged.path / "0/patches" / shard.name).write_bytes(content)
+    found = np.asarray(Mosaic(damaged).draw_whole(520))
+    x, y = grid.coords()[0].tolist()
+    assert (found[y : y + 64, x : x + 64] == 236).all()
+    whole = whole.copy()
+    whole[y : y + 64, x : x + 64] = 236
+    assert np.array_equal(found, whole)
 
 
 def test_a_mosaic_of_very_many_patches_is_the_thumbnail(stores: Path, grid: PatchStore) -> None:
