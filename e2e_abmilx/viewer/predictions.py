@@ -36,6 +36,8 @@ def read_rows(path: Path) -> pd.DataFrame:
             f"{path} has the columns {', '.join(map(str, table))}; the viewer needs case, and probability_<class>, risk or"
             " predicted_value"
         )
+    if table.empty:
+        raise InputError(f"{path} has no case; test or predict again")
     if table["case"].duplicated().any():
         case = table["case"][table["case"].duplicated()].iloc[0]
         raise InputError(f"{path} has two rows of case {case!r}; a case is predicted once, so predict again")

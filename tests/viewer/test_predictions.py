@@ -111,6 +111,7 @@ def test_tables_that_a_test_writes_are_read(tmp_path: Path, make) -> None:
         (None, "is missing; name the folder of a run"),
         ("", "cannot be read as a table"),
         ("a,b\n1,2\n", "has the columns a, b; the viewer needs case"),
+        ("case,risk\n", "has no case"),
         ("case,risk\na,1\na,2\n", "two rows of case 'a'"),
         ("case,risk\na,high\n", "has text where case 'a' needs a number"),
     ],
