@@ -106,7 +106,9 @@ def facts_of(row: Mapping[str, Any], task: str) -> list[list[str]]:
     if str(row.get("predicted") or "") and task == "classification":
         facts.append(["predicted", str(row["predicted"])])
     if _known(row, "threshold"):
-        facts.append(["threshold", f"{row['threshold']:.3g}"])
+        classes = list(_named("probability_", row))
+        of = f" of {classes[1]}" if len(classes) == 2 else ""  # it applies to the second of two classes
+        facts.append([f"threshold{of}", f"{row['threshold']:.3g}"])
     if _known(row, "correctness"):
         facts.append(["correctness", f"{row['correctness']:.3f}"])
     return facts
