@@ -7,6 +7,7 @@ A state is what the page writes after the # of its address; by default the first
 """
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -51,7 +52,8 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     with view(args.run) as viewer, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"])
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium does not start its sandbox as root
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=arguments)
         for name, size in SIZES.items():
             for scheme in ("light", "dark"):
                 path = args.out / f"viewer_{name}_{scheme}.png"

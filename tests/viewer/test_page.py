@@ -344,3 +344,18 @@ def test_case_without_a_slide(open_page, tmp_path: Path) -> None:
     assert page.locator("#layer").is_disabled()
     page.keyboard.press("k")
     _wait_for_case(page, "drawn")
+
+
+def test_numbers_are_short(open_page, export: Path) -> None:
+    page = open_page(export)
+    shown = [
+        (-0.0, "0.000"),
+        (0.0123, "0.012"),
+        (-0.5, "−0.500"),
+        (3.14159, "3.14"),
+        (42.25, "42.3"),
+        (1234.6, "1,235"),
+    ]
+    for value, text in shown:
+        assert page.evaluate("(value) => Numbers.short(value)", value) == text
+    assert page.evaluate("() => Numbers.short(-0.00012)") == "−1.2e−4"

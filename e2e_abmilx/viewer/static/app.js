@@ -74,6 +74,7 @@ const App = (() => {
     document.querySelectorAll(".patch[aria-current]").forEach((other) => other.removeAttribute("aria-current"));
     button.setAttribute("aria-current", "true");
     Panes.fly(bounds);
+    Panes.list[0].stage.scrollIntoView({ block: "nearest" });  // where the page is narrow, the strips are below it
     if (byPointer) Panes.focus();
   }
 

@@ -51,9 +51,9 @@ const Numbers = (() => {
   function short(value) {
     if (!Number.isFinite(value)) return "–";
     const size = Math.abs(value);
-    if (size !== 0 && size < 0.001) return value.toExponential(1).replace("-", "−");
+    if (size !== 0 && size < 0.001) return value.toExponential(1).replaceAll("-", "−");
     const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
-    return grouped(value, digits);
+    return grouped(value + 0, digits);  // + 0: no minus before zero
   }
 
   /** Return a number with a fixed number of decimals and a separator of thousands. */
