@@ -81,6 +81,7 @@ def test_torchvision_decodes_nothing(path: Path) -> None:
     [
         ("from e2e_abmilx import ABMILX", ["lightning", "zarr", "matplotlib", "timm"]),
         ("import e2e_abmilx.cache", ["torch", "lightning", "matplotlib"]),
+        ("import e2e_abmilx.viewer", ["torch", "lightning"]),
         ("import e2e_abmilx", ["torch", "numpy"]),
     ],
 )

@@ -36,6 +36,8 @@ def read_rows(path: Path) -> pd.DataFrame:
             f"{path} has the columns {', '.join(map(str, table))}; the viewer needs case, and probability_<class>, risk or"
             " predicted_value"
         )
+    if table.empty:
+        raise InputError(f"{path} has no case; test or predict again")
     if table["case"].duplicated().any():
         case = table["case"][table["case"].duplicated()].iloc[0]
         raise InputError(f"{path} has two rows of case {case!r}; a case is predicted once, so predict again")
@@ -104,7 +106,9 @@ def facts_of(row: Mapping[str, Any], task: str) -> list[list[str]]:
     if str(row.get("predicted") or "") and task == "classification":
         facts.append(["predicted", str(row["predicted"])])
     if _known(row, "threshold"):
-        facts.append(["threshold", f"{row['threshold']:.3g}"])
+        classes = list(_named("probability_", row))
+        of = f" of {classes[1]}" if len(classes) == 2 else ""  # it applies to the second of two classes
+        facts.append([f"threshold{of}", f"{row['threshold']:.3g}"])
     if _known(row, "correctness"):
         facts.append(["correctness", f"{row['correctness']:.3f}"])
     return facts

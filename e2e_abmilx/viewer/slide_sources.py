@@ -1,5 +1,7 @@
 """Where the pixels of a slide come from: its file if that is found and the one that was cached, else its patch store."""
 
+import logging
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -7,11 +9,14 @@ from typing import NamedTuple
 from e2e_abmilx.cache import is_slide_of, slide_path
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heatmaps.case_map import SlideMap
+from e2e_abmilx.slides.listing import list_slides
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.viewer.open_slides import OpenSlides
 from e2e_abmilx.viewer.pictures import Mosaic, Picture, Plain, SlidePicture
 from e2e_abmilx.viewer.run_cases import RunCases, find_again
+
+logger = logging.getLogger(__name__)
 
 _MOSAIC = "so this is a mosaic of its patches"
 
@@ -87,17 +92,24 @@ class SlideSources:
     def _find_file(self, name: str, store: PatchStore | None) -> tuple[Path | None, str]:
         """Return the file of a slide, or why it is not used."""
         cached = None if store is None else slide_path(store.path.parent, name)
-        listed = [files.get(name) for files in self._files]
-        found = [path for path in (*listed[:1], cached, *listed[1:]) if path is not None and path.exists()]
         marked = store is not None and "fingerprint" in store.attributes  # imported patches may know no slide
-        for path in found:
+        other: Path | None = None
+        for path in self._candidates(name, cached):
             if store is None or not marked or is_slide_of(store, path):
                 return path, ""
-        if found:
-            return None, f"{found[0]} is not the file that was cached: its size or its content differs"
+            other = other or path
+        if other is not None:
+            return None, f"{other} is not the file that was cached: its size or its content differs"
         looked = " and ".join(dict.fromkeys(str(path) for path in (self._folder, cached, self._named) if path))
         where = f"not at {looked}" if looked else "the run names none"
         return None, f"The file of slide {name} is not found ({where}; `--slides FOLDER` says where it is now)"
+
+    def _candidates(self, name: str, cached: Path | None) -> Iterator[Path]:
+        """Yield files of a slide; folders, which may be large, are listed only as far as needed."""
+        yield from self._in_folder.get(name, ())
+        if cached is not None and cached.exists():
+            yield cached
+        yield from self._in_settings.get(name, ())
 
     @cached_property
     def _named(self) -> Path | None:
@@ -107,15 +119,12 @@ class SlideSources:
         return find_again(Path(named), self._run.folder) if isinstance(named, str) else None
 
     @cached_property
-    def _files(self) -> list[dict[str, Path]]:
-        """The files by slide, of the folder that was named and of those that the settings name."""
-        files = []
-        for place in (self._folder, self._named):
-            try:
-                files.append({file.name: file.path for file in find_slides(place)} if place is not None else {})
-            except InputError:  # it is gone, or holds no slide
-                files.append({})
-        return files
+    def _in_folder(self) -> dict[str, list[Path]]:
+        return _by_name(self._folder)
+
+    @cached_property
+    def _in_settings(self) -> dict[str, list[Path]]:
+        return _by_name(self._named)
 
     def _find_store(self, name: str, slide_map: SlideMap | None) -> PatchStore | None:
         """Return the store that the map names, else that of the run's cache; None if there is none that can be read."""
@@ -129,3 +138,17 @@ class SlideSources:
             except InputError:
                 continue
         return None
+
+
+def _by_name(place: Path | None) -> dict[str, list[Path]]:
+    """Return the slides in a folder, or that a table names, by name; none where they cannot be listed any more."""
+    found: dict[str, list[Path]] = {}
+    if place is None or not place.exists():
+        return found
+    try:
+        for file in list_slides(place) if place.is_dir() else find_slides(place):
+            if file.path.exists():
+                found.setdefault(file.name, []).append(file.path)
+    except InputError as error:
+        logger.warning("%s; slides are not looked for there", error)
+    return found

@@ -73,7 +73,10 @@ def view(
     folders = [None if folder is None else Path(folder) for folder in (compare, slides)]
     viewed = ViewedRun(Path(run), *folders)
     if not any(one.has_map(name) for one in viewed.runs for name in one.names):
-        logger.warning("no attention is stored: %s", viewed.runs[0].read_map(viewed.names[0])[1])
+        reason = viewed.runs[0].read_map(viewed.names[0])[1]
+        logger.warning(
+            "none of %d cases has stored attention, so slides are shown without: %s", len(viewed.names), reason
+        )
     server = Server(Routes(viewed), host, port)
     if not is_loopback(host):
         logger.warning("the server listens on %s: anyone who can reach it and knows the token sees the slides", host)

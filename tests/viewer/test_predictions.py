@@ -69,7 +69,7 @@ def test_facts_are_in_order_and_state_the_spread_of_an_ensemble(tmp_path: Path) 
     row = {str(name): value for name, value in rows.loc["a"].items()} | {"correctness": 0.25}
     assert facts_of(row, "classification") == [
         ["label", "y"], ["probability of x", "0.750 ± 0.05 (std of the models)"],
-        ["probability of y", "0.250 ± 0.05 (std of the models)"], ["predicted", "x"], ["threshold", "0.4"],
+        ["probability of y", "0.250 ± 0.05 (std of the models)"], ["predicted", "x"], ["threshold of y", "0.4"],
         ["correctness", "0.250"],
     ]  # fmt: skip
 
@@ -111,6 +111,7 @@ def test_tables_that_a_test_writes_are_read(tmp_path: Path, make) -> None:
         (None, "is missing; name the folder of a run"),
         ("", "cannot be read as a table"),
         ("a,b\n1,2\n", "has the columns a, b; the viewer needs case"),
+        ("case,risk\n", "has no case"),
         ("case,risk\na,1\na,2\n", "two rows of case 'a'"),
         ("case,risk\na,high\n", "has text where case 'a' needs a number"),
     ],

@@ -41,6 +41,14 @@ def test_a_slide_that_moved_is_found_in_the_named_folder(data: Path) -> None:
     assert _find(data, moved=data / "elsewhere").picture.path == moved / "one.tiff"
 
 
+def test_of_two_files_of_a_name_the_cached_one_is_shown(data: Path, cohort: Path) -> None:
+    for folder, slide in (("a", "slide-001"), ("b", "slide-000"), ("c", "slide-002")):
+        (data / "moved" / folder).mkdir(parents=True)
+        shutil.copy(cohort / f"slides/{slide}.tiff", data / "moved" / folder / "one.tiff")
+    (data / "slides/one.tiff").unlink()
+    assert _find(data, moved=data / "moved").picture.path == data / "moved/b/one.tiff"
+
+
 def test_the_manifest_says_where_a_slide_was_cached(cohort: Path, stores: Path, tmp_path: Path) -> None:
     run = RunCases.read(write_viewed_run(tmp_path / "run", tmp_path / "nowhere", {"case": ["slide-000"]}, mapped=False))
     slide_map = map_case("case", [stores / "slide-000.zarr"], seed=0).slides[0]
