@@ -49,8 +49,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
-    picture = ROOT / ".github/report.png"
-    files.append(File.generated(config, "report.png", abs_src_path=str(picture)))
+    for picture in ("report.png", "viewer.webp"):
+        files.append(File.generated(config, picture, abs_src_path=str(ROOT / ".github" / picture)))
     return files
 
 
