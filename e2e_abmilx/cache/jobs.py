@@ -87,12 +87,13 @@ def make_store(job: StoreJob, *, wait: bool = True) -> CachedSlide:
 def describe(job: StoreJob, earlier: dict[str, CachedSlide]) -> CachedSlide:
     """Return the row of a finished store: the earlier row, which has the time taken, or a new one.
 
-    A store without a row has not been checked yet. If the two readers disagree, the store is removed.
+    A store without a row has not been checked yet. If the two readers disagree, the store is removed. Either row says where
+    the slide is now.
     """
     row = earlier.get(job.slide.name)
-    if row is not None and row.status == "done":
-        return row
     store = PatchStore(job.store)
+    if row is not None and row.status == "done":
+        return row._replace(path=_slide_path(job, store) or row.path)
     check = job.check(store)
     row = CachedSlide(job.slide.name, "failed" if check.reason else "done", **check._asdict())
     if check.reason:
@@ -105,7 +106,16 @@ def describe(job: StoreJob, earlier: dict[str, CachedSlide]) -> CachedSlide:
         patches=";".join(map(str, counts)),
         unreadable=sum(store.attributes["grid_patches"]) - sum(counts),
         bytes=sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        path=_slide_path(job, store),
     )
+
+
+def _slide_path(job: StoreJob, store: PatchStore) -> str:
+    """Return the absolute path of the slide that a store was cut from; empty if there is none, or it was moved away."""
+    path = str(job.slide.path.absolute())
+    if "slide_file" not in store.attributes or not job.slide.path.exists():
+        return ""
+    return path if path == path.encode(errors="ignore").decode() else ""  # the manifest is UTF-8, and paths may not be
 
 
 def _remove(job: StoreJob) -> None:

@@ -36,6 +36,8 @@ class CachedSlide(NamedTuple):
             smaller than the others at the edge of the slide.
         bytes: Size of the store.
         seconds: Time taken.
+        path: Absolute path of the slide file when it was last cached or found to be cached; empty where patches were
+            imported without their slide, and in manifests of earlier releases.
     """
 
     slide: str
@@ -52,6 +54,7 @@ class CachedSlide(NamedTuple):
     unreadable: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    path: str = ""
 
     @property
     def num_patches(self) -> int:
