@@ -66,7 +66,7 @@ def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
     jobs = _jobs(data)
     index = CohortIndex(data.cache)
     stores = {name: index[name] for name in sorted(path.stem for path in data.cache.glob("*.zarr"))}
-    refuse_other_origins(jobs, data.cache)
+    refuse_other_origins(jobs, index)
     todo = [job for job in jobs if job.slide.name not in stores]
     rows = [plan_slide(job) for job in track(_sample(todo), "looking at slides", "slides")] if todo else []
     planned = {row.slide: tuple(map(int, row.patches.split(";"))) for row in rows if row.status == "planned"}
