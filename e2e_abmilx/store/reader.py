@@ -39,6 +39,7 @@ class PatchStore:
         scales: µm per pixel of each scale, finest first; NaN where unknown.
         patch_size: Side P of a patch in pixels, the same at every scale.
         attributes: What the builder of the store recorded about the slide and its settings.
+        checksum: crc32c of the metadata, eight hexadecimal digits.
 
     Raises:
         StoreError: If the folder is missing, foreign, damaged or of another format version.
@@ -52,6 +53,7 @@ class PatchStore:
         self.attributes: Mapping[str, Any] = MappingProxyType(metadata["attributes"])
         self.scales: tuple[float, ...] = tuple(math.nan if mpp is None else mpp for mpp in header["mpp"])
         self.patch_size: int = header["patch_size"]
+        self.checksum: str = header["crc32c"]
         self._nodes: dict[str, Any] = metadata["consolidated_metadata"]["metadata"]
         nodes = [self._nodes[f"{number}/patches"] for number in range(len(self.scales))]
         self._scales = [
