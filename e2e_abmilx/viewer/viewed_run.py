@@ -82,9 +82,8 @@ class ViewedRun:
         """Return a case; raise a NotFoundError if there is none of this number."""
         if not 0 <= number < len(self.names):
             raise NotFoundError(f"there is no case {number}; the run has cases 0 to {len(self.names) - 1}")
-        with self._locks[
-            number
-        ]:  # so that a case is read once, although a browser asks for many of its tiles at a time
+        # so that a case is read once, although a browser asks for many of its tiles at a time
+        with self._locks[number]:
             return self._load(number)
 
     def slide(self, case: int, slide: int) -> ViewedSlide:
