@@ -16,6 +16,7 @@ const CaseList = (() => {
   /** Build the list; choose(id, byPointer) is called when a case is chosen. */
   function build(run, choose) {
     order = run.cases.map((row) => row.id);
+    field("case-list").dataset.task = run.task;
     field("case-list").replaceChildren(...run.cases.map((row) => makeItem(row, choose)));
     field("filter").addEventListener("input", filter);
     field("cases-toggle").addEventListener("click", () => expand(!field("cases").classList.contains("open")));
