@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from onnx_support import needs_onnx
 from torch import Tensor
 
 from e2e_abmilx.heads import ABMIL, ABMILX, BagHead, GatedABMIL, MaxPool, MeanPool
@@ -69,6 +70,7 @@ def test_compiled_training_step_has_the_same_gradients(masked: bool) -> None:
 
 
 @pytest.mark.parametrize(("head", "masked"), CASES, indirect=["head"])
+@needs_onnx
 def test_exported_graph_accepts_bags_of_any_size(head: BagHead, masked: bool) -> None:
     example = inputs_of(2, 5, masked=masked)
     exported = torch.export.export(head, example, dynamic_shapes=dynamic_axes(example)).module()
@@ -79,6 +81,7 @@ def test_exported_graph_accepts_bags_of_any_size(head: BagHead, masked: bool) ->
 
 @pytest.mark.filterwarnings("ignore:# The axis name:UserWarning")  # two inputs share an axis on purpose
 @pytest.mark.parametrize(("head", "masked"), ONNX_CASES, indirect=["head"])
+@needs_onnx
 def test_onnx_graph_accepts_bags_of_any_size(head: BagHead, masked: bool, tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package, reason=f"exporting to ONNX needs `pip install {package}`")

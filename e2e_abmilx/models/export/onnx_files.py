@@ -25,6 +25,7 @@ from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.tasks import BagTask
 
 _Module = TypeVar("_Module", bound=nn.Module)
+_TORCH = (2, 11)  # earlier ones capture no graph for bags of any size
 _TOLERANCE = 1e-4
 _LARGEST_BYTES = 2**31 - 2**24  # a file holds 2 GiB; a part of that is the graph itself
 _CURE = (
@@ -61,7 +62,7 @@ def write_onnx(task: BagTask, folder: Path, *, patch_size: int | None) -> list[P
 
     Raises:
         OnnxError: The model cannot be written for bags of any size, or a file gives other results than the task.
-        InputError: A package is not installed, or the patch size is missing.
+        InputError: A package is not installed or PyTorch is older than 2.11, or the patch size is missing.
     """
     _check_packages()
     _check_head(task.head)
@@ -233,6 +234,11 @@ def _check_packages() -> None:
     if missing:
         raise InputError(
             f'writing ONNX needs {", ".join(missing)}, which cannot be found; `pip install "e2e-abmilx[export]"`'
+        )
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _TORCH:
+        raise InputError(
+            f"this is PyTorch {torch.__version__}, and writing ONNX needs {'.'.join(map(str, _TORCH))} or later, because earlier"
+            ' ones capture no graph for bags of any size; `pip install "e2e-abmilx[export]"`, or export without ONNX'
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from feature_runs import files_in
+from onnx_support import needs_onnx
 from slide_runs import message_of
 
 from e2e_abmilx.errors import InputError
@@ -30,6 +31,7 @@ def refusal(*words: object) -> str:
     return message_of(["export", *map(str, words)])
 
 
+@needs_onnx
 def test_a_model_of_features(feature_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export("--model", feature_run, "--out", out, "--license", "cc-by-nc-4.0")

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from onnx_support import needs_onnx
 from small_tasks import MeanColour
 from torch import Tensor, nn
 
@@ -66,6 +67,7 @@ def assert_same(path: Path, values: Tensor, output: HeadOutput) -> None:
         ),
     ],
 )
+@needs_onnx
 def test_every_pooling_head_takes_bags_of_any_size(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     task = ClassificationTask(Precomputed(D), getattr(heads, name), num_outputs=K)
@@ -97,6 +99,7 @@ ENCODERS = [
 
 
 @pytest.mark.parametrize(("encoder", "augment", "side"), ENCODERS)
+@needs_onnx
 def test_the_encoders_graph_equals_the_task(encoder, augment, side: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     task = ClassificationTask(encoder(), small_abmilx, num_outputs=K, augment=augment())
@@ -112,6 +115,7 @@ def test_the_encoders_graph_equals_the_task(encoder, augment, side: int, tmp_pat
 
 
 @pytest.mark.parametrize(("side", "size"), [(64, 48), (64, 96), (256, 224), (256, 128), (16, 15), (9, 4), (30, 7)])
+@needs_onnx
 def test_resizing_rounds_as_in_evaluation(side: int, size: int) -> None:
     """A plain bilinear resize in another order of additions differs in up to one pixel in a thousand."""
     patches = torch.randint(0, 256, (8, 3, side, side), dtype=torch.uint8)
@@ -122,6 +126,7 @@ def test_resizing_rounds_as_in_evaluation(side: int, size: int) -> None:
     assert (found - plain).abs().max() < 0.51
 
 
+@needs_onnx
 def test_the_task_stays_as_it_was(tmp_path: Path) -> None:
     task = ClassificationTask(MeanColour(), ABMIL, num_outputs=K, augment=RandomCrops(8))
     task.train()
@@ -143,6 +148,7 @@ def test_the_task_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["TransMIL", "RRTMIL"])
+@needs_onnx
 def test_heads_that_count_their_patches_are_refused(name: str, tmp_path: Path) -> None:
     task = ClassificationTask(Precomputed(D), getattr(heads, name), num_outputs=K)
     with pytest.raises(OnnxError, match=f"{name} lays the patches .* in a square.*ABMILX, ABMIL"):
@@ -179,6 +185,7 @@ class Branching(ABMIL):
         (Branching, r"head\.onnx: Branching cannot be captured"),
     ],
 )
+@needs_onnx
 def test_heads_whose_graph_is_wrong_leave_no_file(head: type[BagHead], reason: str, tmp_path: Path) -> None:
     (tmp_path / "kept.json").write_text("{}")
     task = ClassificationTask(Precomputed(D), head, num_outputs=K)
@@ -188,6 +195,7 @@ def test_heads_whose_graph_is_wrong_leave_no_file(head: type[BagHead], reason: s
     assert [path.name for path in tmp_path.iterdir()] == ["kept.json"]
 
 
+@needs_onnx
 def test_an_encoder_whose_graph_is_wrong_leaves_the_head(tmp_path: Path) -> None:
     class Shuffled(MeanColour):
         def forward(self, patches: Tensor) -> Tensor:
@@ -199,12 +207,14 @@ def test_an_encoder_whose_graph_is_wrong_leaves_the_head(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["head.onnx"]
 
 
+@needs_onnx
 def test_the_patch_size_must_be_known(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="patch_size is None"):
         write_onnx(ClassificationTask(MeanColour(), small_abmilx, num_outputs=K), tmp_path, patch_size=None)
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_onnx
 def test_weights_beyond_2_gib_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     task = ClassificationTask(MeanColour(), small_abmilx, num_outputs=K)
     task.encoder.large = nn.Parameter(torch.zeros(1).expand(2**29))  # 2 GiB that take no memory
@@ -213,12 +223,20 @@ def test_weights_beyond_2_gib_are_refused_before_anything_is_written(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_old_pytorch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cu128")
+    with pytest.raises(InputError, match=r"PyTorch 2\.9\.1.* needs 2\.11"):
+        write_onnx(ClassificationTask(Precomputed(D), ABMIL, num_outputs=K), tmp_path, patch_size=None)
+    assert not any(tmp_path.iterdir())
+
+
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
     with pytest.raises(InputError, match=r'needs onnxscript, .*pip install "e2e-abmilx\[export\]"'):
         write_onnx(ClassificationTask(Precomputed(D), ABMIL, num_outputs=K), tmp_path, patch_size=None)
 
 
+@needs_onnx
 def test_configs_still_know_the_head_by_its_name_after_an_export(tmp_path: Path) -> None:
     task = ClassificationTask(MeanColour(), lambda *sizes: ABMIL(*sizes, hidden_features=4), 2)
     gc.disable()  # whether the collector happens to run in between must not decide
