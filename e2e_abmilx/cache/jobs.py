@@ -104,7 +104,7 @@ def describe(job: StoreJob, earlier: dict[str, CachedSlide]) -> CachedSlide:
         mpp_source=store.attributes["slide_mpp_source"],
         patches=";".join(map(str, counts)),
         unreadable=sum(store.attributes["grid_patches"]) - sum(counts),
-        bytes=sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        bytes=sum(file.stat().st_size for file in job.store.rglob("*") if file.is_file()),
     )
 
 

@@ -72,7 +72,7 @@ def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
     known = {name: _counts(store) for name, store in stores.items()} | planned
     typical = tuple(np.mean(list(planned.values()), axis=0).round().astype(int).tolist()) if planned else ()
     patches = {slide: known.get(slide, typical) for case in cohort.everyone for slide in case.slides}
-    made = sum(_size(store.path) for store in stores.values())
+    made = sum(_size(store.path) for store in stores.values() if isinstance(store.path, Path))
     share = len(todo) / max(len(planned), 1)
     new = round(share * sum(row.bytes for row in rows))
     workers = min((os.cpu_count() or 1) if data.num_workers is None else max(1, data.num_workers), max(len(todo), 1))
