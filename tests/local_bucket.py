@@ -4,6 +4,7 @@
 moto copies a whole object for each range of it, and it is the reader that is to be measured.
 """
 
+import hashlib
 import http.client
 import http.server
 import logging
@@ -142,7 +143,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             harmed = bytearray(body)
             harmed[len(harmed) // 2] ^= 4
             body = memoryview(harmed)
-        headers = {"Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT", "ETag": '"0"', "Accept-Ranges": "bytes"}
+        headers = {
+            "Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT",
+            "ETag": f'"{hashlib.md5(whole).hexdigest()}"',
+            "Accept-Ranges": "bytes",
+        }
         if found:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(whole)}"
         self._send(206 if found else 200, headers, body, fault)

@@ -11,14 +11,14 @@ from pathlib import Path
 from e2e_abmilx.cache.build import SlideJob, plan_slide
 from e2e_abmilx.cache.crosscheck import CHECK_PATCHES, check_count
 from e2e_abmilx.cache.jobs import StoreJob, describe, make_store
-from e2e_abmilx.cache.manifest import CachedSlide, read_manifest, update_manifest
+from e2e_abmilx.cache.manifest import CachedSlide, compact_manifest, read_manifest, update_manifest
 from e2e_abmilx.cache.overview import write_sheet
 from e2e_abmilx.cache.tiling import Tiling, check, parse_scales
 from e2e_abmilx.cache.workers import run_jobs
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.progress import show_progress, track
 from e2e_abmilx.slides.slide_files import find_slides
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import CohortIndex, PatchStore
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def cache_slides(
     check(tiling)
     jobs = [SlideJob(file, out, tiling, max(1, workers // len(files)), check_patches) for file in files]
     if dry_run:
-        refuse_other_origins(jobs)
+        refuse_other_origins(jobs, CohortIndex(out))
         return _report(list(_watch(run_jobs(plan_slide, jobs, workers, None), "planning", len(jobs))))
     return make_stores(jobs, out, workers, scheduler)
 
@@ -105,16 +105,21 @@ def make_stores(
     reason = "its name is too long for a store's folder; shorten it to 200 characters"
     failed = [*failed, *(CachedSlide(slide.name, "failed", f"{slide.path}: {reason}") for slide in too_long)]
     jobs = [job for job in jobs if job.slide not in too_long]
-    refuse_other_origins(jobs)
+    stores = CohortIndex(out)
+    refuse_other_origins(jobs, stores)
     _make_folder(out)
     earlier = read_manifest(out)
-    rows = [*failed, *(describe(job, earlier) for job in jobs if job.store.exists())]
-    update_manifest(out, rows)
+    there = [job for job in jobs if job.store.exists()]
+    rows = [*failed, *(describe(job, earlier, stores[job.slide.name].attributes) for job in there)]
+    stores.save()
+    update_manifest(out, [row for row in rows if earlier.get(row.slide) != row])
     todo = {job.slide.name: job for job in jobs if not job.store.exists()}
     total = len(jobs) + len(failed)
     for row in _watch(_share(todo, workers, scheduler), "caching", total, ready=total - len(todo)):
-        refuse_other_origins([todo[row.slide]])  # another process may have made it with other settings
+        if (job := todo[row.slide]).store.exists():  # another process may have made it with other settings
+            _refuse_other_origin(job, PatchStore(job.store).attributes)
         rows.append(row)
+    compact_manifest(out)
     if todo:
         write_sheet(out)
     return _report(rows)
@@ -131,20 +136,23 @@ def _share(jobs: Mapping[str, StoreJob], workers: int, scheduler: str | None) ->
     yield from run_jobs(make_store, claimed, workers, scheduler)
 
 
-def refuse_other_origins(jobs: Sequence[StoreJob]) -> None:
-    """Refuse stores that were made from another source or with other settings, because bags must not mix them.
+def refuse_other_origins(jobs: Sequence[StoreJob], stores: CohortIndex) -> None:
+    """Refuse stores made from another source or with other settings, because bags must not mix them.
 
     Raises:
         CacheError: The store of a job is one of them.
     """
     for job in jobs:
-        if not job.store.exists():
-            continue
-        if changed := list(_differences(PatchStore(job.store).attributes, job.origin())):
-            raise CacheError(
-                f"{job.store} was made from another source or with other settings: {'; '.join(changed)}."
-                " Choose another folder, use the old settings, or delete this store"
-            )
+        if job.store.exists():
+            _refuse_other_origin(job, stores[job.slide.name].attributes)
+
+
+def _refuse_other_origin(job: StoreJob, attributes: Mapping[str, object]) -> None:
+    if changed := list(_differences(attributes, job.origin())):
+        raise CacheError(
+            f"{job.store} was made from another source or with other settings: {'; '.join(changed)}."
+            " Choose another folder, use the old settings, or delete this store"
+        )
 
 
 def _differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> Iterator[str]:

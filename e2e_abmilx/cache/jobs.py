@@ -5,8 +5,10 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from e2e_abmilx.cache.crosscheck import Check
 from e2e_abmilx.cache.manifest import CachedSlide, read_manifest, update_manifest
@@ -70,12 +72,14 @@ def make_store(job: StoreJob, *, wait: bool = True) -> CachedSlide:
             return CachedSlide(job.slide.name, "claimed")
         started = time.perf_counter()
         if job.store.exists():
-            return describe(job, read_manifest(job.out))
+            return describe(job, read_manifest(job.out), PatchStore(job.store).attributes)
         for partial in leftovers(job.store):
             shutil.rmtree(partial)
         try:
             job.write()
-            row = describe(job, {})._replace(seconds=round(time.perf_counter() - started, 2))
+            row = describe(job, {}, PatchStore(job.store).attributes)._replace(
+                seconds=round(time.perf_counter() - started, 2)
+            )
         except InputError as error:
             row = CachedSlide(job.slide.name, "failed", str(error))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with one slide must not stop the others
@@ -84,14 +88,16 @@ def make_store(job: StoreJob, *, wait: bool = True) -> CachedSlide:
         return row
 
 
-def describe(job: StoreJob, earlier: dict[str, CachedSlide]) -> CachedSlide:
-    """Return the row of a finished store: the earlier row, which has the time taken, or a new one.
+def describe(job: StoreJob, earlier: Mapping[str, CachedSlide], attributes: Mapping[str, Any]) -> CachedSlide:
+    """Return the row of a finished store of these attributes: the earlier row, which has the time taken, or a new one.
 
-    A store without a row has not been checked yet. If the two readers disagree, the store is removed.
+    A store without a row has not been checked yet. If the two readers disagree, the store is removed. Either row says where
+    the slide is now.
     """
     row = earlier.get(job.slide.name)
+    path = _slide_path(job, attributes)
     if row is not None and row.status == "done":
-        return row
+        return row._replace(path=path or row.path)
     store = PatchStore(job.store)
     check = job.check(store)
     row = CachedSlide(job.slide.name, "failed" if check.reason else "done", **check._asdict())
@@ -100,12 +106,21 @@ def describe(job: StoreJob, earlier: dict[str, CachedSlide]) -> CachedSlide:
         return row
     counts = [store.num_patches(scale) for scale in range(len(store.scales))]
     return row._replace(
-        mpp=store.attributes["slide_mpp"],
-        mpp_source=store.attributes["slide_mpp_source"],
+        mpp=attributes["slide_mpp"],
+        mpp_source=attributes["slide_mpp_source"],
         patches=";".join(map(str, counts)),
-        unreadable=sum(store.attributes["grid_patches"]) - sum(counts),
+        unreadable=sum(attributes["grid_patches"]) - sum(counts),
         bytes=sum(file.stat().st_size for file in job.store.rglob("*") if file.is_file()),
+        path=path,
     )
+
+
+def _slide_path(job: StoreJob, attributes: Mapping[str, Any]) -> str:
+    """Return the absolute path of the slide that a store was cut from; empty if there is none, or it was moved away."""
+    path = str(job.slide.path.absolute())
+    if "slide_file" not in attributes or not job.slide.path.exists():
+        return ""
+    return path if path == path.encode(errors="ignore").decode() else ""  # the manifest is UTF-8, and paths may not be
 
 
 def _remove(job: StoreJob) -> None:

@@ -1,14 +1,24 @@
-"""The manifest of a cache, ``manifest.csv``: one row per slide, done or failed."""
+"""The manifest of a cache, ``manifest.csv``: one row per slide, done or failed.
+
+While slides are cached, rows are appended, because rewriting 10,000 of them for each slide takes longer than many a slide;
+the last row of a slide counts. A command that has finished leaves a single row of each.
+"""
 
 import csv
+import io
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.locks import hold
 
 MANIFEST = "manifest.csv"
+
+_LOCK = ".manifest.lock"
+_END = b"\r\n"  # of a row
 
 _NUMBERS = {
     "checked": int, "mean_difference": float, "largest_difference": int, "mpp": float, "unreadable": int, "bytes": int,
@@ -36,6 +46,8 @@ class CachedSlide(NamedTuple):
             smaller than the others at the edge of the slide.
         bytes: Size of the store.
         seconds: Time taken.
+        path: Absolute path of the slide file when it was last cached or found to be cached; empty where patches were
+            imported without their slide, and in manifests of earlier releases.
     """
 
     slide: str
@@ -52,6 +64,7 @@ class CachedSlide(NamedTuple):
     unreadable: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    path: str = ""
 
     @property
     def num_patches(self) -> int:
@@ -60,22 +73,84 @@ class CachedSlide(NamedTuple):
 
 
 def read_manifest(folder: Path) -> dict[str, CachedSlide]:
-    """Return the rows of a folder's manifest by slide; empty if there is no manifest."""
-    path = folder / MANIFEST
-    if not path.exists():
+    """Return the rows of a folder's manifest by slide, the last of each; empty if there is no manifest."""
+    try:
+        data = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
         return {}
-    with open(path, newline="", encoding="utf-8") as file:
-        return {row["slide"]: _parse(row) for row in csv.DictReader(file)}
+    text = data[: _end_of_rows(data)].decode()
+    return {row["slide"]: _parse(row) for row in csv.DictReader(io.StringIO(text, newline=""))}
 
 
 def update_manifest(folder: Path, rows: Iterable[CachedSlide]) -> None:
-    """Add rows to a folder's manifest, replacing those of the same slides; any number of processes may."""
-    with hold(folder / ".manifest.lock", wait=True):
-        merged = {**read_manifest(folder), **{row.slide: row for row in rows}}
-        with atomic_write(folder / MANIFEST) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(CachedSlide._fields)
-            table.writerows(merged[slide] for slide in sorted(merged))
+    """Append rows to a folder's manifest, which take the place of earlier ones of the same slides.
+
+    Any number of processes may. A row that a killed process left unfinished is removed.
+    """
+    if not (rows := list(rows)):
+        return
+    with hold(folder / _LOCK, wait=True):
+        path = folder / MANIFEST
+        if not os.access(path, os.W_OK) or not _has_these_columns(
+            path
+        ):  # missing, somebody else's, an earlier release's
+            _write_all(folder, rows)
+            return
+        with open(path, "r+b") as file:
+            _remove_unfinished_row(file)
+            file.write(_as_csv(rows))
+
+
+def compact_manifest(folder: Path) -> None:
+    """Leave a single row per slide in a folder's manifest, sorted by slide; any number of processes may."""
+    with hold(folder / _LOCK, wait=True):
+        if (folder / MANIFEST).exists():
+            _write_all(folder, [])
+
+
+def _write_all(folder: Path, rows: Iterable[CachedSlide]) -> None:
+    """Write the manifest anew: the rows that it has, or those that take their place."""
+    merged = {**read_manifest(folder), **{row.slide: row for row in rows}}
+    with atomic_write(folder / MANIFEST) as partial:
+        partial.write_bytes(_HEADER + _as_csv(merged[slide] for slide in sorted(merged)))
+
+
+def _has_these_columns(path: Path) -> bool:
+    """Return whether a manifest begins with the columns of this release; one of an earlier release does not."""
+    with open(path, "rb") as file:
+        return file.read(len(_HEADER)) == _HEADER
+
+
+def _remove_unfinished_row(file: BinaryIO) -> None:
+    """Move to the end of a manifest, and cut off a row that is not complete."""
+    file.seek(-len(_END), os.SEEK_END)
+    if file.read() != _END:
+        file.seek(0)
+        file.truncate(_end_of_rows(file.read()))
+        file.seek(0, os.SEEK_END)
+
+
+def _end_of_rows(data: bytes) -> int:
+    """Return where the last complete row of a manifest ends.
+
+    ``_END`` is nowhere but at the end of a row. What follows the last one is a row that a killed process left unfinished, or
+    rows by an editor that ends lines otherwise: those are complete at each line feed outside quotes.
+    """
+    start = data.rfind(_END) + len(_END) if _END in data else 0
+    end = len(data)
+    while (end := data.rfind(b"\n", start, end)) >= 0:
+        if data.count(b'"', start, end) % 2 == 0:
+            return end + 1
+    return start
+
+
+def _as_csv(rows: Iterable[Iterable[object]]) -> bytes:
+    """Return rows as CSV, each ended by ``_END``, which no cell contains."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator=_END.decode())
+    for row in rows:
+        table.writerow([re.sub("\r+\n", "\n", cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue().encode()
 
 
 def _parse(row: dict[str, str]) -> CachedSlide:
@@ -85,3 +160,6 @@ def _parse(row: dict[str, str]) -> CachedSlide:
         if name in values:
             values[name] = convert(values[name])
     return CachedSlide(**values)
+
+
+_HEADER = _as_csv([CachedSlide._fields])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.slides.duplicates import thumbnail_hash
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import CohortIndex, PatchStore
 
 #: The attribute of a store that holds the hash.
 HASH = "thumbnail_hash"
@@ -25,7 +25,8 @@ def read_thumbnail_hash(store: PatchStore) -> str | None:
 
 def read_thumbnail_hashes(cache: Path, slides: Sequence[str]) -> dict[str, str | None]:
     """Return the hash of the thumbnail of each slide of a cache, by the slide's name."""
-    return {
-        slide: read_thumbnail_hash(PatchStore(cache / f"{slide}.zarr"))
-        for slide in track(slides, "looking at thumbnails", "slides")
-    }
+    stores, hashes = CohortIndex(cache), {}
+    for slide in track(slides, "looking at thumbnails", "slides"):
+        known = stores[slide].attributes
+        hashes[slide] = known[HASH] if HASH in known else read_thumbnail_hash(PatchStore(cache / f"{slide}.zarr"))
+    return hashes

@@ -1,6 +1,6 @@
 """Bags of patches: random multi-scale draws for training, whole slides in parts for evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from e2e_abmilx.data.draws import AttentionDraw, PatchDraw, UniformDraw
 from e2e_abmilx.data.inputs import EvalScales
 from e2e_abmilx.data.jpegs import Jpegs
 from e2e_abmilx.data.samplers import Draw, rows_by_slide
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import CohortIndex, PatchStore, StoreFacts
 
 
 @dataclass(eq=False, repr=False)
@@ -98,8 +98,11 @@ class WholeSlides(BagSource):
     size_settings = "data.eval_chunk_size"
 
     def __post_init__(self) -> None:
+        index = CohortIndex(self.cache)
+        found = {slide: index[slide] for case in self.cases for slide in case.slides}
+        self._checksums = {slide: store.checksum for slide, store in found.items()}
         #: The part that each item is.
-        self.parts = [part for index in range(len(self.cases)) for part in self._split(index)]
+        self.parts = [part for index in range(len(self.cases)) for part in self._split(index, found)]
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -108,6 +111,8 @@ class WholeSlides(BagSource):
         """Return a part of a slide as a single bag."""
         part = self.parts[index]
         store = PatchStore(self.cache / f"{part.slide}.zarr")
+        if store.checksum != self._checksums[part.slide]:
+            raise BagError(f"{store.path} was rebuilt after its patches had been counted; start again")
         pieces = [(store, np.arange(part.start, part.stop), part.scale)]
         case, target = self.cases[part.case], self.targets[part.case]
         return _read_bag(case, target, pieces, encoded=self.encoded, last=part.last)
@@ -118,12 +123,11 @@ class WholeSlides(BagSource):
         most = max((part.stop - part.start for part in self.parts), default=0)
         return most * _patch_bytes(self.cases, self.cache)
 
-    def _split(self, case: int) -> list[Part]:
+    def _split(self, case: int, stores: Mapping[str, StoreFacts]) -> list[Part]:
         parts = []
         for slide in self.cases[case].slides:
-            store = PatchStore(self.cache / f"{slide}.zarr")
-            for scale in range(len(store.scales) if self.scales == "all" else 1):
-                count = store.num_patches(scale)
+            counts = stores[slide].counts
+            for scale, count in enumerate(counts if self.scales == "all" else counts[:1]):
                 for start in range(0, count, self.chunk_size):
                     parts.append(Part(case, slide, scale, start, min(start + self.chunk_size, count), last=False))
         parts[-1] = parts[-1]._replace(last=True)
@@ -136,18 +140,20 @@ def check_stores(cases: Sequence[Case], cache: Path) -> None:
     Raises:
         BagError: A store has no patch, or stores differ in scales or patch size.
     """
-    first: PatchStore | None = None
+    first: StoreFacts | None = None
+    index = CohortIndex(cache)
     for case in cases:
         for slide in case.slides:
-            store = PatchStore(cache / f"{slide}.zarr")
+            store, path = index[slide], cache / f"{slide}.zarr"
             first = first or store
-            if not store.num_patches(0):
-                raise BagError(f"{store.path} holds no patch: case {case.id} would be an empty bag; cache it again")
+            if not store.counts[0]:
+                raise BagError(f"{path} holds no patch: case {case.id} would be an empty bag; cache it again")
             if (store.scales, store.patch_size) != (first.scales, first.patch_size):
                 raise BagError(
-                    f"{store.path} has {store.patch_size} px patches at {store.scales} µm/px, {first.path.name} has"
+                    f"{path} has {store.patch_size} px patches at {store.scales} µm/px, {first.name}.zarr has"
                     f" {first.patch_size} px at {first.scales}; cache all slides with the same settings"
                 )
+    index.save()
 
 
 def _patch_bytes(cases: Sequence[Case], cache: Path) -> int:

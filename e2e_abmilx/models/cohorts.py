@@ -18,7 +18,7 @@ from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.models.inputs import bags_of, tiling_for
 from e2e_abmilx.slides.slide_files import find_slides
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import CohortIndex
 
 logger = logging.getLogger(__name__)
 
@@ -162,14 +162,16 @@ def leave_out_damaged(
     features = FeatureFolder(folder) if isinstance(contract.input, FeatureInput) else None
     kept: list[tuple[Case, Target]] = []
     reasons = []
+    stores = CohortIndex(folder)
     for case, target in zip(cases, targets, strict=True):
         try:
             for slide in case.slides:
-                PatchStore(folder / f"{slide}.zarr") if features is None else features.facts(slide)
+                stores[slide] if features is None else features.facts(slide)
             kept.append((case, target))
         except InputError as error:
             logger.warning("case %s is left out: %s", case.id, error)
             reasons.append(f"{case.id}: {error}")
+    stores.save()
     if not kept:
         raise InputError(f"none of {len(cases)} cases can be read, first: {reasons[0]}")
     return [case for case, _ in kept], [target for _, target in kept], reasons

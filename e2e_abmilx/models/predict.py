@@ -18,7 +18,9 @@ from e2e_abmilx.models.loading import load_model
 from e2e_abmilx.models.model import Model
 from e2e_abmilx.models.predictions import CasePrediction
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.tasks.case_maps import MapWriter
 from e2e_abmilx.tasks.slide_heatmaps import check_kind
+from e2e_abmilx.training.callbacks.predicted_slides import patches_by_slide
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ def predict(
     Args:
         model: A checkpoint, the folder of a run or of a cross-validation, an exported folder, ``hf://ORG/NAME``, or a
             list of these.
-        out: Folder of the table, of the cache and of heatmaps.
+        out: Folder of the table, of the cache, of the attention that the viewer shows, and of heatmaps.
         slides: Slides: a folder, a file or a CSV.
         cache: Folder of patch stores; with ``slides``, where they are cached, by default ``out/cache``.
         features: Folder of features, for models of features.
@@ -94,7 +96,8 @@ def write_predictions(
 ) -> list[str]:
     """Predict cases and write ``predictions.csv``, sorted by case; return one sentence per case that failed.
 
-    Until all cases are predicted, the finished ones are in ``predictions.partial.csv``.
+    Until all cases are predicted, the finished ones are in ``predictions.partial.csv``. For the viewer, the attention of
+    the first model to patches of slides goes to ``attention/``.
 
     Args:
         model: The model.
@@ -109,6 +112,7 @@ def write_predictions(
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
     failed: list[str] = []
+    maps = _map_writer(bags, out)
     with (
         open(out / PARTIAL, "w", newline="", encoding="utf-8") as file,
         show_progress("predicting", len(bags.cases), "cases") as progress,
@@ -119,6 +123,7 @@ def write_predictions(
                     raise found
                 rows.append(found.row())
                 _append(rows, file)
+                maps.write(model.tasks[0], found.case)
                 also(found)
             except InputError as error:
                 logger.warning("%s", error)
@@ -131,7 +136,18 @@ def write_predictions(
         table = pd.DataFrame(rows).sort_values("case")
         table.to_csv(partial, index=False, float_format="%.9g", lineterminator="\n")
     (out / PARTIAL).unlink()
+    maps.publish(maps.written)
     return failed
+
+
+def _map_writer(bags: WholeSlides | FeatureBags, out: Path) -> MapWriter:
+    """Return what writes the maps of the cases; it writes none of features, which do not record where patches lie."""
+    if isinstance(bags, FeatureBags):
+        return MapWriter(out, Path(), {})
+    maps = MapWriter(out, bags.cache, patches_by_slide(bags))
+    if maps.reason:
+        logger.info("%s", maps.reason)
+    return maps
 
 
 def _append(rows: Sequence[Mapping[str, object]], file: TextIO) -> None:

@@ -9,6 +9,8 @@
 * ``object_scale``: random reads from one scale in object storage
 * ``files``: the files of a store, local or in object storage
 * ``reader``: ``PatchStore``, one slide's patches
+* ``facts``: what a cohort needs to know of a store, and the bytes that hold that of many
+* ``cohort_index``: the facts of the stores of a folder, of which only new and changed ones are opened
 * ``scale_writer``: the shard files of one scale, written patch by patch
 * ``writer``: ``StoreWriter`` and ``write_store``, which make a store
 
@@ -16,8 +18,10 @@
 """
 
 from e2e_abmilx.store.codec import JpegCodec
+from e2e_abmilx.store.cohort_index import CohortIndex
+from e2e_abmilx.store.facts import StoreFacts
 from e2e_abmilx.store.format import StoreError
 from e2e_abmilx.store.reader import PatchStore
 from e2e_abmilx.store.writer import StoreWriter, write_store
 
-__all__ = ["JpegCodec", "PatchStore", "StoreError", "StoreWriter", "write_store"]
+__all__ = ["CohortIndex", "JpegCodec", "PatchStore", "StoreError", "StoreFacts", "StoreWriter", "write_store"]

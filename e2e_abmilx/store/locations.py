@@ -26,6 +26,10 @@ class ObjectUrl(str):
         """The URL without its last part."""
         return type(self)(self.rpartition("/")[0])
 
+    def absolute(self) -> Self:
+        """Return the URL itself."""
+        return self
+
     def __truediv__(self, name: str) -> Self:
         return type(self)(f"{self}/{name}")
 

@@ -42,18 +42,17 @@ class ObjectScale(ScaleReader):
                     raise self._error(f"patch {patch} is damaged: its checksum does not match, asked for twice")
             yield found[patch]
 
-    def refuse_damage(self, shard: int) -> None:
-        """Refuse a shard whose index cannot be read."""
+    def index(self, shard: int) -> NDArray[np.uint64]:
+        """Return the index of a shard."""
         try:
-            self.find(shard_name(self.number, shard), self.patches_per_shard)
+            return self.find(shard_name(self.number, shard), self.patches_per_shard)
         except StoreError as error:
             raise self._error(f"{self.patches_of(shard)} cannot be read: {error}") from error
 
     def _place(self, patch: int) -> Range:
         shard, position = divmod(patch, self.patches_per_shard)
-        self.refuse_damage(shard)
         name = shard_name(self.number, shard)
-        offset, num_bytes = self.find(name, self.patches_per_shard)[position].tolist()
+        offset, num_bytes = self.index(shard)[position].tolist()
         if offset == ABSENT or not num_bytes:
             raise self._error(f"patch {patch} cannot be read: the index of its shard has none there")
         return Range(f"{self.store.name}/{name}", offset, offset + num_bytes)

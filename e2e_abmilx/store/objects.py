@@ -64,15 +64,8 @@ def fetch(folder: ObjectUrl, ranges: Sequence[Range]) -> list[memoryview]:
 
 def get(folder: ObjectUrl, name: str) -> bytes | None:
     """Return a whole object; None if there is none."""
-
-    def read() -> bytes:
-        import obstore
-
-        result = obstore.get(client(folder), name)
-        data = bytes(result.bytes())
-        return _whole(data, result.meta["size"])
-
-    return _repeat(read, folder / name, missing=None)
+    found = get_version(folder, name)
+    return None if found is None else found[0]
 
 
 def get_tail(folder: ObjectUrl, name: str, num_bytes: int) -> tuple[bytes, int]:
@@ -120,6 +113,43 @@ def put(folder: ObjectUrl, name: str, data: Any) -> None:  # noqa: ANN401 - byte
         raise
     except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
         raise describe(error, folder / name, "written") from None
+
+
+def update(folder: ObjectUrl, name: str, change: Callable[[bytes | None], bytes]) -> None:
+    """Replace an object by what ``change`` makes of its content, None if there is none; no other's change is lost.
+
+    Of two processes that do so at once, the later one does it again, where the storage can tell (S3, GCS, Azure).
+    """
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+
+    while True:
+        before = get_version(folder, name)
+        data = change(None if before is None else before[0])
+        mode: Any = "create" if before is None else {"e_tag": before[1]}
+        try:
+            obstore.put(client(folder), name, data, mode=mode)
+        except (AlreadyExistsError, PreconditionError):
+            continue
+        except NotSupportedError:
+            put(folder, name, data)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
+            raise describe(error, folder / name, "written") from None
+        return
+
+
+def get_version(folder: ObjectUrl, name: str) -> tuple[bytes, str | None] | None:
+    """Return a whole object and the tag of its version; None if there is none."""
+
+    def read() -> tuple[bytes, str | None]:
+        import obstore
+
+        result = obstore.get(client(folder), name)
+        return _whole(bytes(result.bytes()), result.meta["size"]), result.meta["e_tag"]
+
+    return _repeat(read, folder / name, missing=None)
 
 
 def client(folder: ObjectUrl) -> Any:  # noqa: ANN401 - obstore is an extra

@@ -57,6 +57,7 @@ class PatchStore:
         attributes: What the builder of the store recorded about the slide and its settings.
         order_seed: Seed of the random order in which the patches of each scale lie; None if they lie in the order in which
             they were written, which for a cached slide is row by row.
+        checksum: crc32c of the metadata, eight hexadecimal digits.
 
     Raises:
         StoreError: If the store is missing, foreign, damaged or of another format version, or cannot be reached.
@@ -72,6 +73,7 @@ class PatchStore:
         self.scales: tuple[float, ...] = tuple(math.nan if mpp is None else mpp for mpp in header["mpp"])
         self.patch_size: int = header["patch_size"]
         self.order_seed: int | None = attributes.get(ORDER_SEED)
+        self.checksum: str = header["crc32c"]
         self._nodes: dict[str, Any] = self._files.metadata["consolidated_metadata"]["metadata"]
         self._scales = [
             self._files.scale(
@@ -121,6 +123,20 @@ class PatchStore:
         """Return the JPEG streams of patches, for decoding elsewhere, such as on a GPU; as :meth:`read` otherwise."""
         chosen = self._scale(scale)
         return [data[:-CRC_BYTES] for data in chosen.chunks(chosen.checked(indices))]
+
+    def stored_bytes(self, scale: int = 0) -> NDArray[np.int64]:
+        """Return the bytes that each patch takes, its JPEG stream and its checksum, shape (N,)."""
+        return self._scale(scale).lengths()
+
+    def patches_per_shard(self, scale: int = 0) -> int:
+        """Return the number S of patches in each shard file but the last."""
+        return self._scale(scale).patches_per_shard
+
+    def other_files(self) -> list[str]:
+        """Return the names of all files but the shards, the coordinates and the group's own ``zarr.json``."""
+        pictures = {"thumbnail": "thumbnail/c.0.0.0", "tissue": "tissue/c.0.0"}
+        nodes = [f"{name}/zarr.json" for name in self._nodes]
+        return [*nodes, *(file for name, file in pictures.items() if name in self._nodes)]
 
     def thumbnail(self) -> NDArray[np.uint8] | None:
         """Return the thumbnail of the whole slide, RGB, shape (h, w, 3); None if the store has none."""

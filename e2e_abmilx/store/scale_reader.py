@@ -36,8 +36,14 @@ class ScaleReader(ABC):
         """Yield the stored bytes of each patch, a JPEG stream and its crc32c; refuse a missing or damaged patch."""
 
     @abstractmethod
-    def refuse_damage(self, shard: int) -> None:
-        """Refuse a shard whose index cannot be read."""
+    def index(self, shard: int) -> NDArray[np.uint64]:
+        """Return the offset and length of each patch of a shard, shape (S, 2)."""
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the stored bytes of each patch, shape (N,)."""
+        shards = range(-(-self.num_patches // self.patches_per_shard))
+        lengths = [np.empty(0, np.int64), *(self.index(shard)[:, 1].astype(np.int64) for shard in shards)]
+        return np.concatenate(lengths)[: self.num_patches]
 
     def patches_of(self, shard: int) -> str:
         """Return for example ``patches 0 to 4095``."""
@@ -70,7 +76,7 @@ class ScaleReader(ABC):
         """Decode every patch; yield one sentence per damaged patch, and one per shard that cannot be opened."""
         pixels = np.empty((_TOGETHER, patch_size, patch_size, 3), np.uint8)
         for first in range(0, self.num_patches, self.patches_per_shard):
-            if broken := list(problems_of(functools.partial(self.refuse_damage, first // self.patches_per_shard))):
+            if broken := list(problems_of(functools.partial(self.index, first // self.patches_per_shard))):
                 yield from broken
                 continue
             last = min(first + self.patches_per_shard, self.num_patches)
@@ -103,9 +109,9 @@ class LocalScale(ScaleReader):
                 raise self._error(f"patch {patch} is damaged: its checksum does not match")
             yield data
 
-    def refuse_damage(self, shard: int) -> None:
-        """Refuse a shard that cannot be opened."""
-        self._shard(shard)
+    def index(self, shard: int) -> NDArray[np.uint64]:
+        """Return the index of a shard."""
+        return self._shard(shard).index
 
     def _shard(self, number: int) -> "_Shard":
         path = f"{self.store}/{self.number}/patches/c.{number}.0.0.0"
@@ -128,14 +134,14 @@ class _Shard:
         num_bytes = 16 * num_chunks + CRC_BYTES
         start = os.fstat(self._file.fileno()).st_size - num_bytes
         index = os.pread(self._file.fileno(), num_bytes, start) if start >= 0 else b""
-        self._index = parse_index(index, num_chunks, start, path)
+        self.index = parse_index(index, num_chunks, start, path)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
 
     def chunk(self, position: int) -> bytes:
-        offset, num_bytes = self._index[position].tolist()
+        offset, num_bytes = self.index[position].tolist()
         return os.pread(self._file.fileno(), num_bytes, offset)
 
 

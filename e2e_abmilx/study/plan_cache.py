@@ -12,7 +12,7 @@ from e2e_abmilx.cache.caching import refuse_other_origins
 from e2e_abmilx.cache.tiling import Tiling, check, parse_scales
 from e2e_abmilx.datamodules import BagDataModule, FeatureDataModule, SlideDataModule
 from e2e_abmilx.io.progress import track
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import CohortIndex
 from e2e_abmilx.study.plan_cohort import PlannedCohort, patches_of_features, slide_files
 
 #: Slides that are looked at where many are not cached yet.
@@ -64,15 +64,16 @@ def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
     if not isinstance(data, SlideDataModule):
         return CachePlan({}, None)
     jobs = _jobs(data)
-    stores = {path.name.removesuffix(".zarr"): PatchStore(path) for path in sorted(data.cache.glob("*.zarr"))}
-    refuse_other_origins(jobs)
+    index = CohortIndex(data.cache)
+    stores = {name: index[name] for name in sorted(path.stem for path in data.cache.glob("*.zarr"))}
+    refuse_other_origins(jobs, index)
     todo = [job for job in jobs if job.slide.name not in stores]
     rows = [plan_slide(job) for job in track(_sample(todo), "looking at slides", "slides")] if todo else []
     planned = {row.slide: tuple(map(int, row.patches.split(";"))) for row in rows if row.status == "planned"}
-    known = {name: _counts(store) for name, store in stores.items()} | planned
+    known = {name: store.counts for name, store in stores.items()} | planned
     typical = tuple(np.mean(list(planned.values()), axis=0).round().astype(int).tolist()) if planned else ()
     patches = {slide: known.get(slide, typical) for case in cohort.everyone for slide in case.slides}
-    made = sum(_size(store.path) for store in stores.values() if isinstance(store.path, Path))
+    made = sum(_size(data.cache / f"{name}.zarr") for name in stores)
     share = len(todo) / max(len(planned), 1)
     new = round(share * sum(row.bytes for row in rows))
     workers = min((os.cpu_count() or 1) if data.num_workers is None else max(1, data.num_workers), max(len(todo), 1))
@@ -104,10 +105,6 @@ def _sample(jobs: Sequence[SlideJob]) -> list[SlideJob]:
     """Return slides at random, but always the same ones."""
     chosen = np.random.default_rng(0).permutation(len(jobs))[:SAMPLE]
     return [jobs[index] for index in sorted(chosen)]
-
-
-def _counts(store: PatchStore) -> tuple[int, ...]:
-    return tuple(store.num_patches(scale) for scale in range(len(store.scales)))
 
 
 def _size(path: Path) -> int:

@@ -8,6 +8,7 @@
 - ``survival.py``, ``cox.py``: survival in discrete time, proportional hazards
 - ``prediction.py``: the prediction for one case
 - ``slide_heatmaps.py``: heatmaps of the slides of a case that a task has predicted
+- ``case_maps.py``: the maps of such cases, which a run stores for the viewer
 - ``case_faithfulness.py``: faithfulness of the heatmaps of a case that a task has predicted
 - ``explained_scores.py``: the scores that heatmaps explain
 - ``descriptions.py``: descriptions of a task in words and numbers

@@ -1,6 +1,6 @@
 """Heatmaps of the slides of a case that a task has just predicted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from e2e_abmilx.heads import BagHead, ContributionError, PoolingHead, leave_one_out
@@ -8,7 +8,6 @@ from e2e_abmilx.heatmaps import Contribution, Kind, SlideAttention, write_heatma
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.explained_scores import shown_score
-from e2e_abmilx.tasks.prediction import PredictedPatches
 
 
 def check_kind(head: object, kind: Kind) -> None:
@@ -34,10 +33,28 @@ def write_case_heatmaps(
         folder: Where to write.
         kind: Meaning of the colours, as :func:`~e2e_abmilx.heatmaps.write_heatmap`.
     """
+    contribution = contribution_of(task) if kind == "contribution" else None
+    name = "risk" if "risk" in scores else max(scores, key=lambda name: scores[name])
+    for slide, _, attention in slide_attentions(task, sizes, cache, contribution):
+        write_heatmap(attention, folder / slide, kind=kind, title=f"{slide}: {name} = {scores[name]:.3g}")
+
+
+def slide_attentions(
+    task: BagTask, sizes: Mapping[str, int], cache: Path, contribution: Contribution | None
+) -> Iterator[tuple[str, slice, SlideAttention]]:
+    """Yield each slide of the case that the task predicted last, which of the case's patches are its own, and their attention.
+
+    Args:
+        task: The task.
+        sizes: Number of patches of each slide of the case, in the order of the prediction.
+        cache: Folder of the slides' stores.
+        contribution: Of all patches of the case, if wanted.
+
+    Raises:
+        HeatmapError: A store lacks the positions of its patches, or has other positions.
+    """
     patches = task.predicted_patches
     assert patches is not None  # the task has just predicted this case
-    whole = _contribution(task, patches) if kind == "contribution" else None
-    name = "risk" if "risk" in scores else max(scores, key=lambda name: scores[name])
     start = 0
     for slide, size in sizes.items():
         own = slice(start, start + size)
@@ -48,13 +65,19 @@ def write_case_heatmaps(
             patches.scale[own].cpu().numpy(),
             patches.output.attention[0, :, own].cpu().numpy(),
             bag_size=len(patches.coords),
-            contribution=Contribution(whole.score, whole.values[own]) if whole else None,
+            contribution=Contribution(contribution.score, contribution.values[own]) if contribution else None,
         )
-        write_heatmap(attention, folder / slide, kind=kind, title=f"{slide}: {name} = {scores[name]:.3g}")
+        yield slide, own, attention
 
 
-def _contribution(task: BagTask, patches: PredictedPatches) -> Contribution:
-    """Return the contribution of each patch of a case to the score of the case."""
+def contribution_of(task: BagTask) -> Contribution:
+    """Return the contribution of each patch of the case that the task predicted last to the score of the case.
+
+    Raises:
+        ContributionError: The head does not classify a weighted mean of patches.
+    """
+    patches = task.predicted_patches
+    assert patches is not None  # the task has just predicted this case
     score = shown_score(task, patches.output.logits)
     contribution = leave_one_out(task.head, patches.features, patches.output.attention[0], score.of_logits)
     return Contribution(score.name, contribution.cpu().numpy())

@@ -19,6 +19,7 @@ from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.callbacks import (
+    AttentionMaps,
     BestCheckpoint,
     DataWait,
     EmbeddingTable,
@@ -56,6 +57,7 @@ class BagCLI(LightningCLI):
         parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(PredictionTable, "predictions")
         parser.add_lightning_class_args(EmbeddingTable, "embeddings")
+        parser.add_lightning_class_args(AttentionMaps, "attention_maps")
         parser.add_lightning_class_args(SplitTable, "split_table")
         parser.add_lightning_class_args(RunRecord, "run_record")
         parser.add_lightning_class_args(DataWait, "data_wait")

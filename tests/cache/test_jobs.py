@@ -53,7 +53,7 @@ def test_a_store_that_exists_keeps_its_row(tmp_path: Path) -> None:
     row = make_store(_job(tmp_path))
     assert make_store(_job(tmp_path, error=InputError("it must not be made again"))) == row
     earlier = {"slide": CachedSlide("slide", "done", seconds=7)}
-    assert describe(_job(tmp_path), earlier) == earlier["slide"]
+    assert describe(_job(tmp_path), earlier, {}) == earlier["slide"]
 
 
 @pytest.mark.parametrize(

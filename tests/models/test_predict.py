@@ -6,13 +6,16 @@ import shutil
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from slide_runs import message_of
 
 from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.heatmaps import read_case_map
 from e2e_abmilx.main import main
 from e2e_abmilx.models import CasePrediction, load_model
 from e2e_abmilx.models.inputs import bags_of
@@ -83,6 +86,27 @@ def test_heatmaps(kind: str, slide_run: Path, stores: Path, tmp_path: Path) -> N
                 assert min(image.size) > 50
 
 
+def test_attention_for_the_viewer(slide_run: Path, stores: Path, tmp_path: Path) -> None:
+    """It is that of the first model, and a second prediction replaces it."""
+    table = tmp_path / "labels.csv"
+    table.write_text("slide,case\nslide-001,a/b\nslide-002,a/b\nslide-003,c\n")
+    other = torch.load(slide_run / "best.ckpt", weights_only=True)
+    other["state_dict"] = {name: 0.9 * value for name, value in other["state_dict"].items()}
+    torch.save(other, tmp_path / "other.ckpt")
+    both = json.dumps([str(slide_run), str(tmp_path / "other.ckpt")])
+    predict("--model", both, "--cache", stores, "--labels", table, "--out", tmp_path)
+    found = read_case_map(tmp_path, "a/b")
+    assert [one.slide for one in found.slides] == ["slide-001", "slide-002"]
+    expected = load_model(slide_run, device="cpu").predict([stores / "slide-001.zarr", stores / "slide-002.zarr"])
+    relative = expected.patches.attention * len(expected.patches.coords)
+    np.testing.assert_allclose(np.concatenate([one.heads for one in found.slides], axis=1), relative, rtol=2e-3)
+    assert found.score == "log-odds of 1"
+    table.write_text("slide,case\nslide-003,c\n")
+    predict("--model", slide_run, "--cache", stores, "--labels", table, "--out", tmp_path)
+    assert len(list((tmp_path / "attention").iterdir())) == 1
+    assert read_case_map(tmp_path, "c").slides[0].slide == "slide-003"
+
+
 def test_heatmaps_that_cannot_be_drawn_are_refused_before_any_prediction(feature_run: Path, tmp_path: Path) -> None:
     out, features = tmp_path / "out", feature_run.parent / "features"
     message = refusal("--model", feature_run, "--features", features, "--out", out, "--heatmaps", "rank")
@@ -94,6 +118,7 @@ def test_features(feature_run: Path, tmp_path: Path) -> None:
     predict("--model", feature_run, "--features", feature_run.parent / "features", "--out", tmp_path)
     rows = {row["case"]: row for row in rows_of(tmp_path / "predictions.csv")}
     assert len(rows) == 24
+    assert not (tmp_path / "attention").exists()  # features do not record where patches lie
     for row in rows_of(feature_run / "predictions.csv"):
         assert {**rows[row["case"]], **row} == {**rows[row["case"]], "label": row["label"]}
 

@@ -12,6 +12,7 @@
 * ``memory_advice``: which settings to change when memory runs out
 * ``predictions``: one row per case, in ``predictions.csv``
 * ``embeddings``: the embedding of each tested case, in ``embeddings.npz``
+* ``attention_maps``: the attention to the patches of each tested case, in ``attention/``
 * ``predicted_slides``: the slides that a trainer predicts or tests
 * ``heatmap``: a heatmap per slide
 * ``faithfulness``: how faithful heatmaps are, in ``faithfulness.csv``
@@ -19,6 +20,7 @@
 * ``features``: a file of features per slide
 """
 
+from e2e_abmilx.training.callbacks.attention_maps import AttentionMaps
 from e2e_abmilx.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from e2e_abmilx.training.callbacks.data_wait import DataWait
 from e2e_abmilx.training.callbacks.early_stopping import DeferredEarlyStopping
@@ -34,7 +36,7 @@ from e2e_abmilx.training.callbacks.run_record import RunRecord
 from e2e_abmilx.training.callbacks.splits import SplitTable
 
 __all__ = [
-    "AttentionHeatmap", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "EmbeddingTable", "Faithfulness",
-    "FeatureWriter", "LastCheckpoint", "MemoryAdvice", "PatchBar", "PredictionTable", "ProgressLines", "RunRecord",
-    "SplitTable",
+    "AttentionHeatmap", "AttentionMaps", "BestCheckpoint", "DataWait", "DeferredEarlyStopping", "EmbeddingTable",
+    "Faithfulness", "FeatureWriter", "LastCheckpoint", "MemoryAdvice", "PatchBar", "PredictionTable", "ProgressLines",
+    "RunRecord", "SplitTable",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 #: Files and folders of a run, and of heatmaps, features and later tests made from it.
 RUN_FILES = (
     "fit.yaml", "run.yaml", "splits.csv", "best.ckpt", "last.ckpt", "metrics.csv", "hparams.yaml", "predictions.csv",
-    "embeddings.npz", "faithfulness.csv", "figures", "heatmaps", "features", "validate", "test", "predict",
+    "embeddings.npz", "attention", "faithfulness.csv", "figures", "heatmaps", "features", "validate", "test", "predict",
 )  # fmt: skip
 
 

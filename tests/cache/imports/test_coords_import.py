@@ -8,7 +8,7 @@ import tifffile
 from foreign_files import lattice, write_clam, write_trident
 from stored_patches import assert_coords_are_right, snapshot
 
-from e2e_abmilx.cache import CacheError, cache_slides
+from e2e_abmilx.cache import CacheError, cache_slides, is_slide_of, slide_path
 from e2e_abmilx.cache.imports import import_coords
 from e2e_abmilx.store import PatchStore
 
@@ -24,6 +24,8 @@ def test_coordinates_of_trident(slides: Path, tmp_path: Path, overlap: int) -> N
         ("b.two_patches", "done", "25"),
     ]
     assert (rows[0].mpp, rows[0].mpp_source) == (pytest.approx(0.5), "TIFF resolution tags")
+    assert slide_path(tmp_path / "out", "a") == slides / "a.tiff"
+    assert is_slide_of(PatchStore(tmp_path / "out/a.zarr"), slides / "a.tiff")
     store = PatchStore(tmp_path / "out/a.zarr")
     assert (store.scales, store.patch_size) == ((1.0,), 64)
     assert sorted(map(tuple, store.coords())) == sorted(map(tuple, coords))
