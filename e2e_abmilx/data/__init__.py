@@ -6,7 +6,7 @@
 - ``contract``: the input contract of a trained model
 - ``jpegs``: JPEG streams of patches that the device decodes
 - ``samplers``: the order of cases, and their distribution among processes
-- ``draws``: draws of patches: uniform, by region, or by attention
+- ``draws``: draws of patches: uniform, in runs, by region, or by attention
 - ``slide_bags``: bags of patches: random multi-scale draws, or whole slides in parts
 - ``feature_bags``: bags of extracted features
 - ``loaders``: loaders that measure waiting time and limit memory
