@@ -17,7 +17,8 @@ from e2e_abmilx.cache import CacheError, cache_slides, verify
 from e2e_abmilx.cache.tiling import TilingError
 from e2e_abmilx.main import main
 from e2e_abmilx.slides import SlideError
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import PatchStore, cohort_index
+from e2e_abmilx.store.facts import decode_index
 
 
 def test_a_cohort_is_cached_at_two_scales(cohort: Path, stores: Path) -> None:
@@ -42,6 +43,22 @@ def test_a_second_call_caches_only_new_slides(cohort: Path, tmp_path: Path) -> N
     assert {path: after[path] for path in before} == before
     assert set(manifest_rows(tmp_path)) == {file.stem for file in files}
     assert manifest_rows(tmp_path)[files[0].stem] == rows[files[0].stem]
+
+
+def test_a_resumed_cache_is_indexed_and_a_rebuilt_store_is_seen(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cohort_index, "SETTLED_NS", -(10**9))  # index stores that were made just now
+    files = sorted((cohort / "slides").glob("*.tiff"))[:2]
+    cache_slides(files, tmp_path, patch_size=64, workers=1)
+    rows = cache_slides(files, tmp_path, patch_size=64, workers=1)
+    assert sorted(decode_index((tmp_path / cohort_index.INDEX).read_bytes())) == [file.stem for file in files]
+    assert cache_slides(files, tmp_path, patch_size=64, workers=1) == rows
+    shutil.rmtree(tmp_path / f"{files[0].stem}.zarr")
+    cache_slides(files[:1], tmp_path / "other", patch_size=32, workers=1)
+    (tmp_path / "other" / f"{files[0].stem}.zarr").rename(tmp_path / f"{files[0].stem}.zarr")
+    with pytest.raises(CacheError, match="patch_size was 32 and is now 64"):
+        cache_slides(files, tmp_path, patch_size=64, workers=1)
 
 
 def test_processes_make_the_same_stores(cohort: Path, stores: Path, tmp_path: Path) -> None:

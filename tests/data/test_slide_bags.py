@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import BagError, Target, collate
 from e2e_abmilx.data.samplers import Draw
 from e2e_abmilx.data.slide_bags import RandomBags, WholeSlides, check_stores
-from e2e_abmilx.store import PatchStore, write_store
+from e2e_abmilx.store import PatchStore, StoreError, cohort_index, write_store
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,49 @@ def test_stores_that_cannot_be_used_in_the_same_bags(cache: Path, tmp_path: Path
     with pytest.raises(BagError, match="cache all slides with the same settings"):
         check_stores([Case("x", ("a",)), Case("y", ("other",))], tmp_path)
     check_stores([Case("x", ("a",))], tmp_path)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_an_index_changes_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indexed: bool) -> None:
+    monkeypatch.setattr(cohort_index, "SETTLED_NS", -(10**9))  # index stores that were made just now
+    for name, scales in {
+        "a": {0.5: _flat("a", 0, 4)},
+        "b": {0.5: _flat("b", 0, 2)},
+        "c": {0.25: _flat("c", 0, 4)},
+    }.items():
+        write_store(tmp_path / f"{name}.zarr", scales)
+    cases = [Case(name, (name,)) for name in "abc"]
+    WholeSlides(cases, [Target()] * 3, tmp_path, chunk_size=2)
+    if indexed:
+        check_stores(cases[:2], tmp_path)
+        assert (tmp_path / cohort_index.INDEX).exists()
+    with pytest.raises(BagError) as other_scales:
+        check_stores(cases, tmp_path)
+    assert str(other_scales.value) == (
+        f"{tmp_path}/c.zarr has 16 px patches at (0.25,) µm/px, a.zarr has 16 px at (0.5,); cache all slides with the same"
+        " settings"
+    )
+    shutil.rmtree(tmp_path / "b.zarr")
+    with pytest.raises(StoreError, match=f"no patch store at {tmp_path}/b.zarr"):
+        check_stores(cases, tmp_path)
+    write_store(tmp_path / "b.zarr", {0.5: _flat("b", 0, 0)})
+    with pytest.raises(
+        BagError, match=f"{tmp_path}/b.zarr holds no patch: case b would be an empty bag; cache it again"
+    ):
+        check_stores(cases, tmp_path)
+
+
+def test_slides_rebuilt_after_they_were_counted_are_refused(tmp_path: Path) -> None:
+    write_store(tmp_path / "a.zarr", {0.5: _flat("a", 0, 4)})
+    bags = WholeSlides([Case("x", ("a",))], [Target()], tmp_path, chunk_size=8)
+    assert len(bags[0].mask) == 4
+    shutil.rmtree(tmp_path / "a.zarr")
+    write_store(tmp_path / "a.zarr", {0.5: _flat("a", 0, 4)})
+    assert len(bags[0].mask) == 4  # an equal store is welcome
+    shutil.rmtree(tmp_path / "a.zarr")
+    write_store(tmp_path / "a.zarr", {0.5: _flat("a", 0, 9)})
+    with pytest.raises(BagError, match=r"a\.zarr was rebuilt after its patches had been counted; start again"):
+        bags[0]
 
 
 def test_multi_labels(cache: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from plans import read_slides, write_features
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import PatchStore, cohort_index
 from e2e_abmilx.study.plan_cache import SAMPLE, CachePlan, plan_cache
 from e2e_abmilx.study.plan_cohort import read_planned_cohort
 from e2e_abmilx.study.plan_config import Config, read_config
@@ -24,6 +24,15 @@ def test_an_existing_cache_is_counted(tmp_path: Path, cohort: Path, stores: Path
     assert found.is_complete
     files = [file for path in stores.glob("*.zarr") for file in path.rglob("*") if file.is_file()]
     assert found.bytes == sum(file.stat().st_size for file in files)
+
+
+def test_nothing_is_written(tmp_path: Path, cohort: Path, stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        cohort_index, "SETTLED_NS", -(10**9)
+    )  # a command that may write would index these stores at once
+    shutil.copytree(stores / "slide-000.zarr", tmp_path / "cache/slide-000.zarr")
+    _plan(read_slides(tmp_path, cohort, tmp_path / "cache", f"--data.slides={cohort}/slides", "--data.patch_size=64"))
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["slide-000.zarr"]
 
 
 def test_slides_that_are_not_cached_are_estimated_from_a_sample(tmp_path: Path, cohort: Path, stores: Path) -> None:
