@@ -24,7 +24,7 @@ from e2e_abmilx.io.progress import show_progress
 from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, StoreFacts, objects
 from e2e_abmilx.store.cohort_index import add_to_index
 from e2e_abmilx.store.format import HEADER, ORDER_SEED, metadata_crc, parse_metadata, shard_name, with_crc
-from e2e_abmilx.store.locations import ObjectUrl, as_location
+from e2e_abmilx.store.locations import ObjectUrl, as_location, store_path
 from e2e_abmilx.store.summary import SUMMARY, Summary, pack_summary
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def _push_store(cache: Path, folder: ObjectUrl, name: str, seed: int) -> StoreFa
     Raises:
         StoreError: It is damaged, a different one is there, or it cannot be written.
     """
-    store = PatchStore(cache / f"{name}.zarr")
+    store = PatchStore(store_path(cache, name))
     source = fingerprint(store, seed)
     url = folder / f"{name}.zarr"
     found = objects.get(folder, f"{url.name}/zarr.json")

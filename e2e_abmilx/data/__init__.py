@@ -1,6 +1,7 @@
 """Bags, in pure torch: patches or features of a case with its target, drawn, collated and loaded.
 
 - ``bag``: the batch and its letters; how bags are collated
+- ``ahead``: bags read before they are asked for
 - ``inputs``: the input of a model: patches of a size and resolution, or features of an encoder
 - ``seen_cases``: the cases that a model has seen in training, known by hashes
 - ``contract``: the input contract of a trained model

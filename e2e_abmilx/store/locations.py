@@ -67,6 +67,15 @@ def store_path(cache: Location, slide: str) -> Location:
     return cache / f"{slide}.zarr"
 
 
+def without_secrets(text: str) -> str:
+    """Return a text without what URLs in it hold before ``@`` or after ``?``, which may be passwords and signatures."""
+    return re.sub(
+        rf"((?:{'|'.join(_SCHEMES)}):/+)[^/\s'\"]*@|((?:{'|'.join(_SCHEMES)}):/+[^?\s'\"]*\?)[^\s'\"]+",
+        r"\1\2***",
+        text,
+    )
+
+
 def _refuse_secrets(url: str) -> None:
     """Refuse a URL that may hold a password or a signature, without repeating it: it would be logged and saved."""
     parts = urlsplit(url)

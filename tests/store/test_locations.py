@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from e2e_abmilx.store import StoreError
-from e2e_abmilx.store.locations import ObjectUrl, as_location, store_path
+from e2e_abmilx.store.locations import ObjectUrl, as_location, store_path, without_secrets
 
 
 @pytest.mark.parametrize("where", ["caches/a", "/caches/a b", "C:/a", "a:b", Path("x/y")])
@@ -50,3 +50,8 @@ def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str) -> None:
 def test_other_urls_are_refused(url: str, message: str) -> None:
     with pytest.raises(StoreError, match=message):
         as_location(url)
+
+
+def test_secrets_are_taken_out_of_a_text() -> None:
+    text = "cache='s3:/me:hunter2@b/x', 'https://h/x?sig=hunter2', s3://b/x, a@b, what?"
+    assert without_secrets(text) == "cache='s3:/***b/x', 'https://h/x?***', s3://b/x, a@b, what?"
