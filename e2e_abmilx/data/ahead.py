@@ -17,6 +17,9 @@ T = TypeVar("T")
 DEPTH = 2
 
 
+_THREADS = 16  # of a worker, at most; each reads a bag
+
+
 class Batch(list[Any]):
     """The indices of a batch, and those that the same worker will read next."""
 
@@ -62,7 +65,7 @@ class ReadAhead(Generic[T]):
 
     def __init__(self, read: Callable[[Any], T]) -> None:
         self._read = read
-        self._pool = ThreadPoolExecutor(DEPTH + 1, thread_name_prefix="ahead")
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="ahead")
         self._items: dict[Hashable, Future[T]] = {}
 
     def take(self, batch: Sequence[Any]) -> list[T]:
