@@ -87,7 +87,9 @@ def test_heatmaps(kind: str, slide_run: Path, stores: Path, tmp_path: Path) -> N
 
 
 def test_attention_for_the_viewer(slide_run: Path, stores: Path, tmp_path: Path) -> None:
-    """It is that of the first model, and a second prediction replaces it."""
+    """It is that of the first model, and a second prediction replaces it; the test of a fit stores it too."""
+    for row in rows_of(slide_run / "predictions.csv"):
+        assert read_case_map(slide_run, row["case"]).slides[0].store.startswith(str(stores))
     table = tmp_path / "labels.csv"
     table.write_text("slide,case\nslide-001,a/b\nslide-002,a/b\nslide-003,c\n")
     other = torch.load(slide_run / "best.ckpt", weights_only=True)

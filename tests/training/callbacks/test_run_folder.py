@@ -99,3 +99,12 @@ def test_other_commands_than_fit_write_into_subfolders(command: str | None, fold
     callbacks = [] if command is None else [RunFolder(command)]
     trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=callbacks)  # type: ignore[arg-type]
     assert folder_of(trainer) == tmp_path / folder
+
+
+def test_the_maps_of_an_earlier_run_are_archived(tmp_path: Path) -> None:
+    (tmp_path / "attention").mkdir()
+    (tmp_path / "attention" / "case.npz").touch()
+    (tmp_path / "best.ckpt").touch()
+    archive_earlier_run(tmp_path)
+    assert (tmp_path / "earlier-1/attention/case.npz").exists()
+    assert not (tmp_path / "attention").exists()
