@@ -16,7 +16,7 @@ from e2e_abmilx.data.inputs import EvalScales
 from e2e_abmilx.data.jpegs import Jpegs
 from e2e_abmilx.data.samplers import Draw, rows_by_slide
 from e2e_abmilx.store import CohortIndex, PatchStore, StoreFacts
-from e2e_abmilx.store.locations import Location, ObjectUrl, store_path
+from e2e_abmilx.store.locations import Location, ObjectUrl, as_location, store_path
 
 
 @dataclass(eq=False, repr=False)
@@ -47,6 +47,7 @@ class RandomBags(BagSource):
     size_settings = "data.batch_size or data.patches_per_bag"
 
     def __post_init__(self) -> None:
+        self.cache = as_location(self.cache)
         self.follows_model = isinstance(self.draw, AttentionDraw)
         self.reads_objects = isinstance(self.cache, ObjectUrl)
         self.draw.check(PatchStore(store_path(self.cache, slide)) for case in self.cases for slide in case.slides)
@@ -100,6 +101,7 @@ class WholeSlides(BagSource):
     size_settings = "data.eval_chunk_size"
 
     def __post_init__(self) -> None:
+        self.cache = as_location(self.cache)
         self.reads_objects = isinstance(self.cache, ObjectUrl)
         index = CohortIndex(self.cache)
         found = {slide: index[slide] for case in self.cases for slide in case.slides}

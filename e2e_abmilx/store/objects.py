@@ -76,8 +76,7 @@ def get_tail(folder: ObjectUrl, name: str, num_bytes: int) -> tuple[bytes, int]:
     """
 
     def read() -> tuple[bytes, int]:
-        import obstore
-
+        obstore = _obstore(folder)
         result = obstore.get(client(folder), name, options={"range": {"suffix": num_bytes}})
         return _whole(bytes(result.bytes()), num_bytes), result.meta["size"]
 
@@ -91,8 +90,7 @@ def list_folders(folder: ObjectUrl) -> list[str]:
     """Return the names of the folders that lie directly in a folder, sorted."""
 
     def read() -> list[str]:
-        import obstore
-
+        obstore = _obstore(folder)
         found = obstore.list_with_delimiter(client(folder), None)["common_prefixes"]
         return sorted(prefix.rstrip("/").rpartition("/")[2] for prefix in found)
 
@@ -105,8 +103,7 @@ def put(folder: ObjectUrl, name: str, data: Any) -> None:  # noqa: ANN401 - byte
     Raises:
         StoreError: It cannot be written, and why.
     """
-    import obstore
-
+    obstore = _obstore(folder)
     try:
         obstore.put(client(folder), name, data)
     except StoreError:
@@ -120,18 +117,17 @@ def update(folder: ObjectUrl, name: str, change: Callable[[bytes | None], bytes]
 
     Of two processes that do so at once, the later one does it again, where the storage can tell (S3, GCS, Azure).
     """
-    import obstore
-    from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
-
+    obstore = _obstore(folder)
+    raced = (obstore.exceptions.AlreadyExistsError, obstore.exceptions.PreconditionError)
     while True:
         before = get_version(folder, name)
         data = change(None if before is None else before[0])
         mode: Any = "create" if before is None else {"e_tag": before[1]}
         try:
             obstore.put(client(folder), name, data, mode=mode)
-        except (AlreadyExistsError, PreconditionError):
+        except raced:
             continue
-        except NotSupportedError:
+        except obstore.exceptions.NotSupportedError:
             put(folder, name, data)
         except StoreError:
             raise
@@ -144,8 +140,7 @@ def get_version(folder: ObjectUrl, name: str) -> tuple[bytes, str | None] | None
     """Return a whole object and the tag of its version; None if there is none."""
 
     def read() -> tuple[bytes, str | None]:
-        import obstore
-
+        obstore = _obstore(folder)
         result = obstore.get(client(folder), name)
         return _whole(bytes(result.bytes()), result.meta["size"]), result.meta["e_tag"]
 
@@ -171,16 +166,23 @@ def client(folder: ObjectUrl) -> Any:  # noqa: ANN401 - obstore is an extra
 
 @functools.lru_cache(maxsize=16)
 def _open_client(folder: ObjectUrl) -> Any:  # noqa: ANN401
-    try:
-        from obstore.store import from_url
-    except ImportError as error:
-        raise StoreError(f"{folder} is read through obstore; `pip install e2e-abmilx[cloud]`") from error
+    from_url = _obstore(folder).store.from_url
     if folder.startswith("s3://") and not any(os.environ.get(name) for name in _STATIC):
         _find_credentials(folder, from_url(folder, **_options(folder, retries=1)))
     try:
         return from_url(folder, **_options(folder, RETRIES))
     except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
         raise describe(error, folder, "opened") from None
+
+
+def _obstore(folder: ObjectUrl) -> Any:  # noqa: ANN401
+    """Return the package obstore, which is an extra."""
+    try:
+        import obstore.exceptions
+        import obstore.store
+    except ImportError as error:
+        raise StoreError(f"{folder} is read through obstore; `pip install e2e-abmilx[cloud]`") from error
+    return obstore
 
 
 def _options(folder: ObjectUrl, retries: int) -> dict[str, Any]:
@@ -198,8 +200,7 @@ def _options(folder: ObjectUrl, retries: int) -> dict[str, Any]:
 
 def _find_credentials(folder: ObjectUrl, store: Any) -> None:  # noqa: ANN401
     """Refuse at once to look for credentials at a machine that gives none, which every request would do many times."""
-    import obstore
-
+    obstore = _obstore(folder)
     try:
         obstore.head(store, "zarr.json")
     except Exception as error:  # noqa: BLE001 - whatever else is wrong, the first request will tell
@@ -232,8 +233,7 @@ def describe(error: Exception, where: ObjectUrl, done: str) -> StoreError:
 
 def _fetch_one(folder: ObjectUrl, wanted: Range) -> memoryview:
     def read() -> memoryview:
-        import obstore
-
+        obstore = _obstore(folder)
         data = obstore.get_range(client(folder), wanted.name, start=wanted.start, end=wanted.stop)
         return _whole(memoryview(data), wanted.stop - wanted.start)
 

@@ -110,6 +110,29 @@ def test_an_unreachable_server_is_named(filled: FaultProxy, monkeypatch: pytest.
         objects.get(FOLDER, "data")
 
 
+def test_without_obstore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    for ask in (objects.get, lambda folder, name: objects.put(folder, name, b"")):
+        with pytest.raises(StoreError, match=r"s3://cohorts/x .*pip install e2e-abmilx\[cloud\]"):
+            ask(FOLDER, "data")
+
+
+def test_of_two_updates_at_once_none_is_lost(filled: FaultProxy) -> None:
+    def add(letter: bytes, *others: bytes):
+        def change(data: bytes | None) -> bytes:
+            if others:  # somebody else updates between our reading and writing
+                objects.update(FOLDER, "letters", add(others[0], *others[1:]))
+                others_left.clear()
+            return (data or b"") + letter
+
+        others_left = list(others)
+        return lambda data: change(data) if others_left else (data or b"") + letter
+
+    objects.update(FOLDER, "letters", add(b"a", b"b"))
+    objects.update(FOLDER, "letters", add(b"c", b"d"))
+    assert objects.get(FOLDER, "letters") == b"badc"
+
+
 FORKED = """
 import multiprocessing, sys
 from e2e_abmilx.store import StoreError, objects
