@@ -91,20 +91,38 @@ def add_to_index(folder: ObjectUrl, stores: Mapping[str, StoreFacts]) -> None:
         StoreError: The index cannot be written.
     """
     if stores:
-        objects.update(folder, INDEX, lambda data: encode_index({**_decode(data), **stores}.values()))
+        # what the index holds is read first, since damage in transit must not empty it
+        known = _of_bucket(folder)
+        objects.update(folder, INDEX, lambda data: encode_index({**known, **_sound(data), **stores}.values()))
 
 
 def _read(folder: Location) -> dict[str, StoreFacts]:
-    """Return the content of the index of a cache; nothing if it is missing, damaged, or of another version."""
+    """Return the content of the index of a cache; nothing if there is none, or a local one is damaged or of another version.
+
+    Raises:
+        StoreError: The index in a bucket cannot be used; without it, half a store could be taken for a whole one.
+    """
     if isinstance(folder, ObjectUrl):
-        return _decode(objects.get(folder, INDEX))
+        return _of_bucket(folder)
     try:
-        return _decode((folder / INDEX).read_bytes())
+        return _sound((folder / INDEX).read_bytes())
     except OSError:
         return {}
 
 
-def _decode(data: bytes | None) -> dict[str, StoreFacts]:
+def _of_bucket(folder: ObjectUrl) -> dict[str, StoreFacts]:
+    for attempt in range(2):  # damage in transit is gone the second time
+        data = objects.get(folder, INDEX)
+        try:
+            return {} if data is None else decode_index(data)
+        except StoreError as error:
+            if attempt:
+                raise StoreError(f"{folder / INDEX}: {error}: delete it and push all caches again") from error
+    return {}
+
+
+def _sound(data: bytes | None) -> dict[str, StoreFacts]:
+    """Return the content of an index; nothing if it is missing, damaged or of another version."""
     try:
         return {} if data is None else decode_index(data)
     except StoreError:

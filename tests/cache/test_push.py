@@ -142,6 +142,23 @@ def test_another_cache_is_added_to_the_index(bucket: FaultProxy, cache: Path, tm
     assert CohortIndex(TO).slides() == ["a [1]", "b", "c", "d"]
 
 
+def test_a_damaged_index_loses_nothing(bucket: FaultProxy, cache: Path, tmp_path: Path) -> None:
+    push(cache, TO)
+    names = CohortIndex(TO).slides()
+    damaged = iter([True])
+    bucket.fault = lambda method, path: "flip" if path.endswith("stores.index") and next(damaged, False) else None
+    assert CohortIndex(TO).slides() == names
+    write_store(tmp_path / "d.zarr", {0.5: (patches(3, 8), None)})
+    for number in range(4):
+        turn = iter([False] * number + [True])
+        bucket.fault = lambda method, path: "flip" if method == "GET" and next(turn, False) else None  # noqa: B023
+        push(tmp_path, TO)
+        assert CohortIndex(TO).slides() == [*names, "d"]
+    bucket.fault = lambda method, path: "flip" if path.endswith("stores.index") else None
+    with pytest.raises(StoreError, match=r"stores\.index: .*delete it and push all caches again"):
+        CohortIndex(TO)
+
+
 def test_a_different_store_is_refused_and_kept(bucket: FaultProxy, cache: Path, tmp_path: Path) -> None:
     push(cache, TO)
     write_store(tmp_path / "b.zarr", {0.5: (patches(5, 77), None)})
