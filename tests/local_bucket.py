@@ -59,6 +59,7 @@ class FaultProxy(http.server.ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
         self.requests: list[Request] = []
         self.objects: dict[str, bytes] = {}
+        self.tags: dict[str, str] = {}
         self.latency_s = 0.0
         self.stall_s = 5.0
         self.fault: Callable[[str, str], str | None] = lambda method, path: None
@@ -127,6 +128,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if status != 200:
                 return None
             self.server.objects[self.path] = data
+            self.server.tags[self.path] = f'"{hashlib.md5(data).hexdigest()}"'
         return self.server.objects[self.path]
 
     def _send_object(self, fault: str | None) -> None:
@@ -145,7 +147,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             body = memoryview(harmed)
         headers = {
             "Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT",
-            "ETag": f'"{hashlib.md5(whole).hexdigest()}"',
+            "ETag": self.server.tags[self.path],
             "Accept-Ranges": "bytes",
         }
         if found:
