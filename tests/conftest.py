@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from local_bucket import BUCKET, FaultProxy, local_bucket, make_bucket
 
 from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.store import files, objects
 from e2e_abmilx.synthetic import write_cohort
 
 settings.register_profile("busy machines", deadline=None)
@@ -46,3 +48,23 @@ def stores(cohort: Path) -> Path:
     """The folder of the patch stores of ``cohort``: 64 px patches at 0.5 and 1.0 µm/px."""
     cache_slides(cohort / "slides", cohort / "stores", mpp=(0.5, 1.0), patch_size=64, workers=1)
     return cohort / "stores"
+
+
+@pytest.fixture(scope="session")
+def one_bucket() -> Iterator[FaultProxy]:
+    """The local bucket of all tests; take ``bucket``."""
+    with local_bucket() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def bucket(one_bucket: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """An empty bucket, ``s3://cohorts``, behind its proxy, and readers that give up soon."""
+    make_bucket(one_bucket, BUCKET)
+    one_bucket.fault, one_bucket.latency_s = lambda method, path: None, 0.0
+    for name, value in {"BACKOFF_S": 0.01, "RETRIES": 3, "READ_TIMEOUT_S": 0.5, "GIVE_UP_S": 10.0}.items():
+        monkeypatch.setattr(objects, name, value)
+    objects._open_client.cache_clear()
+    files.forget_objects()
+    yield one_bucket
+    objects._open_client.cache_clear()

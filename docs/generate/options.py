@@ -122,7 +122,7 @@ def classes() -> dict[str, list[type]]:
         "model.augment": [augment.RandomCrops, augment.GroupedCrops],
         "model.loss": _public(losses, lambda one: True),
         "model.schedule": [schedules.WarmupCosine],
-        "data.draw": [draws.UniformDraw, draws.RegionalDraw, draws.AttentionDraw],
+        "data.draw": [draws.UniformDraw, draws.RunDraw, draws.RegionalDraw, draws.AttentionDraw],
         "trainer.callbacks": _public(callbacks, lambda one: one.__name__ not in _OF_EVERY_RUN),
     }
 

@@ -12,6 +12,7 @@
 * ``build``: the job of one slide: resolution, tissue, grids, patches
 * ``workers``: runs jobs in processes or on a Dask cluster
 * ``caching``: ``cache_slides`` and ``verify``, the commands for many slides
+* ``push``: copies a cache into a bucket, for training from there
 * ``imports/``: makes stores of patches that users already have
 """
 

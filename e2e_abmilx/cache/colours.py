@@ -1,13 +1,13 @@
 """Colour statistics of the tissue of stored slides, which show staining and scanner but no structure."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from e2e_abmilx.io.progress import track
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import CohortIndex, PatchStore
+from e2e_abmilx.store.locations import Location, store_path
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _PATCHES = 16  # of a slide, evenly spread
@@ -34,9 +34,12 @@ def slide_colours(store: PatchStore) -> NDArray[np.float64] | None:
     return np.concatenate(statistics)
 
 
-def read_colours(cache: Path, slides: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def read_colours(cache: Location, slides: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     """Return the colour statistics of the slides that a cache has, by the slide's name."""
-    paths = {slide: cache / f"{slide}.zarr" for slide in slides}
-    there = {slide: path for slide, path in paths.items() if path.is_dir()}
-    found = {slide: slide_colours(PatchStore(there[slide])) for slide in track(there, "reading colours of", "slides")}
+    stored = set(CohortIndex(cache).slides())
+    there = [slide for slide in slides if slide in stored]
+    found = {
+        slide: slide_colours(PatchStore(store_path(cache, slide)))
+        for slide in track(there, "reading colours of", "slides")
+    }
     return {slide: colours for slide, colours in found.items() if colours is not None}

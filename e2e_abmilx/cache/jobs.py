@@ -110,7 +110,7 @@ def describe(job: StoreJob, earlier: Mapping[str, CachedSlide], attributes: Mapp
         mpp_source=attributes["slide_mpp_source"],
         patches=";".join(map(str, counts)),
         unreadable=sum(attributes["grid_patches"]) - sum(counts),
-        bytes=sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        bytes=sum(file.stat().st_size for file in job.store.rglob("*") if file.is_file()),
         path=path,
     )
 

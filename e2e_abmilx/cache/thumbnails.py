@@ -1,11 +1,11 @@
 """The hash of a stored slide's thumbnail, by which a copy of the slide is recognised."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.slides.duplicates import thumbnail_hash
 from e2e_abmilx.store import CohortIndex, PatchStore
+from e2e_abmilx.store.locations import Location, store_path
 
 #: The attribute of a store that holds the hash.
 HASH = "thumbnail_hash"
@@ -23,10 +23,10 @@ def read_thumbnail_hash(store: PatchStore) -> str | None:
     return None if thumbnail is None else thumbnail_hash(thumbnail)
 
 
-def read_thumbnail_hashes(cache: Path, slides: Sequence[str]) -> dict[str, str | None]:
+def read_thumbnail_hashes(cache: Location, slides: Sequence[str]) -> dict[str, str | None]:
     """Return the hash of the thumbnail of each slide of a cache, by the slide's name."""
     stores, hashes = CohortIndex(cache), {}
     for slide in track(slides, "looking at thumbnails", "slides"):
         known = stores[slide].attributes
-        hashes[slide] = known[HASH] if HASH in known else read_thumbnail_hash(PatchStore(cache / f"{slide}.zarr"))
+        hashes[slide] = known[HASH] if HASH in known else read_thumbnail_hash(PatchStore(store_path(cache, slide)))
     return hashes

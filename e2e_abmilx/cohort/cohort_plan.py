@@ -92,7 +92,7 @@ class CohortPlan:
                 f"classes is {names} for target regression, which has none; leave data.classes out, or set data.target"
             )
 
-    def read(self, slides: Sequence[str], folder: Path, stage: str) -> list[Case]:
+    def read(self, slides: Sequence[str], folder: Path | str, stage: str) -> list[Case]:
         """Read the cases that have all of their slides, with their splits.
 
         Args:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 _COMPARISONS = 50_000
 
 
-def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> tuple[list[Case], list[str]]:
+def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path | str) -> tuple[list[Case], list[str]]:
     """Find the cases that have all of their slides.
 
     A name in the table matches the slide of the same name, apart from a known file ending. TCGA slides also match
@@ -62,7 +62,9 @@ def match_slides(cases: Sequence[Case], cached: Iterable[str], where: Path) -> t
     return matched, complaints + [f"slide {slide!r} in {where} has no label" for slide in sorted(spare)]
 
 
-def require_slides(cases: Sequence[Case], cached: Iterable[str], where: Path, *, skip_missing: bool) -> list[Case]:
+def require_slides(
+    cases: Sequence[Case], cached: Iterable[str], where: Path | str, *, skip_missing: bool
+) -> list[Case]:
     """Return the cases that have all of their slides, as :func:`match_slides` finds them.
 
     With ``skip_missing``, cases that lack slides are left out and logged, instead of refused.
@@ -109,7 +111,7 @@ class _Names:
         unknown = len(case.slides) > 1 and not any(self.find(slide) for slide in case.slides)
         return case._replace(slides=(whole,)) if unknown and self.find(whole) else case
 
-    def explain(self, name: str, where: Path) -> str:
+    def explain(self, name: str, where: Path | str) -> str:
         """Return the reason why a name matches no slide."""
         found = self._candidates(name)
         if found:

@@ -6,7 +6,8 @@ side, D encoder features, C hidden features, H heads, K outputs.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from e2e_abmilx.cohort import Case
+from e2e_abmilx.data.ahead import ReadAhead
 from e2e_abmilx.data.jpegs import Jpegs, join_jpegs
 from e2e_abmilx.errors import InputError
 
@@ -54,6 +56,8 @@ class Bag(NamedTuple):
         last: False if the case continues in the next batch.
         real: Positions of the real patches in the flattened mask, shape ``(M,)``. Their number is then known without
             synchronising with the device. None before :func:`collate`.
+        order: Rank of each patch among those of the case, slide by slide, scale by scale and row by row, shape ``(B, N)``;
+            None if the parts of a case come in that order anyway.
     """
 
     patches: Tensor | Jpegs
@@ -66,6 +70,7 @@ class Bag(NamedTuple):
     cases: tuple[str, ...]
     last: bool
     real: Tensor | None = None
+    order: Tensor | None = None
 
     @property
     def head_mask(self) -> Tensor | None:
@@ -87,6 +92,7 @@ class Part(NamedTuple):
         start: First patch.
         stop: One past the last patch.
         last: Whether this is the last part of the case.
+        before: Number of patches of the case in earlier slides and scales.
     """
 
     case: int
@@ -95,6 +101,7 @@ class Part(NamedTuple):
     start: int
     stop: int
     last: bool
+    before: int = 0
 
 
 class BagSource(Dataset[Bag]):
@@ -103,15 +110,31 @@ class BagSource(Dataset[Bag]):
     Attributes:
         size_settings: Settings that reduce the size of a batch, for error messages.
         follows_model: Whether the bags of an epoch depend on the model; workers then start anew with each epoch.
+        reads_objects: Whether bags are read from object storage: the next ones are then read ahead, and workers are not
+            forked, because network clients do not survive it.
     """
 
     size_settings: str = ""
     follows_model: bool = False
+    reads_objects: bool = False
+
+    def __getitems__(self, batch: Sequence[Any]) -> list[Bag]:
+        """Return the items of a batch, as a ``DataLoader`` asks for them."""
+        if not self.reads_objects:
+            return [self[index] for index in batch]
+        ahead = _AHEAD.get(self)
+        if ahead is None:
+            ahead = _AHEAD[self] = ReadAhead(self.__getitem__)
+        return ahead.take(batch)
 
     @property
     def largest_bytes(self) -> int:
         """Bytes of the pixels or features of the largest bag; 0 if unknown."""
         return 0
+
+
+#: What each source of this process reads ahead.
+_AHEAD: WeakKeyDictionary[BagSource, ReadAhead[Bag]] = WeakKeyDictionary()
 
 
 def collate(bags: Sequence[Bag]) -> Bag:
@@ -137,6 +160,9 @@ def collate(bags: Sequence[Bag]) -> Bag:
         cases=tuple(name for bag in bags for name in bag.cases),
         last=all(bag.last for bag in bags),
         real=mask.flatten().nonzero().squeeze(1),
+        order=_stack(orders)
+        if len(orders := [bag.order for bag in bags if bag.order is not None]) == len(bags)
+        else None,
     )
 
 

@@ -1,5 +1,6 @@
 """Loaders of bags, which measure waiting time and limit the memory of prefetched batches."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -8,11 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from e2e_abmilx.data.ahead import LookAhead
 from e2e_abmilx.data.bag import EMPTY_BAG, Bag, BagSource
 from e2e_abmilx.errors import InputError
 
@@ -51,6 +53,12 @@ class BagLoader(DataLoader[Bag]):
             if batch is None:
                 return
             yield batch
+
+    @property
+    def _index_sampler(self) -> Any:  # noqa: ANN401 - what PyTorch iterates over, sampler or batch sampler
+        indices = super()._index_sampler
+        ahead = isinstance(self.dataset, BagSource) and self.dataset.reads_objects and self.batch_sampler is not None
+        return LookAhead(indices, self.num_workers) if ahead else indices
 
     def _advice(self) -> str:
         """Return the message for a worker that found no room for a batch."""
@@ -108,7 +116,7 @@ class Padded(BagSource):
     def __init__(self, bags: Dataset[Bag]) -> None:
         self.bags = bags
         if isinstance(bags, BagSource):
-            self.size_settings = bags.size_settings
+            self.size_settings, self.reads_objects = bags.size_settings, bags.reads_objects
 
     def __len__(self) -> int:
         return len(self.bags)  # type: ignore[arg-type]
@@ -159,6 +167,19 @@ def recommended_workers(processes: int = 1) -> int:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(16, cores // processes - 2))
+
+
+def start_method(bags: Dataset[Bag]) -> str | None:
+    """Return how the workers of a loader start; None for the default of the platform.
+
+    Clients of object storage do not survive a fork, so workers are forked from a server that has read nothing.
+    """
+    if not (isinstance(bags, BagSource) and bags.reads_objects):
+        return None
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    multiprocessing.set_forkserver_preload([__name__])  # imports PyTorch once, and not in each worker
+    return "forkserver"
 
 
 def give_way(worker: int) -> None:

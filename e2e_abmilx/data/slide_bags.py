@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from e2e_abmilx.cohort import Case
@@ -16,6 +16,7 @@ from e2e_abmilx.data.inputs import EvalScales
 from e2e_abmilx.data.jpegs import Jpegs
 from e2e_abmilx.data.samplers import Draw, rows_by_slide
 from e2e_abmilx.store import CohortIndex, PatchStore, StoreFacts
+from e2e_abmilx.store.locations import Location, ObjectUrl, as_location, store_path
 
 
 @dataclass(eq=False, repr=False)
@@ -34,7 +35,7 @@ class RandomBags(BagSource):
 
     cases: Sequence[Case]
     targets: Sequence[Target]
-    cache: Path
+    cache: Location
     _: KW_ONLY
     patches_per_bag: int
     coarse_fraction: float
@@ -46,8 +47,10 @@ class RandomBags(BagSource):
     size_settings = "data.batch_size or data.patches_per_bag"
 
     def __post_init__(self) -> None:
+        self.cache = as_location(self.cache)
         self.follows_model = isinstance(self.draw, AttentionDraw)
-        self.draw.check(PatchStore(self.cache / f"{slide}.zarr") for case in self.cases for slide in case.slides)
+        self.reads_objects = isinstance(self.cache, ObjectUrl)
+        self.draw.check(PatchStore(store_path(self.cache, slide)) for case in self.cases for slide in case.slides)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -57,7 +60,7 @@ class RandomBags(BagSource):
         draw = Draw.of(index)
         case = self.cases[draw.case]
         rng = draw.rng(self.seed, case.id)
-        stores = [PatchStore(self.cache / f"{slide}.zarr") for slide in case.slides]
+        stores = [PatchStore(store_path(self.cache, slide)) for slide in case.slides]
         pieces: list[tuple[PatchStore, np.ndarray, int]] = []
         for scale, wanted in enumerate(self._counts(len(stores[0].scales))):
             sizes = [store.num_patches(scale) for store in stores]
@@ -65,7 +68,7 @@ class RandomBags(BagSource):
             if self.padding == "duplicate" and 0 < len(chosen) < wanted:
                 chosen = np.concatenate([chosen, rng.integers(sum(sizes), size=wanted - len(chosen))])
             chosen_rows = zip(stores, rows_by_slide(chosen, sizes), strict=True)
-            pieces += [(store, rows, scale) for store, rows in chosen_rows if len(rows)]
+            pieces += [(store, _row_by_row(store, rows, scale), scale) for store, rows in chosen_rows if len(rows)]
         return _read_bag(case, self.targets[draw.case], pieces, encoded=self.encoded, last=True)
 
     @property
@@ -89,7 +92,7 @@ class WholeSlides(BagSource):
 
     cases: Sequence[Case]
     targets: Sequence[Target]
-    cache: Path
+    cache: Location
     _: KW_ONLY
     chunk_size: int
     scales: EvalScales = "finest"
@@ -98,6 +101,8 @@ class WholeSlides(BagSource):
     size_settings = "data.eval_chunk_size"
 
     def __post_init__(self) -> None:
+        self.cache = as_location(self.cache)
+        self.reads_objects = isinstance(self.cache, ObjectUrl)
         index = CohortIndex(self.cache)
         found = {slide: index[slide] for case in self.cases for slide in case.slides}
         self._checksums = {slide: store.checksum for slide, store in found.items()}
@@ -110,12 +115,15 @@ class WholeSlides(BagSource):
     def __getitem__(self, index: int) -> Bag:
         """Return a part of a slide as a single bag."""
         part = self.parts[index]
-        store = PatchStore(self.cache / f"{part.slide}.zarr")
+        store = PatchStore(store_path(self.cache, part.slide))
         if store.checksum != self._checksums[part.slide]:
             raise BagError(f"{store.path} was rebuilt after its patches had been counted; start again")
-        pieces = [(store, np.arange(part.start, part.stop), part.scale)]
+        rows = np.arange(part.start, part.stop)
         case, target = self.cases[part.case], self.targets[part.case]
-        return _read_bag(case, target, pieces, encoded=self.encoded, last=part.last)
+        bag = _read_bag(case, target, [(store, rows, part.scale)], encoded=self.encoded, last=part.last)
+        if store.order_seed is None:
+            return bag
+        return bag._replace(order=torch.from_numpy(part.before + _ranks(store, part.scale)[rows]))
 
     @property
     def largest_bytes(self) -> int:
@@ -124,17 +132,20 @@ class WholeSlides(BagSource):
         return most * _patch_bytes(self.cases, self.cache)
 
     def _split(self, case: int, stores: Mapping[str, StoreFacts]) -> list[Part]:
-        parts = []
+        parts: list[Part] = []
+        before = 0
         for slide in self.cases[case].slides:
             counts = stores[slide].counts
             for scale, count in enumerate(counts if self.scales == "all" else counts[:1]):
                 for start in range(0, count, self.chunk_size):
-                    parts.append(Part(case, slide, scale, start, min(start + self.chunk_size, count), last=False))
+                    stop = min(start + self.chunk_size, count)
+                    parts.append(Part(case, slide, scale, start, stop, last=False, before=before))
+                before += count
         parts[-1] = parts[-1]._replace(last=True)
         return parts
 
 
-def check_stores(cases: Sequence[Case], cache: Path) -> None:
+def check_stores(cases: Sequence[Case], cache: Location) -> None:
     """Refuse stores that cannot be used in the same bags.
 
     Raises:
@@ -144,7 +155,7 @@ def check_stores(cases: Sequence[Case], cache: Path) -> None:
     index = CohortIndex(cache)
     for case in cases:
         for slide in case.slides:
-            store, path = index[slide], cache / f"{slide}.zarr"
+            store, path = index[slide], store_path(cache, slide)
             first = first or store
             if not store.counts[0]:
                 raise BagError(f"{path} holds no patch: case {case.id} would be an empty bag; cache it again")
@@ -156,11 +167,24 @@ def check_stores(cases: Sequence[Case], cache: Path) -> None:
     index.save()
 
 
-def _patch_bytes(cases: Sequence[Case], cache: Path) -> int:
+def _patch_bytes(cases: Sequence[Case], cache: Location) -> int:
     """Return the bytes of the pixels of a patch, which is the same for all cases."""
     if not cases:
         return 0
-    return 3 * PatchStore(cache / f"{cases[0].slides[0]}.zarr").patch_size ** 2
+    return 3 * PatchStore(store_path(cache, cases[0].slides[0])).patch_size ** 2
+
+
+def _row_by_row(store: PatchStore, rows: NDArray[np.int64], scale: int) -> NDArray[np.int64]:
+    """Return patches in the order in which they lie on the slide, which for some heads is the order of a sequence."""
+    return rows if store.order_seed is None else rows[np.argsort(_ranks(store, scale)[rows])]
+
+
+def _ranks(store: PatchStore, scale: int) -> NDArray[np.int64]:
+    """Return the rank of each patch of a store in random order, row by row, shape (N,)."""
+    coords = store.coords(scale)
+    ranks = np.empty(len(coords), np.int64)
+    ranks[np.lexsort(coords.T)] = np.arange(len(coords))
+    return ranks
 
 
 def _read_bag(

@@ -16,11 +16,12 @@ from e2e_abmilx.cohort.targets import NumberedTargets
 from e2e_abmilx.data.bag import Bag, BagSource, Target, collate
 from e2e_abmilx.data.contract import ContractError, InputContract
 from e2e_abmilx.data.inputs import ModelInput
-from e2e_abmilx.data.loaders import BagLoader, Padded, give_way, plan_workers, recommended_workers
+from e2e_abmilx.data.loaders import BagLoader, Padded, give_way, plan_workers, recommended_workers, start_method
 from e2e_abmilx.data.samplers import CaseSampler, EpochSampler, Progress
 from e2e_abmilx.data.seen_cases import Marks, SeenCases
 from e2e_abmilx.data.transfer import AsyncCopy, decode_patches
 from e2e_abmilx.datamodules.class_ratio import check_ratio, draws_per_case
+from e2e_abmilx.store.locations import Location
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class BagDataModule(LightningDataModule):
         self.contract: InputContract | None = None
 
     @abstractmethod
-    def available(self) -> tuple[Path, list[str]]:
+    def available(self) -> tuple[Location, list[str]]:
         """Return the folder that bags are made from and the slides in it."""
 
     @abstractmethod
@@ -270,6 +271,7 @@ class BagDataModule(LightningDataModule):
         return {
             "collate_fn": collate,
             "num_workers": workers,
+            "multiprocessing_context": start_method(bags) if workers else None,
             "prefetch_factor": prefetch if workers else None,
             "persistent_workers": workers > 0 and not (isinstance(bags, BagSource) and bags.follows_model),
             "pin_memory": torch.cuda.is_available(),

@@ -21,7 +21,8 @@ from e2e_abmilx.data.slide_bags import RandomBags, WholeSlides, check_stores
 from e2e_abmilx.datamodules.base import BagDataModule
 from e2e_abmilx.datamodules.model_attention import attention_of
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import CohortIndex, PatchStore
+from e2e_abmilx.store.locations import Location, as_location, store_path
 
 
 class SlideDataModule(BagDataModule):
@@ -31,7 +32,7 @@ class SlideDataModule(BagDataModule):
     that are not in the cache are cached first.
 
     Args:
-        cache: Folder of patch stores.
+        cache: Folder of patch stores, or its URL, such as ``s3://bucket/cohort``, after ``e2e-abmilx push``.
         labels: Label table (CSV), as in :class:`~e2e_abmilx.cohort.CohortPlan`.
         slides: Slides to cache first: a folder, a file or a CSV.
         mpp: µm per pixel of each scale to cache.
@@ -40,7 +41,7 @@ class SlideDataModule(BagDataModule):
         patches_per_bag: s, patches of a training bag.
         coarse_fraction: 1/r, the fraction of a bag that is drawn from the coarser scales.
         draw: How the patches of a training bag are drawn: uniformly by default, or by a
-            :class:`~e2e_abmilx.data.draws.RegionalDraw` or :class:`~e2e_abmilx.data.draws.AttentionDraw`.
+            :class:`~e2e_abmilx.data.draws.RunDraw` (from a bucket), :class:`~e2e_abmilx.data.draws.RegionalDraw` or :class:`~e2e_abmilx.data.draws.AttentionDraw`.
         padding: Treatment of a case with fewer patches: ``"mask"`` pads its bag and masks the padding,
             ``"duplicate"`` repeats random patches, as the authors do.
         eval_scales: Scales used in evaluation: the ``"finest"``, as in the paper, or ``"all"``.
@@ -52,7 +53,7 @@ class SlideDataModule(BagDataModule):
 
     def __init__(
         self,
-        cache: Path,
+        cache: str | Path,
         labels: Path | None = None,
         *,
         slides: Path | None = None,
@@ -74,7 +75,12 @@ class SlideDataModule(BagDataModule):
                 raise ValueError(f"{name} is {value}; it counts patches and must be at least 1")
         if not 0 <= coarse_fraction < 1:
             raise ValueError(f"coarse_fraction is {coarse_fraction}; it is a fraction of the bag and must be in [0, 1)")
-        self.cache, self.slides = Path(cache), slides
+        self.cache, self.slides = as_location(cache), slides
+        if slides is not None and not isinstance(self.cache, Path):
+            raise InputError(
+                f"data.slides cannot be cached straight into {self.cache}; make a local cache with `e2e-abmilx cache`, copy it"
+                " with `e2e-abmilx push`, and leave data.slides out"
+            )
         self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
         self.patches_per_bag, self.coarse_fraction, self.padding = patches_per_bag, coarse_fraction, padding
         self.draw = draw or UniformDraw()
@@ -83,7 +89,7 @@ class SlideDataModule(BagDataModule):
 
     def prepare_data(self) -> None:
         """Cache the slides that are not in the cache yet."""
-        if self.slides is not None:
+        if self.slides is not None and isinstance(self.cache, Path):
             cache_slides(
                 self.slides,
                 self.cache,
@@ -93,9 +99,9 @@ class SlideDataModule(BagDataModule):
                 workers=(os.cpu_count() or 1) if self.num_workers is None else max(1, self.num_workers),
             )
 
-    def available(self) -> tuple[Path, list[str]]:
+    def available(self) -> tuple[Location, list[str]]:
         """Return the cache and the slides that have a store in it."""
-        stored = sorted(path.name.removesuffix(".zarr") for path in self.cache.glob("*.zarr"))
+        stored = CohortIndex(self.cache).slides()
         if not stored:
             raise CohortError(f"{self.cache} holds no patch store; run `e2e-abmilx cache` first, or give data.slides")
         return self.cache, stored
@@ -108,7 +114,7 @@ class SlideDataModule(BagDataModule):
 
     def describe_input(self) -> PatchInput:
         """Return size and resolution of the patches, which all stores have in common."""
-        store = PatchStore(self.cache / f"{self.read_cases[0].slides[0]}.zarr")
+        store = PatchStore(store_path(self.cache, self.read_cases[0].slides[0]))
         return PatchInput.of(store, self.eval_scales, self.eval_chunk_size)
 
     def slide_marks(self, cases: Sequence[Case]) -> Marks:

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 from e2e_abmilx.main.starting import (
     call,
     call_with_folder,
+    call_with_places,
     draw_figures,
     pass_all,
     pass_words,
@@ -61,6 +62,9 @@ COMMANDS = {
         ends=refuse_failed_slides,
     ),
     "verify": Command("prepare", "check every patch of a cache", "e2e_abmilx.cache:verify", ends=refuse_problems),
+    "push": Command(
+        "prepare", "copy a cache into a bucket, for training from there", "e2e_abmilx.cache.push:push", call_with_places
+    ),
     "plan": Command(
         "train", "show the time, memory and power of a fit, before it starts", "e2e_abmilx.study.plan:plan",
         pass_words, print_text,

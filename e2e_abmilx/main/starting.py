@@ -1,12 +1,12 @@
 """How a command gets its options, and what is done with its result."""
 
 import inspect
+import itertools
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,14 @@ def call_with_folder(name: str, target: Callable[..., object], words: list[str])
     return call(name, target, [f"--{first}", *words] if positional else words)
 
 
+def call_with_places(name: str, target: Callable[..., object], words: list[str]) -> object:
+    """As :func:`call`; leading words that are no options are the first two parameters, as of ``push CACHE s3://bucket``."""
+    parameters = list(inspect.signature(target).parameters)[:2]
+    leading = list(itertools.takewhile(lambda word: not word.startswith("-"), words))[: len(parameters)]
+    options = [part for pair in zip(parameters, leading, strict=False) for part in (f"--{pair[0]}", pair[1])]
+    return call(name, target, [*options, *words[len(leading) :]])
+
+
 def pass_words(name: str, target: Callable[..., object], words: list[str]) -> object:
     """Call a function that parses the words itself."""
     return target(words)
@@ -50,7 +58,7 @@ def pass_all(name: str, target: Callable[..., object], words: list[str]) -> obje
 def _complete_dry_run(words: list[str]) -> list[str]:
     """Replace ``--dry-run`` by ``--dry_run=true``, unless it has a value."""
     completed = []
-    for word, following in zip_longest(words, words[1:], fillvalue="--"):
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue="--"):
         name, *value = word.split("=", 1)
         if name not in ("--dry-run", "--dry_run"):
             completed.append(word)

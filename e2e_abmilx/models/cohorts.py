@@ -65,7 +65,7 @@ class Sources:
             return self.features, list(FeatureFolder(self.features).files), []
         if self.slides is None:
             assert self.cache is not None  # one of the two is given
-            stored = sorted(path.name.removesuffix(".zarr") for path in self.cache.glob("*.zarr"))
+            stored = CohortIndex(self.cache).slides()
             if not stored:
                 raise InputError(f"{self.cache} holds no patch store; check the path, or give --slides")
             return self.cache, stored, []

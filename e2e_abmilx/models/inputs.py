@@ -18,6 +18,7 @@ from e2e_abmilx.errors import InputError, SlideError
 from e2e_abmilx.slides.slide_files import SlideFile, find_slides
 from e2e_abmilx.store import PatchStore
 from e2e_abmilx.store.codec import JPEG_QUALITY
+from e2e_abmilx.store.locations import store_path
 
 _MIN_TISSUE = 0.5
 _FEATURES = (".h5", ".pt")
@@ -103,7 +104,7 @@ def bags_of(
         contract.check_input(check_features(cases, features))
         return FeatureBags(cases, targets, features)
     check_stores(cases, folder)
-    store = PatchStore(folder / f"{cases[0].slides[0]}.zarr")
+    store = PatchStore(store_path(folder, cases[0].slides[0]))
     settings = contract.input or PatchInput.of(store, "finest", 256)
     contract.check_input(PatchInput.of(store, settings.eval_scales, settings.eval_chunk_size))
     return WholeSlides(cases, targets, folder, chunk_size=settings.eval_chunk_size, scales=settings.eval_scales)

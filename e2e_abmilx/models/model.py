@@ -20,6 +20,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.heatmaps import Kind
 from e2e_abmilx.models.inputs import bags_of, gather_slides
 from e2e_abmilx.models.predictions import AttendedPatches, CasePrediction, mean_threshold
+from e2e_abmilx.store.locations import Location
 from e2e_abmilx.tasks import BagTask, Prediction
 from e2e_abmilx.tasks.slide_heatmaps import check_kind, write_case_heatmaps
 
@@ -83,7 +84,9 @@ class Model:
             raise prediction
         return prediction
 
-    def write_heatmaps(self, prediction: CasePrediction, cache: Path, folder: Path, kind: Kind = "attention") -> None:
+    def write_heatmaps(
+        self, prediction: CasePrediction, cache: Location, folder: Path, kind: Kind = "attention"
+    ) -> None:
         """Write a heatmap ``folder/<slide>`` of each slide of the case that was predicted last, by the first task.
 
         Args:

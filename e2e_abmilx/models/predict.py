@@ -18,6 +18,7 @@ from e2e_abmilx.models.loading import load_model
 from e2e_abmilx.models.model import Model
 from e2e_abmilx.models.predictions import CasePrediction
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import store_path
 from e2e_abmilx.tasks.case_maps import MapWriter
 from e2e_abmilx.tasks.slide_heatmaps import check_kind
 from e2e_abmilx.training.callbacks.predicted_slides import patches_by_slide
@@ -162,4 +163,4 @@ def _check_heatmaps(model: Model, bags: WholeSlides | FeatureBags, kind: Kind) -
     if isinstance(bags, FeatureBags):
         raise InputError("heatmaps are drawn on slides, and features do not record where their patches lie on them")
     for slide in {part.slide for part in bags.parts}:
-        check_drawable(PatchStore(bags.cache / f"{slide}.zarr"))
+        check_drawable(PatchStore(store_path(bags.cache, slide)))

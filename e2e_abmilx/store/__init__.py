@@ -1,8 +1,13 @@
-"""The patch store: one slide's patches on disk, as a zarr v3 group that is read at random.
+"""The patch store: one slide's patches on disk or in object storage, as a zarr v3 group that is read at random.
 
 * ``codec``: the JPEG codec of patches, for zarr-python and for this package
 * ``format``: what reader and writer share: metadata, checksums, arrays
+* ``locations``: where a store lies: a folder or a URL
 * ``scale_reader``: random reads from the shard files of one scale
+* ``summary``: what a reader needs besides the patches, in one small object
+* ``objects``: requests to object storage, repeated where they fail
+* ``object_scale``: random reads from one scale in object storage
+* ``files``: the files of a store, local or in object storage
 * ``reader``: ``PatchStore``, one slide's patches
 * ``facts``: what a cohort needs to know of a store, and the bytes that hold that of many
 * ``cohort_index``: the facts of the stores of a folder, of which only new and changed ones are opened

@@ -1,11 +1,11 @@
 """The parts of the store format that reader and writer share: arrays, metadata, checksums (see ``FORMAT.md``)."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from e2e_abmilx.errors import InputError
 
 FORMAT_VERSION = 1
 HEADER = "e2e_abmilx"  # the package's own attribute of the group; all others belong to whoever built the store
+ORDER_SEED = "patch_order_seed"  # the attribute of a store whose patches lie in random order
 CRC_BYTES = 4
 CRC_RESIDUE = 0x48674BC7  # crc32c of any message that is followed by its own crc32c
 ABSENT = 2**64 - 1  # offset and length, in a shard's index, of a patch that the shard does not hold
@@ -66,51 +67,47 @@ def plain_json(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def read_metadata(path: Path) -> tuple[dict[str, Any], int]:
-    """Read and check the ``zarr.json`` of a store's group; return it and its modification time in ns."""
+def parse_metadata(data: bytes, where: object) -> dict[str, Any]:
+    """Return the content of the ``zarr.json`` of a store's group; refuse what is damaged or of another version."""
     try:
-        with (path / "zarr.json").open("rb") as file:
-            modified_ns = os.fstat(file.fileno()).st_mtime_ns
-            metadata: dict[str, Any] = json.load(file)
+        metadata: dict[str, Any] = json.loads(data)
         header = metadata["attributes"][HEADER]
         version, checksum = header["format_version"], header["crc32c"]
-    except OSError as error:
-        raise StoreError(f"no patch store at {path} ({error.strerror}); run `e2e-abmilx cache` first") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StoreError(f"{path} is not a patch store, or its zarr.json is damaged; rebuild it") from error
+        raise StoreError(f"{where} is not a patch store, or its zarr.json is damaged; rebuild it") from error
     if version != FORMAT_VERSION:
         raise StoreError(
-            f"{path} has format version {version} and this release reads {FORMAT_VERSION}; "
+            f"{where} has format version {version} and this release reads {FORMAT_VERSION}; "
             "rebuild it or install the release that wrote it"
         )
-    if checksum != _metadata_crc(metadata):
-        raise StoreError(f"{path} has a zarr.json that was edited or damaged after it was written; rebuild it")
-    return metadata, modified_ns
+    if checksum != metadata_crc(metadata):
+        raise StoreError(f"{where} has a zarr.json that was edited or damaged after it was written; rebuild it")
+    return metadata
 
 
 def add_metadata_checksum(path: Path) -> None:
     """Add the checksum of a group's finished ``zarr.json`` to the file itself."""
     metadata = json.loads(path.read_bytes())
-    metadata["attributes"][HEADER]["crc32c"] = _metadata_crc(metadata)
+    metadata["attributes"][HEADER]["crc32c"] = metadata_crc(metadata)
     path.write_text(json.dumps(metadata, indent=2), encoding="utf-8")
 
 
-def _metadata_crc(metadata: dict[str, Any]) -> str:
+def metadata_crc(metadata: dict[str, Any]) -> str:
     """Return the crc32c of the metadata, without the checksum's own entry, as compact JSON with sorted keys."""
     header = {key: value for key, value in metadata["attributes"][HEADER].items() if key != "crc32c"}
     bare = {**metadata, "attributes": {**metadata["attributes"], HEADER: header}}
     return f"{crc32c(json.dumps(bare, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
-def check_node(path: Path, expected: dict[str, Any]) -> None:
-    """Refuse a subgroup or an array whose ``zarr.json`` differs from its copy in that of the store's group."""
+def check_node(data: bytes, where: object, expected: dict[str, Any]) -> None:
+    """Refuse the ``zarr.json`` of a subgroup or an array that differs from its copy in that of the store's group."""
     try:
-        found = json.loads((path / "zarr.json").read_bytes())
+        found = json.loads(data)
         same = {**found, "consolidated_metadata": None} == {**expected, "consolidated_metadata": None}
-    except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{path} has no readable zarr.json: {error}; rebuild this store") from error
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{where} has no readable zarr.json: {error}; rebuild this store") from error
     if not same:
-        raise StoreError(f"{path} has a zarr.json that differs from its copy in the group; rebuild this store")
+        raise StoreError(f"{where} has a zarr.json that differs from its copy in the group; rebuild this store")
 
 
 def with_crc(data: bytes) -> bytes:
@@ -119,15 +116,37 @@ def with_crc(data: bytes) -> bytes:
     return data + checksum.to_bytes(CRC_BYTES, "little")
 
 
-def read_checked(path: Path) -> bytes:
-    """Return the content of a file that ends in its crc32c, without it; refuse a missing or damaged file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}; rebuild this store") from error
+def without_crc(data: bytes, where: object) -> bytes:
+    """Return the content of a file that ends in its crc32c, without it; refuse a damaged file."""
     if crc32c(data) != CRC_RESIDUE:
-        raise StoreError(f"{path} is damaged: its checksum does not match; rebuild this store")
+        raise StoreError(f"{where} is damaged: its checksum does not match; rebuild this store")
     return data[:-CRC_BYTES]
+
+
+def parse_index(data: bytes, num_chunks: int, start: int, where: object) -> NDArray[np.uint64]:
+    """Return the offset and length of each chunk of a shard, shape ``(num_chunks, 2)``, from its index at ``start``.
+
+    Raises:
+        ValueError: The index is damaged.
+    """
+    if crc32c(data) != CRC_RESIDUE or len(data) != 16 * num_chunks + CRC_BYTES:
+        raise ValueError(f"the checksum of the index of {where} does not match")
+    index = np.frombuffer(data, "<u8", 2 * num_chunks).reshape(num_chunks, 2)
+    if (index[index[:, 0] != ABSENT] > start).any():
+        raise ValueError(f"the index of {where} points outside the file")
+    return index
+
+
+def shard_name(scale: int, shard: int) -> str:
+    """Return the name of a shard file within its store."""
+    return f"{scale}/patches/c.{shard}.0.0.0"
+
+
+def patches_per_shard(metadata: Mapping[str, Any], scale: int) -> int:
+    """Return the number S of patches per shard of a scale."""
+    node = metadata["consolidated_metadata"]["metadata"][f"{scale}/patches"]
+    size: int = node["chunk_grid"]["configuration"]["chunk_shape"][0]
+    return size
 
 
 def problems_of(check: Callable[[], object]) -> Iterator[str]:

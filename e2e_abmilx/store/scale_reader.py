@@ -2,33 +2,53 @@
 
 import functools
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
 from google_crc32c import value as crc32c
 from numpy.typing import ArrayLike, NDArray
 
-from e2e_abmilx.store.format import ABSENT, CRC_BYTES, CRC_RESIDUE, StoreError, problems_of
+from e2e_abmilx.store.format import CRC_BYTES, CRC_RESIDUE, StoreError, parse_index, problems_of
+from e2e_abmilx.store.locations import Location
 
+_TOGETHER = 64  # patches that are checked at once: in object storage, they are one request
 OPEN_SHARDS = 128  # open files per process: far below the usual limit of 1024, and reopening is cheap
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleReader:
-    """The patches of one scale: scale ``number`` of the ``store`` at a path, written at ``modified_ns``."""
+class ScaleReader(ABC):
+    """The patches of one scale: scale ``number`` of the ``store`` at a location."""
 
-    store: Path
+    store: Location
     number: int
     num_patches: int
     patches_per_shard: int
-    modified_ns: int
 
     def __str__(self) -> str:
         return f"{self.store}, scale {self.number}"
+
+    @abstractmethod
+    def chunks(self, wanted: Iterable[int]) -> Iterator[bytes]:
+        """Yield the stored bytes of each patch, a JPEG stream and its crc32c; refuse a missing or damaged patch."""
+
+    @abstractmethod
+    def index(self, shard: int) -> NDArray[np.uint64]:
+        """Return the offset and length of each patch of a shard, shape (S, 2)."""
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the stored bytes of each patch, shape (N,)."""
+        shards = range(-(-self.num_patches // self.patches_per_shard))
+        lengths = [np.empty(0, np.int64), *(self.index(shard)[:, 1].astype(np.int64) for shard in shards)]
+        return np.concatenate(lengths)[: self.num_patches]
+
+    def patches_of(self, shard: int) -> str:
+        """Return for example ``patches 0 to 4095``."""
+        first = shard * self.patches_per_shard
+        return f"patches {first} to {min(first + self.patches_per_shard, self.num_patches) - 1}"
 
     def checked(self, indices: ArrayLike) -> list[int]:
         """Return patch indices as a list; refuse all but a flat list of integers in 0 to N - 1."""
@@ -44,8 +64,40 @@ class ScaleReader:
         patches: list[int] = wanted.tolist()
         return patches
 
+    def decode(self, wanted: Sequence[int], out: NDArray[np.uint8]) -> None:
+        """Decode n patches into ``out``, shape (n, P, P, 3); refuse a missing or damaged patch."""
+        for patch, data, pixels in zip(wanted, self.chunks(wanted), out, strict=True):
+            try:
+                imagecodecs.jpeg8_decode(data, out=pixels)
+            except (imagecodecs.Jpeg8Error, ValueError) as error:
+                raise self._error(f"patch {patch} cannot be decoded: {error}") from error
+
+    def problems(self, patch_size: int) -> Iterator[str]:
+        """Decode every patch; yield one sentence per damaged patch, and one per shard that cannot be opened."""
+        pixels = np.empty((_TOGETHER, patch_size, patch_size, 3), np.uint8)
+        for first in range(0, self.num_patches, self.patches_per_shard):
+            if broken := list(problems_of(functools.partial(self.index, first // self.patches_per_shard))):
+                yield from broken
+                continue
+            last = min(first + self.patches_per_shard, self.num_patches)
+            for start in range(first, last, _TOGETHER):
+                patches = range(start, min(start + _TOGETHER, last))
+                if list(problems_of(functools.partial(self.decode, patches, pixels[: len(patches)]))):
+                    for patch in patches:
+                        yield from problems_of(functools.partial(self.decode, [patch], pixels[:1]))
+
+    def _error(self, problem: str) -> StoreError:
+        return StoreError(f"{self}, {problem}; rebuild this store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalScale(ScaleReader):
+    """The patches of one scale of a store in a local folder, written at ``modified_ns``."""
+
+    modified_ns: int
+
     def chunks(self, wanted: Iterable[int]) -> Iterator[bytes]:
-        """Yield the stored bytes of each patch, a JPEG stream and its crc32c; refuse a missing or damaged patch."""
+        """Yield the stored bytes of each patch."""
         for patch in wanted:
             number, position = divmod(patch, self.patches_per_shard)
             shard = self._shard(number)
@@ -57,35 +109,16 @@ class ScaleReader:
                 raise self._error(f"patch {patch} is damaged: its checksum does not match")
             yield data
 
-    def decode(self, wanted: Sequence[int], out: NDArray[np.uint8]) -> None:
-        """Decode n patches into ``out``, shape (n, P, P, 3); refuse a missing or damaged patch."""
-        for patch, data, pixels in zip(wanted, self.chunks(wanted), out, strict=True):
-            try:
-                imagecodecs.jpeg8_decode(data, out=pixels)
-            except (imagecodecs.Jpeg8Error, ValueError) as error:
-                raise self._error(f"patch {patch} cannot be decoded: {error}") from error
-
-    def problems(self, patch_size: int) -> Iterator[str]:
-        """Decode every patch; yield one sentence per damaged patch, and one per shard that cannot be opened."""
-        pixels = np.empty((1, patch_size, patch_size, 3), np.uint8)
-        for first in range(0, self.num_patches, self.patches_per_shard):
-            if broken := list(problems_of(functools.partial(self._shard, first // self.patches_per_shard))):
-                yield from broken
-                continue
-            for patch in range(first, min(first + self.patches_per_shard, self.num_patches)):
-                yield from problems_of(functools.partial(self.decode, [patch], pixels))
+    def index(self, shard: int) -> NDArray[np.uint64]:
+        """Return the index of a shard."""
+        return self._shard(shard).index
 
     def _shard(self, number: int) -> "_Shard":
         path = f"{self.store}/{self.number}/patches/c.{number}.0.0.0"
         try:
             return _open_shard(path, self.patches_per_shard, self.modified_ns)
         except (OSError, ValueError) as error:
-            first = number * self.patches_per_shard
-            last = min(first + self.patches_per_shard, self.num_patches) - 1
-            raise self._error(f"patches {first} to {last} cannot be read: {error}") from error
-
-    def _error(self, problem: str) -> StoreError:
-        return StoreError(f"{self}, {problem}; rebuild this store")
+            raise self._error(f"{self.patches_of(number)} cannot be read: {error}") from error
 
 
 class _Shard:
@@ -101,18 +134,14 @@ class _Shard:
         num_bytes = 16 * num_chunks + CRC_BYTES
         start = os.fstat(self._file.fileno()).st_size - num_bytes
         index = os.pread(self._file.fileno(), num_bytes, start) if start >= 0 else b""
-        if crc32c(index) != CRC_RESIDUE:
-            raise ValueError(f"the checksum of the index of {path} does not match")
-        self._index = np.frombuffer(index, "<u8", 2 * num_chunks).reshape(num_chunks, 2)
-        if (self._index[self._index[:, 0] != ABSENT] > start).any():
-            raise ValueError(f"the index of {path} points outside the file")
+        self.index = parse_index(index, num_chunks, start, path)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
 
     def chunk(self, position: int) -> bytes:
-        offset, num_bytes = self._index[position].tolist()
+        offset, num_bytes = self.index[position].tolist()
         return os.pread(self._file.fileno(), num_bytes, offset)
 
 

@@ -13,6 +13,7 @@ from e2e_abmilx.cache.tiling import Tiling, check, parse_scales
 from e2e_abmilx.datamodules import BagDataModule, FeatureDataModule, SlideDataModule
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.store import CohortIndex
+from e2e_abmilx.store.locations import Location, store_path
 from e2e_abmilx.study.plan_cohort import PlannedCohort, patches_of_features, slide_files
 
 #: Slides that are looked at where many are not cached yet.
@@ -65,7 +66,7 @@ def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
         return CachePlan({}, None)
     jobs = _jobs(data)
     index = CohortIndex(data.cache)
-    stores = {name: index[name] for name in sorted(path.stem for path in data.cache.glob("*.zarr"))}
+    stores = {name: index[name] for name in index.slides()}
     refuse_other_origins(jobs, index)
     todo = [job for job in jobs if job.slide.name not in stores]
     rows = [plan_slide(job) for job in track(_sample(todo), "looking at slides", "slides")] if todo else []
@@ -73,7 +74,7 @@ def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
     known = {name: store.counts for name, store in stores.items()} | planned
     typical = tuple(np.mean(list(planned.values()), axis=0).round().astype(int).tolist()) if planned else ()
     patches = {slide: known.get(slide, typical) for case in cohort.everyone for slide in case.slides}
-    made = sum(_size(data.cache / f"{name}.zarr") for name in stores)
+    made = sum(_size(store_path(data.cache, name)) for name in stores)
     share = len(todo) / max(len(planned), 1)
     new = round(share * sum(row.bytes for row in rows))
     workers = min((os.cpu_count() or 1) if data.num_workers is None else max(1, data.num_workers), max(len(todo), 1))
@@ -94,7 +95,7 @@ def plan_cache(data: BagDataModule, cohort: PlannedCohort) -> CachePlan:
 def _jobs(data: SlideDataModule) -> list[SlideJob]:
     """Return the jobs by which a fit would cache the slides of a data module."""
     files = slide_files(data)
-    if not files:
+    if not files or not isinstance(data.cache, Path):  # a cache in object storage is never made of slides
         return []
     tiling = Tiling(parse_scales(data.mpp, files, data.assume_mpp), data.patch_size, 0.0, 0.5, 90, data.assume_mpp)
     check(tiling)
@@ -107,5 +108,6 @@ def _sample(jobs: Sequence[SlideJob]) -> list[SlideJob]:
     return [jobs[index] for index in sorted(chosen)]
 
 
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+def _size(path: Location) -> int:
+    """Return the bytes of a store on a local disk; 0 of one elsewhere."""
+    return 0 if not isinstance(path, Path) else sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

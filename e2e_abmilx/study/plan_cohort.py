@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from e2e_abmilx.cohort import SPLITS, Case
@@ -12,6 +11,8 @@ from e2e_abmilx.data.bag import Target
 from e2e_abmilx.datamodules import BagDataModule, FeatureDataModule, SlideDataModule, SyntheticDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.slides.slide_files import SlideFile, find_slides
+from e2e_abmilx.store import CohortIndex
+from e2e_abmilx.store.locations import Location
 
 
 class PlannedCohort(NamedTuple):
@@ -84,11 +85,10 @@ def _number(data: BagDataModule, cases: Sequence[Case]) -> NumberedTargets:
     return data.plan.number(cases, "fit")
 
 
-def _existing_slides(data: BagDataModule) -> tuple[Path, list[str]]:
+def _existing_slides(data: BagDataModule) -> tuple[Location, list[str]]:
     """Return the folder and the names of slides that are cached, can be cached, or have features."""
     if isinstance(data, SlideDataModule):
-        stored = {path.name.removesuffix(".zarr") for path in data.cache.glob("*.zarr")}
-        return data.cache, sorted(stored | {file.name for file in slide_files(data)})
+        return data.cache, sorted({*CohortIndex(data.cache).slides()} | {file.name for file in slide_files(data)})
     return data.available()
 
 

@@ -10,13 +10,14 @@ from e2e_abmilx.heatmaps import CaseMap, SlideMap, case_file_name, check_drawabl
 from e2e_abmilx.heatmaps.attention import rank_of
 from e2e_abmilx.heatmaps.case_map import ATTENTION
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import Location, store_path
 from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.slide_heatmaps import contribution_of, slide_attentions
 
 logger = logging.getLogger(__name__)
 
 
-def case_map_of(task: BagTask, case: str, sizes: Mapping[str, int], cache: Path) -> CaseMap:
+def case_map_of(task: BagTask, case: str, sizes: Mapping[str, int], cache: Location) -> CaseMap:
     """Return the map of the case that the task predicted last, with contributions where the head has any.
 
     Apple's GPUs have no contributions, which are computed in float64.
@@ -57,11 +58,11 @@ class MapWriter:
         reason: Why some cases have no map, as a sentence for the log; None if all can have one.
     """
 
-    def __init__(self, folder: Path, cache: Path, sizes: Mapping[str, Mapping[str, int]]) -> None:
+    def __init__(self, folder: Path, cache: Location, sizes: Mapping[str, Mapping[str, int]]) -> None:
         self.folder, self.cache = folder, cache
         self.written: list[str] = []
         slides = {slide for own in sizes.values() for slide in own}
-        reasons = {slide: reason for slide in sorted(slides) if (reason := _why_not(cache / f"{slide}.zarr"))}
+        reasons = {slide: reason for slide in sorted(slides) if (reason := _why_not(store_path(cache, slide)))}
         self._sizes = {case: own for case, own in sizes.items() if not own.keys() & reasons.keys()}
         self.reason = None if not reasons else (
             f"the attention of {len(sizes) - len(self._sizes)} of {len(sizes)} cases is not stored, so that the viewer will"
@@ -104,7 +105,7 @@ class MapWriter:
         return self.folder / f".{ATTENTION}.partial"
 
 
-def _why_not(store: Path) -> str | None:
+def _why_not(store: Location) -> str | None:
     """Return why the patches of a store cannot be shown on their slide; None if they can."""
     try:
         check_drawable(PatchStore(store))

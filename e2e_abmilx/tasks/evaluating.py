@@ -52,7 +52,7 @@ class CaseTask(LightningModule):
         self.classes: tuple[str, ...] = tuple(map(str, range(self.num_outputs)))
         #: The patches of the case that was predicted last, on the task's device; None before.
         self.predicted_patches: PredictedPatches | None = None
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
         self._whole_cases = 0
 
     @abstractmethod
@@ -220,10 +220,14 @@ class CaseTask(LightningModule):
         """
         if not bag.mask.numel():
             return None
-        self._parts.append((self.encode(bag), bag.coords, bag.scale))
+        self._parts.append((self.encode(bag), bag.coords, bag.scale, bag.order))
         if not bag.last:
             return None
-        features, coords, scale = (torch.cat(column, dim=1) for column in zip(*self._parts, strict=True))
+        features, coords, scale = (torch.cat(column, dim=1) for column in list(zip(*self._parts, strict=True))[:3])
+        orders = [order for *_, order in self._parts if order is not None]
+        if len(orders) == len(self._parts):  # of stores in random order: some heads need a sequence
+            places = torch.cat(orders, dim=1)[0].argsort()
+            features, coords, scale = features[:, places], coords[:, places], scale[:, places]
         self._parts = []
         mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
         whole = bag._replace(patches=features, mask=mask, coords=coords, scale=scale, real=None)

@@ -6,6 +6,7 @@ from pathlib import Path
 from e2e_abmilx.heads import BagHead, ContributionError, PoolingHead, leave_one_out
 from e2e_abmilx.heatmaps import Contribution, Kind, SlideAttention, write_heatmap
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import Location, store_path
 from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.explained_scores import shown_score
 
@@ -21,7 +22,7 @@ def check_kind(head: object, kind: Kind) -> None:
 
 
 def write_case_heatmaps(
-    task: BagTask, scores: Mapping[str, float], sizes: Mapping[str, int], cache: Path, folder: Path, kind: Kind
+    task: BagTask, scores: Mapping[str, float], sizes: Mapping[str, int], cache: Location, folder: Path, kind: Kind
 ) -> None:
     """Write a heatmap ``folder/<slide>`` of each slide of the case that the task predicted last.
 
@@ -40,7 +41,7 @@ def write_case_heatmaps(
 
 
 def slide_attentions(
-    task: BagTask, sizes: Mapping[str, int], cache: Path, contribution: Contribution | None
+    task: BagTask, sizes: Mapping[str, int], cache: Location, contribution: Contribution | None
 ) -> Iterator[tuple[str, slice, SlideAttention]]:
     """Yield each slide of the case that the task predicted last, which of the case's patches are its own, and their attention.
 
@@ -60,7 +61,7 @@ def slide_attentions(
         own = slice(start, start + size)
         start += size
         attention = SlideAttention.from_weights(
-            PatchStore(cache / f"{slide}.zarr"),
+            PatchStore(store_path(cache, slide)),
             patches.coords[own].cpu().numpy(),
             patches.scale[own].cpu().numpy(),
             patches.output.attention[0, :, own].cpu().numpy(),

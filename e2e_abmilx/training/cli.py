@@ -17,6 +17,7 @@ import e2e_abmilx.tasks.schedules  # noqa: F401 - once imported, a config can na
 from e2e_abmilx.data.contract import InputContract
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.store.locations import without_secrets
 from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.callbacks import (
     AttentionMaps,
@@ -118,7 +119,7 @@ class BagCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise InputError(str(error)) from error
+            raise InputError(without_secrets(str(error))) from error  # it repeats all arguments
         path = self._get(self.config_init, "ckpt_path")
         if self.subcommand != "fit" and path and isinstance(self.datamodule, BagDataModule):
             self.datamodule.contract = _read_contract(path)

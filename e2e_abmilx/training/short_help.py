@@ -42,7 +42,7 @@ OPTIONS = {
         "data.coarse_fraction": "fraction of them from the coarser scales",
         "data.batch_size": "bags per batch",
         "data.num_workers": "processes that read bags",
-        "data.draw": "how patches are drawn: RegionalDraw or AttentionDraw",
+        "data.draw": "how patches are drawn: RunDraw, RegionalDraw or AttentionDraw",
         "data.balanced": "true draws all classes equally often",
         "data.oversample": "draws of a class per epoch: '{ILC: 2}'",
         "data.splits": "file of splits, or folder with one file per fold",

@@ -6,7 +6,7 @@ import pkgutil
 import pytest
 
 from e2e_abmilx.main.commands import COMMANDS, CONFIGURED_PREDICT, GROUPS, Command, overview
-from e2e_abmilx.main.starting import call, call_with_folder
+from e2e_abmilx.main.starting import call, call_with_folder, call_with_places
 
 
 def test_the_overview_lists_every_command_once_in_its_group() -> None:
@@ -31,5 +31,5 @@ def test_targets_exist_and_have_typed_options(command: Command) -> None:
     assert inspect.getdoc(target)
     assert len(parameters) >= 1
     assert all(one.annotation is not inspect.Parameter.empty for one in parameters.values())
-    if command.starts not in (call, call_with_folder):
+    if command.starts not in (call, call_with_folder, call_with_places):
         assert list(parameters) == ["words"]

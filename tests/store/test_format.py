@@ -119,12 +119,15 @@ def test_attributes_become_what_a_reader_sees() -> None:
     assert format.plain_json({"sides": (1, 2), "of": {3: None}}) == {"sides": [1, 2], "of": {"3": None}}
 
 
-def test_a_checksum_covers_the_content(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(format.with_crc(b"content"))
-    assert format.read_checked(path) == b"content"
-    path.write_bytes(b"C" + path.read_bytes()[1:])
-    with pytest.raises(StoreError, match="is damaged: its checksum does not match"):
-        format.read_checked(path)
-    with pytest.raises(StoreError, match="cannot be read: No such file"):
-        format.read_checked(tmp_path / "absent")
+def test_a_checksum_covers_the_content() -> None:
+    data = format.with_crc(b"content")
+    assert format.without_crc(data, "a file") == b"content"
+    with pytest.raises(StoreError, match="a file is damaged: its checksum does not match"):
+        format.without_crc(b"C" + data[1:], "a file")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "a.zarr", {0.5: (textures(1), None)})
+    (tmp_path / "a.zarr/0/coords/c.0.0").unlink()
+    with pytest.raises(StoreError, match=r"a\.zarr/0/coords/c\.0\.0 cannot be read: No such file.*rebuild"):
+        store.coords()

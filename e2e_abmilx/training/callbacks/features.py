@@ -17,6 +17,7 @@ from e2e_abmilx.data.features import Attributes, FeatureError, TridentWriter, de
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import Location, store_path
 from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.callbacks.predicted_slides import predicted_slides
 
@@ -38,7 +39,8 @@ class FeatureWriter(BasePredictionWriter):
 
     def __init__(self) -> None:
         super().__init__("batch")
-        self._cache, self._folder = Path(), Path()
+        self._cache: Location = Path()
+        self._folder = Path()
         self._finished: list[Path] = []
         self._encoder, self._precision = "", ""
         self._encoded = torch.empty(0)
@@ -100,7 +102,7 @@ class FeatureWriter(BasePredictionWriter):
     def _check_finished(self, trainer: Trainer, task: BagTask) -> None:
         self._encoder, self._precision = describe_encoder(task.encoder), str(trainer.precision)
         for path in self._finished:
-            expected = self._attributes(PatchStore(self._cache / f"{path.stem}.zarr"))
+            expected = self._attributes(PatchStore(store_path(self._cache, path.stem)))
             for table, found in read_attributes(path).items():
                 if {**found, "savetodir": ""} != {**expected[table], "savetodir": ""}:
                     raise FeatureError(
@@ -116,7 +118,7 @@ class FeatureWriter(BasePredictionWriter):
         if index == len(bags):  # an empty item, which a process gets when it has fewer parts than the others
             return
         part = bags.parts[index]
-        store = PatchStore(self._cache / f"{part.slide}.zarr")
+        store = PatchStore(store_path(self._cache, part.slide))
         if part.start == 0:
             self._writer = self._open_writer(store)
         assert self._writer is not None  # the parts of a slide are in order

@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from e2e_abmilx.heatmaps import Kind, check_drawable
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import Location, store_path
 from e2e_abmilx.tasks import BagTask, Prediction
 from e2e_abmilx.tasks.slide_heatmaps import check_kind, write_case_heatmaps
 from e2e_abmilx.training.callbacks.predicted_slides import patches_by_slide, predicted_slides
@@ -30,7 +31,7 @@ class AttentionHeatmap(Callback):
 
     def __init__(self, kind: Kind = "attention") -> None:
         self.kind: Kind = kind
-        self._cache = Path()
+        self._cache: Location = Path()
         self._sizes: dict[str, dict[str, int]] = {}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -46,7 +47,7 @@ class AttentionHeatmap(Callback):
         self._cache, self._sizes = bags.cache, patches_by_slide(bags)
         for slides in self._sizes.values():
             for slide in slides:
-                check_drawable(PatchStore(self._cache / f"{slide}.zarr"))
+                check_drawable(PatchStore(store_path(self._cache, slide)))
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, *args: object, **kwargs: object

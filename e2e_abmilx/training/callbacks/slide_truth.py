@@ -10,6 +10,7 @@ from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.evaluation.patch_truth import check_mask, covered_in_store, slide_size_of
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import store_path
 from e2e_abmilx.tasks.prediction import PredictedPatches
 from e2e_abmilx.training.callbacks.predicted_slides import patches_by_slide
 
@@ -60,4 +61,4 @@ class SlideTruth:
         return self.masks / f"{slide}.png"
 
     def _store(self, slide: str) -> PatchStore:
-        return PatchStore(self.cache / f"{slide}.zarr")
+        return PatchStore(store_path(self.cache, slide))
