@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from local_bucket import FaultProxy
 from torch import Tensor, nn
 
+from e2e_abmilx.cache.push import push
 from e2e_abmilx.heads import ABMIL, DSMIL, leave_one_out, log_odds
 from e2e_abmilx.heads.base import HeadOutput
 from e2e_abmilx.heatmaps import HeatmapError, MapError, read_case_map
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import ObjectUrl, store_path
 from e2e_abmilx.tasks import ClassificationTask, SurvivalTask
 from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.case_maps import MapWriter, case_map_of
@@ -60,6 +63,23 @@ def test_the_map_of_a_case(stores: Path) -> None:
     expected = leave_one_out(task.head, patches.features, patches.output.attention[0], lambda x: log_odds(x, 1))
     own = [one.contribution for one in found.slides if one.contribution is not None]
     np.testing.assert_allclose(np.concatenate(own), expected, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_stores_in_random_order(stores: Path, bucket: FaultProxy) -> None:
+    """The patches of pushed stores are predicted row by row, and their maps are in the order of the store."""
+    to = ObjectUrl("s3://cohorts/maps")
+    assert push(stores, to) == []
+    task = _predicted(stores)
+    local, remote = (case_map_of(task, "case", _sizes(stores), cache) for cache in (stores, to))
+    for one, other in zip(local.slides, remote.slides, strict=True):
+        assert not np.array_equal(one.coords, other.coords)
+        first, second = (np.lexsort(of.coords.T) for of in (one, other))
+        np.testing.assert_array_equal(one.coords[first], other.coords[second])
+        np.testing.assert_array_equal(one.heads[:, first], other.heads[:, second])
+        np.testing.assert_array_equal(one.rank[first], other.rank[second])
+        np.testing.assert_array_equal(one.contribution[first], other.contribution[second])
+        np.testing.assert_array_equal(other.coords, PatchStore(store_path(to, other.slide)).coords())
 
 
 def test_scores_of_contributions(stores: Path) -> None:
