@@ -68,8 +68,9 @@ class RunCases:
 
     def read_map(self, case: str) -> tuple[CaseMap | None, str | None]:
         """Return the map of a case, or None and a sentence that says why there is none."""
+        scores = self.row(case) if case in self.table.index else None
         try:
-            return read_case_map(self.tested, case), None
+            return read_case_map(self.tested, case, scores), None
         except MapError as error:
             return None, str(error)
 
@@ -94,10 +95,11 @@ class RunCases:
 def find_again(path: Path, folder: Path) -> Path:
     """Return a path of a run's settings, which is relative to where the run was started, as it is found now.
 
-    A relative path is looked for in the working folder and in the folders that hold the run.
+    A relative path is looked for in the folders that hold the run and, of a run that was moved, in the working folder.
     """
-    places = [Path.cwd(), *folder.resolve().parents]
-    return next((place / path for place in places if (place / path).exists()), path)
+    run = folder.resolve()
+    found = [place / path for place in (*run.parents, Path.cwd()) if (place / path).exists()]
+    return next((one for one in found if one != run), path)  # data/ may have the name of the run, runs/data/
 
 
 def _settings_of(folder: Path) -> Mapping[str, Any]:

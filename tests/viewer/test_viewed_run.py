@@ -142,6 +142,19 @@ def test_a_second_run_with_another_cache_shows_its_own_patches(
     assert "no attention of case 'two slides'" in viewed.case(alone).notes[0]
 
 
+def test_a_second_run_on_another_slide_of_the_name_is_a_sentence(tmp_path: Path, cohort: Path, stores: Path) -> None:
+    runs = []
+    for number in (0, 1):
+        slide = f"slide-{number:03d}"
+        data = copy_data(tmp_path / f"data-{number}", cohort, stores, {"one": slide})
+        runs.append(write_viewed_run(tmp_path / f"run-{number}", data, {"case": ["one"]}))
+    case = ViewedRun(*runs).case(0)
+    assert case.notes == (f"{runs[1]} has another slide under the name one, so its map is not shown.",)
+    (slide,) = case.slides
+    assert slide.maps[0] is not None
+    assert slide.maps[1] is None
+
+
 def test_a_case_of_which_nothing_is_left_is_a_sentence(tmp_path: Path) -> None:
     viewed = ViewedRun(write_viewed_run(tmp_path / "run", tmp_path / "nowhere", {"a": ["x"], "b": ["y"]}, mapped=False))
     assert viewed.case(0).slides == ()
