@@ -27,6 +27,7 @@ def run_document(viewed: ViewedRun, *, read_only: bool = False, cases: Sequence[
     """
     run = viewed.runs[0]
     reviews, problems = viewed.reviews.read()
+    notes = [note for one in viewed.runs for note in one.notes]
     verdicts = latest_verdicts(reviews)
     listed = []
     for number in range(len(viewed.names)) if cases is None else cases:
@@ -50,7 +51,7 @@ def run_document(viewed: ViewedRun, *, read_only: bool = False, cases: Sequence[
         "read_only": read_only,
         "runs": [str(one.folder) for one in viewed.runs],
         "verdicts": list(VERDICTS),
-        "note": " ".join(problems) or None,
+        "note": " ".join(dict.fromkeys(notes + problems)) or None,
         "cases": listed,
     }
 

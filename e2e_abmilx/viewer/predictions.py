@@ -12,6 +12,10 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.runs.read import columns_named, in_words
 
 _NUMBERS = ("time", "event", "risk", "value", "predicted_value", "threshold")
+_CORRECTNESS = {
+    "classification": "probability of the label", "multi_label": "mean probability of the truth",
+    "survival": "fraction of its pairs in right order", "regression": "fraction of cases with no smaller error",
+}  # fmt: skip
 _PREFIXES = ("probability_", "survival_", "label_", "std_", "min_", "max_")
 
 
@@ -25,7 +29,11 @@ def read_rows(path: Path) -> pd.DataFrame:
         InputError: It is missing, no table of predictions, or has two rows of a case.
     """
     if not path.is_file():
-        raise InputError(f"{path} is missing; name the folder of a run whose test is finished, or one of `predict`")
+        folds = sorted(fold.parent for fold in path.parent.glob("fold-*/predictions.csv"))
+        cure = "name the folder of a run whose test is finished, or one of `predict`"
+        if folds:
+            cure = f"{path.parent} is a cross-validation; name one of its {len(folds)} folds, such as {folds[0]}"
+        raise InputError(f"{path} is missing; {cure}")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
@@ -108,9 +116,11 @@ def facts_of(row: Mapping[str, Any], task: str) -> list[list[str]]:
     if _known(row, "threshold"):
         classes = list(_named("probability_", row))
         of = f" of {classes[1]}" if len(classes) == 2 else ""  # it applies to the second of two classes
-        facts.append([f"threshold{of}", f"{row['threshold']:.3g}"])
+        score = row[f"probability_{classes[1]}"] if of else row.get("risk")
+        reached = "" if score is None else ", reached" if score >= row["threshold"] else ", not reached"
+        facts.append([f"threshold{of or ' of the risk' * ('risk' in row)}", f"{row['threshold']:.3g}{reached}"])
     if _known(row, "correctness"):
-        facts.append(["correctness", f"{row['correctness']:.3f}"])
+        facts.append([_CORRECTNESS[task], f"{row['correctness']:.3f}"])
     return facts
 
 

@@ -58,6 +58,20 @@ class RunCases:
         """Names of the cases, most wrong first."""
         return list(map(str, self.table.index))
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know about the predictions and the attention, as sentences."""
+        notes = []
+        if self.tested != self.folder:
+            notes.append(
+                f"Predictions and attention are those of {self.tested}; the run itself has stored no attention."
+            )
+        if columns_named("std_", self.table):
+            notes.append(
+                "Predictions are means over the models of an ensemble; the attention is that of the first model."
+            )
+        return notes
+
     def row(self, case: str) -> dict[str, Any]:
         """Return the row of a case, by column."""
         return {str(name): value for name, value in self.table.loc[case].items()}

@@ -94,7 +94,7 @@ class SlideSources:
 
     def _find_file(self, name: str, store: PatchStore | None, marked: str | None) -> tuple[Path | None, str]:
         """Return the file of a slide, or why it is not used; without a fingerprint any file of the name may be it."""
-        cached = None if store is None else slide_path(store.path.parent, name)
+        cached = None if store is None else _cached_path(store.path.parent, name)
         other: Path | None = None
         for path in self._candidates(name, cached):
             if marked is None or is_slide_of(marked, path):
@@ -144,6 +144,14 @@ class SlideSources:
                 continue
             if slide_map is None or slide_map.fingerprint in (None, store.attributes.get("fingerprint")):
                 return store
+        return None
+
+
+def _cached_path(cache: Path, name: str) -> Path | None:
+    try:
+        return slide_path(cache, name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("the manifest of %s cannot be read (%s: %s)", cache, type(error).__name__, error)
         return None
 
 

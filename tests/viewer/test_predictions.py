@@ -69,8 +69,8 @@ def test_facts_are_in_order_and_state_the_spread_of_an_ensemble(tmp_path: Path) 
     row = {str(name): value for name, value in rows.loc["a"].items()} | {"correctness": 0.25}
     assert facts_of(row, "classification") == [
         ["label", "y"], ["probability of x", "0.750 ± 0.05 (std of the models)"],
-        ["probability of y", "0.250 ± 0.05 (std of the models)"], ["predicted", "x"], ["threshold of y", "0.4"],
-        ["correctness", "0.250"],
+        ["probability of y", "0.250 ± 0.05 (std of the models)"], ["predicted", "x"], ["threshold of y", "0.4, not reached"],
+        ["probability of the label", "0.250"],
     ]  # fmt: skip
 
 

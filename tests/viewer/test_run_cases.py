@@ -106,8 +106,25 @@ def test_a_later_test_that_stored_attention_is_shown(tmp_path: Path) -> None:
     assert (cases.folder, cases.tested) == (run.folder, run.folder / "test")
     assert cases.row("case 1")["probability_x"] == pytest.approx(later["probability_x"][1])
     assert cases.has_map("case 1")
+    assert cases.notes == [
+        f"Predictions and attention are those of {run.folder}/test; the run itself has stored no attention."
+    ]
     write_case_map(run.folder, CaseMap("case 1", None, ()))
-    assert RunCases.read(run.folder).tested == run.folder
+    cases = RunCases.read(run.folder)
+    assert (cases.tested, cases.notes) == (run.folder, [])
+
+
+def test_an_ensemble_says_whose_attention_is_shown(tmp_path: Path) -> None:
+    table = classified(CASES, ["x", "y"], seed=0).assign(std_probability_x=0.1)
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    assert "the attention is that of the first model" in RunCases.read(tmp_path).notes[0]
+
+
+def test_a_cross_validation_names_its_folds(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        write_run(tmp_path / f"fold-{fold}", classified(CASES, ["x", "y"], seed=fold))
+    with pytest.raises(InputError, match=r"is a cross-validation; name one of its 2 folds, such as .*fold-0$"):
+        RunCases.read(tmp_path)
 
 
 def test_the_threshold_is_that_of_the_test(tmp_path: Path) -> None:

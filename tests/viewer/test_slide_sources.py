@@ -56,6 +56,13 @@ def test_the_manifest_says_where_a_slide_was_cached(cohort: Path, stores: Path, 
     assert source.picture.path == cohort / "slides/slide-000.tiff"
 
 
+def test_a_manifest_that_is_damaged_does_not_hide_the_slide(data: Path) -> None:
+    for content in (b"a,b\r\n1,2\r\n", b"\xff\xfe\n", b"slide,status,checked\r\none,done,x\r\n"):
+        (data / "cache/manifest.csv").write_bytes(content)
+        assert _find(data).picture.path == data / "slides/one.tiff"
+        shutil.rmtree(data.with_name("run"))
+
+
 def test_a_slide_that_is_gone_is_a_mosaic(data: Path) -> None:
     (data / "slides/one.tiff").unlink()
     source = _find(data)
