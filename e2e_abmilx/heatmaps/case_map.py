@@ -274,4 +274,4 @@ def _command(folder: Path) -> str:
         return "predict its cases again with this release, which stores their attention"
     config, checkpoint = (shlex.quote(str(run / name)) for name in ("fit.yaml", "best.ckpt"))
     command = f"`e2e-abmilx test --config {config} --ckpt_path {checkpoint}`"
-    return f"{command} writes it into {run / 'test' / ATTENTION}"
+    return f"{command} writes it into {run / 'test' / ATTENTION}, for `e2e-abmilx view --run {shlex.quote(str(run / 'test'))}`"

@@ -126,7 +126,7 @@ def facts_of(row: Mapping[str, Any], task: str) -> list[list[str]]:
 
 def survival_of(row: Mapping[str, Any]) -> dict[str, object] | None:
     """Return the predicted curve of a discrete-time survival model and the outcome; None without a curve."""
-    curve = {float(months): value for months, value in _named("survival_", row).items() if _is_number(months)}
+    curve = {float(months): value for months, value in _named("survival_", row).items() if _is_number(months, value)}
     if not curve:
         return None
     return {
@@ -142,7 +142,7 @@ def _named(prefix: str, row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _known(row: Mapping[str, Any], *names: str) -> bool:
-    return all(isinstance(row.get(name), float) and not math.isnan(row[name]) for name in names)
+    return all(isinstance(row.get(name), float) and math.isfinite(row[name]) for name in names)
 
 
 def _with_std(row: Mapping[str, Any], name: str, digits: str) -> str:
@@ -150,8 +150,8 @@ def _with_std(row: Mapping[str, Any], name: str, digits: str) -> str:
     return f"{row[name]:{digits}}{spread}"
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: str, value: float) -> bool:
     try:
-        return math.isfinite(float(text))
+        return math.isfinite(float(text)) and math.isfinite(value)
     except ValueError:
         return False

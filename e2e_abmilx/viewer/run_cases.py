@@ -43,6 +43,7 @@ class RunCases:
         Raises:
             InputError: It has no ``predictions.csv``, or one that cannot be read.
         """
+        folder = folder if folder.name not in ("", "..") else folder.resolve()  # the page shows its name
         later = folder / "test"
         has_maps = [any((one / ATTENTION).glob("*.npz")) for one in (folder, later)]
         tested = later if has_maps == [False, True] and (later / "predictions.csv").is_file() else folder
@@ -82,9 +83,10 @@ class RunCases:
 
     def read_map(self, case: str) -> tuple[CaseMap | None, str | None]:
         """Return the map of a case, or None and a sentence that says why there is none."""
-        scores = self.row(case) if case in self.table.index else None
+        if case not in self.table.index:
+            return None, f"{self.tested} has no case {case!r}"
         try:
-            return read_case_map(self.tested, case, scores), None
+            return read_case_map(self.tested, case, self.row(case)), None
         except MapError as error:
             return None, str(error)
 

@@ -173,7 +173,7 @@ class ViewedRun:
         name = self.names[number]
         read = [run.read_map(name) for run in self.runs]
         maps = [found for found, _ in read]
-        notes = [problem for _, problem in read if problem]
+        notes = [f"{problem}." for _, problem in read if problem]
         slides = []
         for slide in _slide_names(name, maps, self.runs):
             own = tuple(_map_of(slide, one) for one in maps)

@@ -148,6 +148,7 @@ def test_missing_map_names_the_command(tmp_path: Path) -> None:
             read_case_map(folder, "case 7")
         assert command in str(caught.value)
         assert str(run / "test" / "attention") in str(caught.value)
+        assert str(caught.value).endswith(f"for `e2e-abmilx view --run '{run}/test'`")
 
 
 def test_damage_is_refused_or_harmless(tmp_path: Path) -> None:

@@ -209,13 +209,13 @@ def test_value_under_the_pointer(open_page, values) -> None:
         assert hit["value"] == pytest.approx(attention[patch], rel=2e-3)
         text = page.locator(".readout").text_content()
         assert f"rank {rank[patch]} of {len(rank)}" in text
-        assert f"x {round(x / 2)} µm, y {round(y / 2)} µm" in text
+        assert f"x {round(x / 2)}, y {round(y / 2)} µm" in text
         assert float(text.split()[0]) == pytest.approx(attention[patch], rel=5e-3, abs=6e-4)
 
 
 def test_unknown_scale_is_told_in_pixels(open_page, values) -> None:
     page = open_page(values[0], "case=1&x=512&y=300&zoom=0.5")
-    assert "x 512 px, y 300 px" in page.locator(".readout").text_content()
+    assert "x 512, y 300 px" in page.locator(".readout").text_content()
     assert page.locator(".scale-bar").text_content() == "200 px"
 
 

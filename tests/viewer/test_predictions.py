@@ -1,5 +1,6 @@
 """Predictions as numbers and as words."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -90,6 +91,8 @@ def test_the_curve_of_a_survival_model(tmp_path: Path) -> None:
     assert curves[0] == {"months": [12.0, 24.5], "probability": [0.9, 0.5], "time": 30.0, "event": 1}
     assert curves[1] == {"months": [12.0, 24.5], "probability": [0.9, 0.6], "time": None, "event": None}
     assert survival_of({"risk": 1.0, "time": 3.0, "event": 1.0}) is None
+    damaged = {"risk": 1.0, "time": math.inf, "event": 1.0, "survival_12": math.nan, "survival_24": 0.5}
+    assert survival_of(damaged) == {"months": [24.0], "probability": [0.5], "time": None, "event": 1}
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,11 @@ def test_an_ensemble_says_whose_attention_is_shown(tmp_path: Path) -> None:
     assert "the attention is that of the first model" in RunCases.read(tmp_path).notes[0]
 
 
+def test_the_working_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write_run(tmp_path / "run", classified(CASES, ["x", "y"], seed=0)).folder)
+    assert RunCases.read(Path(".")).folder == tmp_path / "run"
+
+
 def test_a_cross_validation_names_its_folds(tmp_path: Path) -> None:
     for fold in (0, 1):
         write_run(tmp_path / f"fold-{fold}", classified(CASES, ["x", "y"], seed=fold))

@@ -109,6 +109,15 @@ def test_note_is_kept_when_it_cannot_be_saved(open_page, viewer: Viewer) -> None
     assert page.locator("#reviews li").count() == 0
 
 
+def test_a_viewer_that_has_ended_is_named(open_page, viewer: Viewer) -> None:
+    page = open_page(viewer.url, expect=("Failed to load resource", "ERR_"))
+    page.context.set_offline(True)
+    page.locator("#case-list button").nth(1).click()
+    page.wait_for_function("() => !document.getElementById('problem').hidden")
+    told = "The case cannot be shown: no answer; check that e2e-abmilx view is still running."
+    assert page.locator("#problem").text_content() == told
+
+
 def test_served_names_are_inert(open_page, viewer: Viewer) -> None:
     page = open_page(viewer.url)
     for name in (WEIRD[0], WEIRD[3]):

@@ -139,7 +139,7 @@ def test_a_second_run_with_another_cache_shows_its_own_patches(
     assert viewed.patch(number, 0, 1, 0, 2) == store.read_encoded([2])[0]
     alone = viewed.names.index("two slides")
     assert [one.maps[1] for one in viewed.case(alone).slides] == [None, None]
-    assert "no attention of case 'two slides'" in viewed.case(alone).notes[0]
+    assert viewed.case(alone).notes == (f"{other} has no case 'two slides'.",)
 
 
 def test_a_second_run_on_another_slide_of_the_name_is_a_sentence(tmp_path: Path, cohort: Path, stores: Path) -> None:
