@@ -82,7 +82,7 @@ const CaseList = (() => {
       item.hidden = !words.every((word) => text.includes(word));
       count += item.hidden ? 0 : 1;
     }
-    field("cases-count").textContent = count === order.length ? all : `${count} of ${order.length} cases`;
+    field("cases-count").textContent = count === order.length ? all : `${Numbers.grouped(count)} of ${Numbers.grouped(order.length)} cases`;
   }
 
   /** Mark the case that is shown. */
