@@ -28,6 +28,9 @@ def run_document(viewed: ViewedRun, *, read_only: bool = False, cases: Sequence[
     run = viewed.runs[0]
     reviews, problems = viewed.reviews.read()
     notes = [note for one in viewed.runs for note in one.notes]
+    for other in viewed.runs[1:]:
+        if left_out := len(set(other.names) - set(run.names)):
+            notes.append(f"Cases of {other.folder} that {run.folder} does not have: {left_out:,}, not listed here.")
     verdicts = latest_verdicts(reviews)
     listed = []
     for number in range(len(viewed.names)) if cases is None else cases:

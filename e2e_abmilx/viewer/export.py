@@ -83,7 +83,8 @@ def _in_place_of(folder: Path) -> Iterator[Path]:
         try:
             partial.rename(folder)
         except OSError:
-            earlier.rename(folder)
+            if earlier.exists():
+                earlier.rename(folder)
             raise
 
 

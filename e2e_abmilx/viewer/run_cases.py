@@ -69,7 +69,8 @@ class RunCases:
             )
         if columns_named("std_", self.table):
             notes.append(
-                "Predictions are means over the models of an ensemble; the attention is that of the first model."
+                f"Predictions of {self.folder} are means over the models of an ensemble; stored attention is that of the"
+                " first model."
             )
         return notes
 

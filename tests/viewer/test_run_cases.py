@@ -117,7 +117,7 @@ def test_a_later_test_that_stored_attention_is_shown(tmp_path: Path) -> None:
 def test_an_ensemble_says_whose_attention_is_shown(tmp_path: Path) -> None:
     table = classified(CASES, ["x", "y"], seed=0).assign(std_probability_x=0.1)
     table.to_csv(tmp_path / "predictions.csv", index=False)
-    assert "the attention is that of the first model" in RunCases.read(tmp_path).notes[0]
+    assert "stored attention is that of the first model" in RunCases.read(tmp_path).notes[0]
 
 
 def test_the_working_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

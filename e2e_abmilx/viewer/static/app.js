@@ -57,7 +57,7 @@ const App = (() => {
     field("slide-facts").textContent = [state.doc.slides.length < 2 ? slide.name : "", size, slide.mpp ? Numbers.resolution(slide.mpp) : ""].filter(Boolean).join(" · ");
     Panes.open(slide, view);
     const run = state.maps[index].findIndex(Boolean);
-    Strip.show(state.maps[index][run] || null, state.run.runs.length > 1 ? state.run.runs[run] : "", flyTo);
+    Strip.show(state.maps[index][run] || null, state.run.runs.length > 1 ? state.run.runs[run] ?? "" : "", flyTo);
     showLayer();
   }
 
