@@ -104,7 +104,7 @@ def test_a_map_that_fails_ends_nothing(stores: Path, tmp_path: Path, caplog: pyt
     task = _predicted(stores)
     with caplog.at_level(logging.WARNING, "e2e_abmilx"):
         for case in ("good", "unknown", "bad", "late"):
-            writer.write(task, case)
+            writer.write(task, case, {})
     assert {text[:40] for text in caplog.messages} == {"the attention of case 'bad' and of later"}
     assert writer.written == ["good"]
     assert not (tmp_path / "attention").exists()

@@ -56,6 +56,13 @@ def test_the_manifest_says_where_a_slide_was_cached(cohort: Path, stores: Path, 
     assert source.picture.path == cohort / "slides/slide-000.tiff"
 
 
+def test_a_manifest_that_is_damaged_does_not_hide_the_slide(data: Path) -> None:
+    for content in (b"a,b\r\n1,2\r\n", b"\xff\xfe\n", b"slide,status,checked\r\none,done,x\r\n"):
+        (data / "cache/manifest.csv").write_bytes(content)
+        assert _find(data).picture.path == data / "slides/one.tiff"
+        shutil.rmtree(data.with_name("run"))
+
+
 def test_a_slide_that_is_gone_is_a_mosaic(data: Path) -> None:
     (data / "slides/one.tiff").unlink()
     source = _find(data)
@@ -113,6 +120,23 @@ def test_without_store_another_size_shows_another_slide(data: Path, cohort: Path
     source = SlideSources(run, None, OpenSlides()).find("one", other)
     assert isinstance(source.picture, Plain)
     assert "512 × 512 pixels instead of 600 × 512" in source.note
+
+
+def test_a_cache_that_was_made_again_from_another_slide_is_not_used(data: Path, stores: Path, cohort: Path) -> None:
+    """Same name, same size, other tissue: the overlay must not lie on it."""
+    slide_map = map_case("case", [data / "cache/one.zarr"], seed=0).slides[0]
+    run = RunCases.read(write_viewed_run(data.with_name("run"), data, {"case": ["one"]}, mapped=False))
+    shutil.copy(cohort / "slides/slide-001.tiff", data / "slides/one.tiff")
+    shutil.rmtree(data / "cache/one.zarr")
+    sources = SlideSources(run, None, OpenSlides())
+    for again in (False, True):
+        if again:
+            shutil.copytree(stores / "slide-001.zarr", data / "cache/one.zarr")
+        source = sources.find("one", slide_map)
+        assert isinstance(source.picture, Plain)
+        assert source.store is None
+        assert "is not the file that was cached" in source.note
+        assert "only the overlay is shown" in source.note
 
 
 def test_an_overlay_stands_where_nothing_else_is_left(data: Path) -> None:

@@ -87,6 +87,7 @@ def _map_slide(store: PatchStore, heads: NDArray, contribution: NDArray, rank: N
         heads=heads,
         contribution=contribution,
         rank=rank,
+        fingerprint=store.attributes.get("fingerprint"),
     )
 
 
