@@ -12,6 +12,7 @@ from e2e_abmilx.heatmaps.case_map import SlideMap
 from e2e_abmilx.slides.listing import list_slides
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import as_location, store_path
 from e2e_abmilx.viewer.open_slides import OpenSlides
 from e2e_abmilx.viewer.pictures import Mosaic, Picture, Plain, SlidePicture
 from e2e_abmilx.viewer.run_cases import RunCases, find_again
@@ -94,7 +95,7 @@ class SlideSources:
 
     def _find_file(self, name: str, store: PatchStore | None, marked: str | None) -> tuple[Path | None, str]:
         """Return the file of a slide, or why it is not used; without a fingerprint any file of the name may be it."""
-        cached = None if store is None else _cached_path(store.path.parent, name)
+        cached = _cached_path(store.path.parent, name) if store is not None and isinstance(store.path, Path) else None
         other: Path | None = None
         for path in self._candidates(name, cached):
             if marked is None or is_slide_of(marked, path):
@@ -133,10 +134,11 @@ class SlideSources:
 
         A store that was made again from another slide of the same name is not that of the map.
         """
-        paths = [Path(slide_map.store)] if slide_map else []
+        paths = [as_location(slide_map.store)] if slide_map else []
         origin = self._run.origin
         if origin is not None and origin.cache is not None:
-            paths.append(find_again(origin.cache / f"{name}.zarr", self._run.folder))
+            named = store_path(as_location(origin.cache), name)
+            paths.append(find_again(named, self._run.folder) if isinstance(named, Path) else named)
         for path in paths:
             try:
                 store = PatchStore(path)

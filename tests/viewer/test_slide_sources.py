@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from local_bucket import FaultProxy
 from viewed_runs import copy_data, draw_texture, map_case, write_pyramid, write_viewed_run
 
 from e2e_abmilx.cache.jobs import fingerprint
-from e2e_abmilx.store import write_store
+from e2e_abmilx.cache.push import push
+from e2e_abmilx.store import PatchStore, write_store
+from e2e_abmilx.store.locations import ObjectUrl
 from e2e_abmilx.viewer.levels import Box
 from e2e_abmilx.viewer.open_slides import OpenSlides
 from e2e_abmilx.viewer.pictures import Mosaic, Plain, SlidePicture
@@ -137,6 +140,20 @@ def test_a_cache_that_was_made_again_from_another_slide_is_not_used(data: Path, 
         assert source.store is None
         assert "is not the file that was cached" in source.note
         assert "only the overlay is shown" in source.note
+
+
+def test_a_store_in_a_bucket_gives_a_mosaic(data: Path, bucket: FaultProxy) -> None:
+    to = ObjectUrl("s3://cohorts/viewed")
+    assert push(data / "cache", to) == []
+    local = Mosaic(PatchStore(data / "cache/one.zarr")).draw_whole(256)
+    slide_map = map_case("case", [to / "one.zarr"], seed=0).slides[0]
+    run = RunCases.read(write_viewed_run(data.with_name("run"), data, {"case": ["one"]}, mapped=False))
+    (data / "slides/one.tiff").unlink()
+    shutil.rmtree(data / "cache")
+    source = SlideSources(run, None, OpenSlides()).find("one", slide_map)
+    assert isinstance(source.picture, Mosaic)
+    assert "is not found" in source.note
+    np.testing.assert_array_equal(source.picture.draw_whole(256), local)
 
 
 def test_an_overlay_stands_where_nothing_else_is_left(data: Path) -> None:
