@@ -50,15 +50,17 @@ def test_copy_shows_the_same(open_page, viewer: Viewer, run: Path, tmp_path: Pat
         for layer in ("mean attention", "head 2", "contribution to log-odds of 1", "rank"):
             pictures = []
             for page in (served, copied):
+                page.bring_to_front()  # pages behind others draw no frames
                 case = page.evaluate("() => App.state.id")
                 page.evaluate("(hash) => { location.hash = hash; }", f"#case={case}&{VIEW}&layer={layer}")
                 page.wait_for_function("(layer) => Panes.list[0].overlay.layer.name === layer", arg=layer)
-                page.wait_for_timeout(60)
+                page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
                 pictures.append(page.evaluate(OVERLAY))
             assert pictures[0] == pictures[1]
             assert len(pictures[0]) > 3000  # it is not empty
     shots = []
     for page in (served, copied):
+        page.bring_to_front()
         page.wait_for_timeout(300)
         data = page.locator(".stage").screenshot()
         shots.append(np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int))
