@@ -87,8 +87,10 @@ def test_files_are_written_once_and_nothing_on_the_other_node(whole: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rank", "node"), [(1, False), (1, True), (0, False)])
-@pytest.mark.parametrize("step", [1, STEPS, STEPS + 1])
+@pytest.mark.parametrize(
+    ("step", "rank", "node"),
+    [(STEPS + 1, 1, False), (1, 1, True), (STEPS, 0, False)],  # in an epoch, in the first, at the end of one
+)
 def test_a_killed_process_ends_the_run_and_it_is_resumed(
     step: int, rank: int, node: bool, whole: Path, cohort: Path, stores: Path, tmp_path: Path
 ) -> None:

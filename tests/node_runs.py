@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 STEPS = 3  # of an epoch: 12 training cases, 2 to a process
 EPOCHS = 3
 TIMINGS = ("train/data_wait",)
