@@ -92,8 +92,8 @@ class MapWriter:
         names = set(map(case_file_name, cases))
         try:
             final.mkdir(parents=True, exist_ok=True)
-            for path in [path for path in _maps_in(new) if path.name in names]:
-                path.replace(final / path.name)
+            for name in names:  # not those that are listed: NFS may list late what another machine has written
+                (new / name).replace(final / name)
             for path in _maps_in(new) + [path for path in _maps_in(final) if path.name not in names]:
                 path.unlink()
             for folder in (new, self._hidden, final):
