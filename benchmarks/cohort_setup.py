@@ -29,7 +29,7 @@ from e2e_abmilx.data.bag import Target
 from e2e_abmilx.data.slide_bags import WholeSlides, check_stores
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.locks import hold
-from e2e_abmilx.store import PatchStore, StoreFacts, write_store
+from e2e_abmilx.store import CohortIndex, PatchStore, StoreFacts, write_store
 from e2e_abmilx.store.cohort_index import SETTLED_NS
 from e2e_abmilx.store.facts import decode_index, encode_index
 
@@ -137,12 +137,15 @@ def time_setup(cache: Path, names: list[str]) -> list[tuple[str, float, str, flo
     cases = [Case(name, (name,), label="a") for name in names]
     targets = [Target()] * len(cases)
     tasks: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "checks (check_stores)": (lambda: opened_check(cases, cache), lambda: check_stores(cases, cache)),
+        "checks (check_stores)": (lambda: opened_check(cases, cache), lambda: check_stores(cases, CohortIndex(cache))),
         "parts (WholeSlides)": (
             lambda: opened_parts(cases, cache),
             lambda: WholeSlides(cases, targets, cache, chunk_size=CHUNK),
         ),
-        "thumbnail hashes": (lambda: opened_hashes(cases, cache), lambda: read_thumbnail_hashes(cache, names)),
+        "thumbnail hashes": (
+            lambda: opened_hashes(cases, cache),
+            lambda: read_thumbnail_hashes(CohortIndex(cache), names),
+        ),
     }
     first = seconds(tasks["checks (check_stores)"][1])
     print(f"seconds for {len(names)} stores{'opened':>12}{'index':>8}{'ratio':>8}")

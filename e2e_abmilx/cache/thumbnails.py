@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.slides.duplicates import thumbnail_hash
 from e2e_abmilx.store import CohortIndex, PatchStore
-from e2e_abmilx.store.locations import Location, store_path
+from e2e_abmilx.store.locations import store_path
 
 #: The attribute of a store that holds the hash.
 HASH = "thumbnail_hash"
@@ -23,10 +23,12 @@ def read_thumbnail_hash(store: PatchStore) -> str | None:
     return None if thumbnail is None else thumbnail_hash(thumbnail)
 
 
-def read_thumbnail_hashes(cache: Location, slides: Sequence[str]) -> dict[str, str | None]:
+def read_thumbnail_hashes(stores: CohortIndex, slides: Sequence[str]) -> dict[str, str | None]:
     """Return the hash of the thumbnail of each slide of a cache, by the slide's name."""
-    stores, hashes = CohortIndex(cache), {}
+    hashes = {}
     for slide in track(slides, "looking at thumbnails", "slides"):
         known = stores[slide].attributes
-        hashes[slide] = known[HASH] if HASH in known else read_thumbnail_hash(PatchStore(store_path(cache, slide)))
+        hashes[slide] = (
+            known[HASH] if HASH in known else read_thumbnail_hash(PatchStore(store_path(stores.folder, slide)))
+        )
     return hashes

@@ -1,7 +1,7 @@
 """Bags of patches: random multi-scale draws for training, whole slides in parts for evaluation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -74,7 +74,9 @@ class RandomBags(BagSource):
     @property
     def largest_bytes(self) -> int:
         """Bytes of the pixels of a bag."""
-        return self.patches_per_bag * _patch_bytes(self.cases, self.cache)
+        if not self.cases:
+            return 0
+        return self.patches_per_bag * 3 * PatchStore(store_path(self.cache, self.cases[0].slides[0])).patch_size ** 2
 
     def _counts(self, scales: int) -> list[int]:
         """Return the number of patches to draw from each scale, finest first."""
@@ -87,7 +89,8 @@ class RandomBags(BagSource):
 class WholeSlides(BagSource):
     """Every patch of every slide, case by case, in parts of at most ``chunk_size`` patches.
 
-    The paper uses the finest scale. ``encoded`` and the targets are as in :class:`RandomBags`.
+    The paper uses the finest scale. ``encoded`` and the targets are as in :class:`RandomBags`. ``index`` is that of the cache,
+    if it was read before; reading it again from a bucket takes a request.
     """
 
     cases: Sequence[Case]
@@ -97,14 +100,16 @@ class WholeSlides(BagSource):
     chunk_size: int
     scales: EvalScales = "finest"
     encoded: bool = False
+    index: InitVar[CohortIndex | None] = None
 
     size_settings = "data.eval_chunk_size"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, index: CohortIndex | None) -> None:
         self.cache = as_location(self.cache)
         self.reads_objects = isinstance(self.cache, ObjectUrl)
-        index = CohortIndex(self.cache)
+        index = index or CohortIndex(self.cache)
         found = {slide: index[slide] for case in self.cases for slide in case.slides}
+        self._patch_bytes = 3 * max((store.patch_size for store in found.values()), default=0) ** 2
         self._checksums = {slide: store.checksum for slide, store in found.items()}
         #: The part that each item is.
         self.parts = [part for index in range(len(self.cases)) for part in self._split(index, found)]
@@ -129,7 +134,7 @@ class WholeSlides(BagSource):
     def largest_bytes(self) -> int:
         """Bytes of the pixels of the largest part."""
         most = max((part.stop - part.start for part in self.parts), default=0)
-        return most * _patch_bytes(self.cases, self.cache)
+        return most * self._patch_bytes
 
     def _split(self, case: int, stores: Mapping[str, StoreFacts]) -> list[Part]:
         parts: list[Part] = []
@@ -145,17 +150,16 @@ class WholeSlides(BagSource):
         return parts
 
 
-def check_stores(cases: Sequence[Case], cache: Location) -> None:
-    """Refuse stores that cannot be used in the same bags.
+def check_stores(cases: Sequence[Case], index: CohortIndex) -> None:
+    """Refuse stores of a cohort that cannot be used in the same bags.
 
     Raises:
         BagError: A store has no patch, or stores differ in scales or patch size.
     """
     first: StoreFacts | None = None
-    index = CohortIndex(cache)
     for case in cases:
         for slide in case.slides:
-            store, path = index[slide], store_path(cache, slide)
+            store, path = index[slide], store_path(index.folder, slide)
             first = first or store
             if not store.counts[0]:
                 raise BagError(f"{path} holds no patch: case {case.id} would be an empty bag; cache it again")
@@ -165,13 +169,6 @@ def check_stores(cases: Sequence[Case], cache: Location) -> None:
                     f" {first.patch_size} px at {first.scales}; cache all slides with the same settings"
                 )
     index.save()
-
-
-def _patch_bytes(cases: Sequence[Case], cache: Location) -> int:
-    """Return the bytes of the pixels of a patch, which is the same for all cases."""
-    if not cases:
-        return 0
-    return 3 * PatchStore(store_path(cache, cases[0].slides[0])).patch_size ** 2
 
 
 def _row_by_row(store: PatchStore, rows: NDArray[np.int64], scale: int) -> NDArray[np.int64]:

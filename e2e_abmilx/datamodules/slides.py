@@ -86,6 +86,7 @@ class SlideDataModule(BagDataModule):
         self.draw = draw or UniformDraw()
         self.eval_scales, self.eval_chunk_size = eval_scales, eval_chunk_size
         self.decode_on_device = decode_on_device
+        self._index: CohortIndex | None = None
 
     def prepare_data(self) -> None:
         """Cache the slides that are not in the cache yet."""
@@ -101,14 +102,15 @@ class SlideDataModule(BagDataModule):
 
     def available(self) -> tuple[Location, list[str]]:
         """Return the cache and the slides that have a store in it."""
-        stored = CohortIndex(self.cache).slides()
+        self._index = CohortIndex(self.cache)
+        stored = self._index.slides()
         if not stored:
             raise CohortError(f"{self.cache} holds no patch store; run `e2e-abmilx cache` first, or give data.slides")
         return self.cache, stored
 
     def check(self, cases: Sequence[Case]) -> None:
         """Refuse stores that are empty or differ in scales or patch size, and a CUDA device that cannot decode."""
-        check_stores(cases, self.cache)
+        check_stores(cases, self._stores())
         if self.decode_on_device and self.trainer and self.trainer.strategy.root_device.type == "cuda":
             import_decoders()
 
@@ -119,7 +121,7 @@ class SlideDataModule(BagDataModule):
 
     def slide_marks(self, cases: Sequence[Case]) -> Marks:
         """Return the perceptual hash of the thumbnail of each slide."""
-        return read_thumbnail_hashes(self.cache, [slide for case in cases for slide in case.slides])
+        return read_thumbnail_hashes(self._stores(), [slide for case in cases for slide in case.slides])
 
     def random_bags(self, split: str) -> Dataset[Bag]:
         """Return random multi-scale bags."""
@@ -144,6 +146,7 @@ class SlideDataModule(BagDataModule):
             chunk_size=self.eval_chunk_size,
             scales=self.eval_scales,
             encoded=self.decode_on_device,
+            index=self._stores(),
         )
         return bags, [part.case for part in bags.parts]
 
@@ -178,6 +181,11 @@ class SlideDataModule(BagDataModule):
             self.draw.load_state_dict(drawn_by)
         super().load_state_dict(progress)
 
+    def _stores(self) -> CohortIndex:
+        """Return the index of the cache that the setup has read."""
+        self._index = self._index or CohortIndex(self.cache)
+        return self._index
+
     def _follow_model(self, draw: AttentionDraw, sampler: EpochSampler) -> None:
         """Score the cases that this epoch draws, unless a checkpoint has brought their attention."""
         if draw.epoch != sampler.epoch or not sampler.epoch:
@@ -195,6 +203,7 @@ class SlideDataModule(BagDataModule):
             chunk_size=self.eval_chunk_size,
             scales="all" if self.coarse_fraction else "finest",
             encoded=self.decode_on_device,
+            index=self._stores(),
         )
         parts = BagLoader(bags, batch_size=1, **self._reading(bags, 1))
         draw.attention = {**draw.attention, **attention_of(self.trainer, parts)}

@@ -16,7 +16,7 @@ from e2e_abmilx.data.inputs import FeatureInput, PatchInput
 from e2e_abmilx.data.slide_bags import WholeSlides, check_stores
 from e2e_abmilx.errors import InputError, SlideError
 from e2e_abmilx.slides.slide_files import SlideFile, find_slides
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import CohortIndex, PatchStore
 from e2e_abmilx.store.codec import JPEG_QUALITY
 from e2e_abmilx.store.locations import store_path
 
@@ -103,11 +103,14 @@ def bags_of(
         features = FeatureFolder(folder)
         contract.check_input(check_features(cases, features))
         return FeatureBags(cases, targets, features)
-    check_stores(cases, folder)
+    index = CohortIndex(folder)
+    check_stores(cases, index)
     store = PatchStore(store_path(folder, cases[0].slides[0]))
     settings = contract.input or PatchInput.of(store, "finest", 256)
     contract.check_input(PatchInput.of(store, settings.eval_scales, settings.eval_chunk_size))
-    return WholeSlides(cases, targets, folder, chunk_size=settings.eval_chunk_size, scales=settings.eval_scales)
+    return WholeSlides(
+        cases, targets, folder, chunk_size=settings.eval_chunk_size, scales=settings.eval_scales, index=index
+    )
 
 
 def _cut(slide: SlideFile, out: Path, tiling: Tiling) -> None:

@@ -10,6 +10,7 @@ from e2e_abmilx.data.feature_bags import FeatureBags
 from e2e_abmilx.data.features import features_digest
 from e2e_abmilx.data.seen_cases import Marks
 from e2e_abmilx.data.slide_bags import WholeSlides
+from e2e_abmilx.store import CohortIndex
 
 _SHOWN = 10
 
@@ -49,7 +50,7 @@ def _marks_of(bags: WholeSlides | FeatureBags, cases: Sequence[Case]) -> Marks:
     slides = [slide for case in cases for slide in case.slides]
     if isinstance(bags, FeatureBags):
         return {slide: features_digest(bags.folder.open(slide)) for slide in slides}
-    return read_thumbnail_hashes(bags.cache, slides)
+    return read_thumbnail_hashes(CohortIndex(bags.cache), slides)
 
 
 def _unchecked(contracts: Sequence[InputContract], unknown: Sequence[str]) -> Iterator[str]:

@@ -59,7 +59,7 @@ class CohortIndex:
             self._settled_before = _time_of(self.folder) - SETTLED_NS
         facts = StoreFacts.of(PatchStore(store_path(self.folder, slide)), stamp)
         if stamp and stamp == _stamp(self.folder, slide) and max(stamp[2:]) < self._settled_before:
-            self._opened[slide] = facts
+            self._known[slide] = self._opened[slide] = facts
         return facts
 
     def slides(self) -> list[str]:

@@ -11,7 +11,7 @@ from e2e_abmilx.cohort import Case
 from e2e_abmilx.data.bag import BagError, Target, collate
 from e2e_abmilx.data.samplers import Draw
 from e2e_abmilx.data.slide_bags import RandomBags, WholeSlides, check_stores
-from e2e_abmilx.store import PatchStore, StoreError, cohort_index, write_store
+from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, cohort_index, write_store
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +131,10 @@ def test_stores_that_cannot_be_used_in_the_same_bags(cache: Path, tmp_path: Path
     write_store(tmp_path / "none.zarr", {0.5: _flat("a", 0, 0)})
     write_store(tmp_path / "other.zarr", {0.25: _flat("a", 0, 4)})
     with pytest.raises(BagError, match="case x would be an empty bag"):
-        check_stores([Case("x", ("none",))], tmp_path)
+        check_stores([Case("x", ("none",))], CohortIndex(tmp_path))
     with pytest.raises(BagError, match="cache all slides with the same settings"):
-        check_stores([Case("x", ("a",)), Case("y", ("other",))], tmp_path)
-    check_stores([Case("x", ("a",))], tmp_path)
+        check_stores([Case("x", ("a",)), Case("y", ("other",))], CohortIndex(tmp_path))
+    check_stores([Case("x", ("a",))], CohortIndex(tmp_path))
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -149,22 +149,22 @@ def test_an_index_changes_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyP
     cases = [Case(name, (name,)) for name in "abc"]
     WholeSlides(cases, [Target()] * 3, tmp_path, chunk_size=2)
     if indexed:
-        check_stores(cases[:2], tmp_path)
+        check_stores(cases[:2], CohortIndex(tmp_path))
         assert (tmp_path / cohort_index.INDEX).exists()
     with pytest.raises(BagError) as other_scales:
-        check_stores(cases, tmp_path)
+        check_stores(cases, CohortIndex(tmp_path))
     assert str(other_scales.value) == (
         f"{tmp_path}/c.zarr has 16 px patches at (0.25,) µm/px, a.zarr has 16 px at (0.5,); cache all slides with the same"
         " settings"
     )
     shutil.rmtree(tmp_path / "b.zarr")
     with pytest.raises(StoreError, match=f"no patch store at {tmp_path}/b.zarr"):
-        check_stores(cases, tmp_path)
+        check_stores(cases, CohortIndex(tmp_path))
     write_store(tmp_path / "b.zarr", {0.5: _flat("b", 0, 0)})
     with pytest.raises(
         BagError, match=f"{tmp_path}/b.zarr holds no patch: case b would be an empty bag; cache it again"
     ):
-        check_stores(cases, tmp_path)
+        check_stores(cases, CohortIndex(tmp_path))
 
 
 def test_slides_rebuilt_after_they_were_counted_are_refused(tmp_path: Path) -> None:

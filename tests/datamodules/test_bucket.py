@@ -74,7 +74,7 @@ def test_setting_up_takes_few_requests(pushed: FaultProxy, cohort: Path) -> None
     data.train_dataloader()
     data.val_dataloader()
     indexes = [request for request in pushed.gets() if request.path.endswith("stores.index")]
-    assert len(indexes) <= 4
+    assert len(indexes) == 1
     assert len(pushed.gets()) - len(indexes) <= 2  # stores that are opened, of 24
 
 
