@@ -48,7 +48,7 @@ class Ended(NamedTuple):
     log: str
 
 
-def write_config(folder: Path, cohort: Path, stores: Path, *, batch_size: int = 2, **trainer: Any) -> Path:  # noqa: ANN401
+def write_config(folder: Path, cohort: Path, stores: Path, *, batch_size: int = 2, **trainer: Any) -> Path:
     """Write a config of three epochs of three steps on two processes; the run goes into ``folder/run``."""
     encoder = {"name": "test_resnet", "pretrained": False, "frozen_norms": True}
     content = {

@@ -112,6 +112,14 @@ def test_only_missing_files_are_drawn(tmp_path: Path) -> None:
     assert rewritten == {*lost, tmp_path / "masks" / "slide-003.png", tmp_path / "slides" / "slide-007.tiff"}
 
 
+def test_another_machine_may_begin_the_same_cohort(tmp_path: Path) -> None:
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort/.cohort.json.other-1.partial").write_text(
+        "{"
+    )  # of a machine that is about to record its settings
+    assert write_cohort(tmp_path / "cohort", slides=24, side=256, seed=5).is_file()
+
+
 def test_a_folder_with_other_contents_is_refused_and_unchanged(cohort: Path, tmp_path: Path) -> None:
     before = contents(cohort)
     with pytest.raises(InputError, match=r"holds a synthetic cohort with other settings.*name another folder"):

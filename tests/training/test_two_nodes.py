@@ -24,16 +24,6 @@ def whole(cohort: Path, stores: Path, tmp_path_factory: pytest.TempPathFactory) 
     return config.parent / "run"
 
 
-def test_a_folder_that_only_one_node_sees_is_refused(cohort: Path, stores: Path, tmp_path: Path) -> None:
-    """Each node has a working folder of its own, so a relative folder is another one on each."""
-    config = write_config(tmp_path, cohort, stores)
-    for ended in fit_on_nodes(config, "--trainer.default_root_dir", "run"):
-        assert ended.status == 1
-        assert "is not seen on" in ended.log
-        assert "set trainer.default_root_dir to a folder on a disk that all machines share" in ended.log
-    assert [list((tmp_path / f"node-{node}/run").iterdir()) for node in (0, 1)] == [[], []]
-
-
 @pytest.mark.slow
 def test_processes_that_the_trainer_would_leave_out_are_refused(cohort: Path, stores: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, cohort, stores)
@@ -44,19 +34,6 @@ def test_processes_that_the_trainer_would_leave_out_are_refused(cohort: Path, st
 
 
 @pytest.mark.slow
-def test_other_cases_on_one_node_are_refused(cohort: Path, stores: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path, cohort, stores)
-    table = pd.read_csv(cohort / "labels.csv", dtype=str)
-    for node, rows in enumerate((table, table.iloc[1:])):
-        (tmp_path / f"node-{node}").mkdir()
-        rows.to_csv(tmp_path / f"node-{node}/labels.csv", index=False)
-    for ended in fit_on_nodes(config, "--data.labels", "labels.csv"):
-        assert ended.status == 1
-        assert "has 23 cases" in ended.log
-        assert "every machine needs the same label table, splits and cache" in ended.log
-
-
-@pytest.mark.slow
 def test_two_nodes_are_one_machine_with_two_devices(whole: Path, cohort: Path, stores: Path, tmp_path: Path) -> None:
     """Bit for bit: the same ranks draw the same bags, and gloo adds two gradients in one way only."""
     fit_alone(write_config(tmp_path, cohort, stores, devices=2, strategy="ddp"))
@@ -64,9 +41,7 @@ def test_two_nodes_are_one_machine_with_two_devices(whole: Path, cohort: Path, s
 
 
 @pytest.mark.slow
-def test_two_nodes_are_one_process_with_larger_batches(
-    whole: Path, cohort: Path, stores: Path, tmp_path: Path
-) -> None:
+def test_two_nodes_are_one_process_with_larger_batches(whole: Path, cohort: Path, stores: Path, tmp_path: Path) -> None:
     """Up to rounding: the mean over four bags is added up in another order."""
     fit_alone(write_config(tmp_path, cohort, stores, batch_size=4, devices=1))
     one, two = (pd.read_csv(run / "predictions.csv", dtype={"case": str}) for run in (tmp_path / "run", whole))
