@@ -12,6 +12,7 @@
 * ``trainer_defaults``: folder, logger, precision and progress of a run, where the config leaves them open
 * ``precision``: the usual precision on this machine
 * ``metric_table``: the metrics of a test, for a terminal
+* ``lost_process``: what to say when another process of a run has ended
 * ``loggers``: ``metrics.csv``, which a resumed run continues
 * ``callbacks``: one behaviour of a run per file
 """
