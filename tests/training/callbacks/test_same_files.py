@@ -10,6 +10,7 @@ from small_fits import make_data, make_task, make_trainer
 from e2e_abmilx.training.callbacks.same_files import SameFiles
 
 
+@pytest.mark.slow
 def test_a_folder_that_only_one_node_sees_is_refused(cohort: Path, stores: Path, tmp_path: Path) -> None:
     """Each node has a working folder of its own, so a relative folder is another one on each."""
     config = write_config(tmp_path, cohort, stores)
