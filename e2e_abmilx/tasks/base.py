@@ -213,19 +213,24 @@ class BagTask(CheckpointedTask):
         return [{"params": weights}, {"params": norms_and_biases, "weight_decay": 0.0}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the contract, the seed and the epoch's means so far; refuse to save after a non-finite loss."""
+        """Save the contract, the seed and each process's means so far; refuse to save after a non-finite loss."""
         self._losses.check()
         super().on_save_checkpoint(checkpoint)
         checkpoint["seed"] = self._seed
-        checkpoint["train_means"] = {name: metric.metric_state for name, metric in self.train_means.items()}
+        checkpoint["train_means"] = {
+            name: self.all_gather(metric.metric_state)  # type: ignore[arg-type] # a dict of tensors
+            for name, metric in self.train_means.items()
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what :meth:`on_save_checkpoint` saved."""
+        """Restore what :meth:`on_save_checkpoint` saved; the means of processes that are gone go to others."""
         super().on_load_checkpoint(checkpoint)
         self._seed = checkpoint.get("seed")
+        processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         for name, state in checkpoint.get("train_means", {}).items():
-            for key, value in state.items():
-                setattr(self.train_means[new_metric(name)], key, value)
+            for key, values in state.items():
+                own = values.reshape(-1)[self.global_rank :: processes].sum()
+                setattr(self.train_means[new_metric(name)], key, own)
 
 
 def _width_of(encoder: nn.Module) -> int:

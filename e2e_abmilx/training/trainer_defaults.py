@@ -48,6 +48,8 @@ def trainer_defaults(settings: Any, command: str, checkpoint: str | None) -> dic
         ],
     }
     if settings.logger in (None, True):
+        # Lightning resumes a job that SLURM has preempted by itself
+        resume |= command == "fit" and any(run.glob("hpc_ckpt_*.ckpt"))
         defaults["logger"] = RunLogger(run, version="" if command == "fit" else command, resume=resume)
     if settings.precision is None:
         defaults["precision"] = _precision(settings.accelerator, callbacks)

@@ -1,6 +1,7 @@
 """BagTask: encoding, gradients, fitting, and checkpoints."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,3 +101,15 @@ def test_a_checkpoint_restores_class_names(cohort: Path, stores: Path, tmp_path:
     loaded = ClassificationTask.load_from_checkpoint(tmp_path / "x.ckpt", encoder=MeanColour(), head=small_head)
     assert loaded.score_names() == ["probability_1", "probability_0"]
     torch.testing.assert_close(loaded.head.state_dict(), task.head.state_dict())
+
+
+def test_the_means_of_more_processes_are_resumed_by_one(cohort: Path, stores: Path, tmp_path: Path) -> None:
+    task = ClassificationTask(MeanColour(), small_head, 2)
+    trainer = small_trainer(tmp_path)
+    trainer.fit(task, small_data(cohort, stores))
+    saved: dict[str, Any] = {}
+    task.on_save_checkpoint(saved)
+    # of two processes: three batches with a sum of 6, and one of 2
+    saved["train_means"]["loss"] = {"mean_value": torch.tensor([6.0, 2.0]), "weight": torch.tensor([3.0, 1.0])}
+    task.on_load_checkpoint(saved)
+    assert task.train_means["loss"].compute() == 2  # type: ignore[operator]

@@ -58,6 +58,12 @@ def test_a_checkpoint_in_the_folder_resumes_its_run(tmp_path: Path) -> None:
         assert defaults["logger"].resume == defaults["callbacks"][0].resume == resume
 
 
+def test_a_job_that_slurm_preempted_keeps_its_metrics(tmp_path: Path) -> None:
+    (tmp_path / "hpc_ckpt_1.ckpt").touch()
+    assert trainer_defaults(_settings(tmp_path), "fit", None)["logger"].resume
+    assert not trainer_defaults(_settings(tmp_path), "test", None)["logger"].resume
+
+
 def test_a_run_needs_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="enable_checkpointing is false"):
         trainer_defaults(_settings(tmp_path, enable_checkpointing=False), "fit", None)
