@@ -31,7 +31,7 @@ _SHORT_FIT = (
 )
 
 #: Options that make the command of a snippet short, by the start of the command; the last match counts.
-_SHORTER = {
+SHORTER = {
     "fit": f"{_SHORT_FIT} --data.patches_per_bag 8",
     "fit --config configs/demo_survival.yaml": f"{_SHORT_FIT} --data.patches_per_bag 8 --data.batch_size 8",
     "fit --config configs/demo_features.yaml": f"{_SHORT_FIT} --data.max_patches 8",
@@ -109,7 +109,7 @@ def _made_smaller(text: str) -> str:
 
 def run_command(words: list[str]) -> None:
     """Run an e2e-abmilx command, with options that make it short."""
-    matching = [more for start, more in _SHORTER.items() if " ".join(words).startswith(start)]
+    matching = [more for start, more in SHORTER.items() if " ".join(words).startswith(start)]
     try:
         main([*words, *(matching[-1] if matching else "").split()])
     except SystemExit as end:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -38,6 +39,34 @@ class Kill(Callback):
 class Slow(Callback):
     def on_train_batch_start(self, *_):
         time.sleep(0.2)
+"""
+
+
+SLURM_SCRIPT = ROOT / "configs/cluster/slurm.sbatch"
+
+#: Starts one task on each of two "nodes", with the variables of srun; ends all when one fails, as --kill-on-bad-exit does.
+SRUN = """#!/bin/bash
+set -u
+while [[ $1 == --* ]]; do options+=("$1"); shift; done
+echo "${options[*]}" >> srun_options
+[[ " ${options[*]} " == *" --kill-on-bad-exit=1 "* ]] || exit 99
+export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS=2 SLURM_LOCALID=0
+for node in 0 1; do
+    SLURM_PROCID=$node SLURM_NODEID=$node "$@" > "task-$node" 2>&1 &
+    tasks+=($!)
+done
+echo "${tasks[*]}" > tasks
+worst=0
+for _ in 0 1; do
+    wait -n || { worst=$?; sleep 5; kill -KILL "${tasks[@]}" 2> /dev/null; }
+done
+exit "$worst"
+"""
+
+#: Requeues as SLURM does: it kills the job, and starts it later.
+SCONTROL = """#!/bin/bash
+echo "$*" >> requeued
+kill -KILL $(cat tasks)
 """
 
 
@@ -140,6 +169,23 @@ def wait_for(process: subprocess.Popen[bytes], folder: Path, timeout_s: float = 
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     return Ended(status, (folder / "log").read_text(errors="replace"))
+
+
+def submit(words: list[str], config: Path) -> subprocess.Popen[bytes]:
+    """Start the script for SLURM in the folder of the config, as sbatch does: a copy, with the variables that it sets."""
+    folder = config.parent
+    (folder / "bin").mkdir(exist_ok=True)
+    for name, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+    spooled = shutil.copy(SLURM_SCRIPT, folder / "slurm_script")
+    how = environment(
+        config, PATH=f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        SLURM_JOB_ID="4242", SLURM_JOB_NAME="e2e-abmilx", SLURM_NNODES="2", SLURM_NTASKS_PER_NODE="1",
+        SLURM_CPUS_PER_TASK="1", SLURM_NODELIST="127.0.0.1,127.0.0.2", MASTER_PORT=str(free_port()),
+    )  # fmt: skip
+    how.pop("MASTER_ADDR", None)
+    return start(["bash", spooled, *words], folder, how)
 
 
 def assert_same_run(one: Path, other: Path) -> None:

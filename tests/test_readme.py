@@ -5,8 +5,11 @@ import shlex
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from docs_snippets import ROOT, Snippet, prepare, run, run_command
+from docs_snippets import ROOT, SHORTER, Snippet, prepare, run, run_command
+from local_bucket import FaultProxy, make_bucket
+from node_runs import SLURM_SCRIPT, submit, wait_for
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -40,17 +43,30 @@ def test_python_blocks_run(material: Path, tmp_path: Path, monkeypatch: pytest.M
     assert names["attention"].shape == (4, 8, 500)  # type: ignore[attr-defined]
 
 
-def test_commands_run_one_after_the_other(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_run_one_after_the_other(
+    material: Path, bucket: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_bucket(bucket, "mine")
     monkeypatch.chdir(shutil.copytree(material, tmp_path / "study", symlinks=True))
     for command in COMMANDS:
         program, *words = shlex.split(command.removeprefix("$ "))
         if program == "e2e-abmilx":
             run_command(words)
+        elif program == "sbatch":
+            _run_job(*words)
         else:
             assert program == "pip", command
     assert Path("my_study/run/report.html").is_file()
     assert Path("out/predictions.csv").is_file()
     assert Path("out/heatmaps/slide/overlay.png").is_file()
+    assert len(pd.read_csv("runs/mine/predictions.csv")) == len(pd.read_csv("my_study/run/predictions.csv"))
+
+
+def _run_job(script: str, config: str, run: str, *options: str) -> None:
+    assert script == str(SLURM_SCRIPT.relative_to(ROOT))
+    copy = shutil.copy(config, "config.yaml")
+    ended = wait_for(submit([copy, run, *options, *shlex.split(SHORTER["fit"])], Path(copy).absolute()), Path())
+    assert ended.status == 0, Path("task-0").read_text()[-3000:]
 
 
 def test_the_two_commands_are_those_of_ci() -> None:

@@ -2,60 +2,17 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from node_runs import ROOT, assert_same_run, environment, fit_on_nodes, free_port, start, wait_for, write_config
-
-SCRIPT = ROOT / "configs/cluster/slurm.sbatch"
-
-#: Starts one task on each of two "nodes", with the variables of srun; ends all when one fails, as --kill-on-bad-exit does.
-SRUN = """#!/bin/bash
-set -u
-while [[ $1 == --* ]]; do options+=("$1"); shift; done
-echo "${options[*]}" >> srun_options
-[[ " ${options[*]} " == *" --kill-on-bad-exit=1 "* ]] || exit 99
-export SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS=2 SLURM_LOCALID=0
-for node in 0 1; do
-    SLURM_PROCID=$node SLURM_NODEID=$node "$@" > "task-$node" 2>&1 &
-    tasks+=($!)
-done
-echo "${tasks[*]}" > tasks
-worst=0
-for _ in 0 1; do
-    wait -n || { worst=$?; sleep 5; kill -KILL "${tasks[@]}" 2> /dev/null; }
-done
-exit "$worst"
-"""
-
-#: Requeues as SLURM does: it kills the job, and starts it later.
-SCONTROL = """#!/bin/bash
-echo "$*" >> requeued
-kill -KILL $(cat tasks)
-"""
+from node_runs import SLURM_SCRIPT, assert_same_run, fit_on_nodes, submit, wait_for, write_config
 
 
 def _start(config: Path, *options: str) -> subprocess.Popen[bytes]:
-    """Start the script as sbatch does, from a copy, with the variables that sbatch sets."""
-    folder = config.parent
-    (folder / "bin").mkdir(exist_ok=True)
-    for name, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
-        (folder / "bin" / name).write_text(text)
-        (folder / "bin" / name).chmod(0o755)
-    spooled = shutil.copy(SCRIPT, folder / "slurm_script")
-    how = environment(
-        config, PATH=f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        SLURM_JOB_ID="4242", SLURM_JOB_NAME="e2e-abmilx", SLURM_NNODES="2", SLURM_NTASKS_PER_NODE="1",
-        SLURM_CPUS_PER_TASK="1", SLURM_NODELIST="127.0.0.1,127.0.0.2", MASTER_PORT=str(free_port()),
-    )  # fmt: skip
-    how.pop("MASTER_ADDR", None)
-    words = ["bash", str(spooled), str(config), str(folder / "run"), "--data.num_workers", "0", *options]
-    return start(words, folder, how)
+    return submit([str(config), str(config.parent / "run"), "--data.num_workers", "0", *options], config)
 
 
 def _logs(folder: Path) -> str:
@@ -63,7 +20,7 @@ def _logs(folder: Path) -> str:
 
 
 def test_each_option_for_sbatch_has_a_reason() -> None:
-    lines = SCRIPT.read_text().splitlines()
+    lines = SLURM_SCRIPT.read_text().splitlines()
     options = [number for number, line in enumerate(lines) if line.startswith("#SBATCH")]
     assert lines[0] == "#!/bin/bash"
     last_comment = next(number for number, line in enumerate(lines[1:], 1) if line and not line.startswith("#"))
@@ -72,12 +29,12 @@ def test_each_option_for_sbatch_has_a_reason() -> None:
     for number in options:
         assert re.fullmatch(r"#SBATCH --[a-z-]+(=\S+)?", lines[number])
         assert lines[number - 1].startswith("# ") or lines[number] in bare
-    assert "module " not in SCRIPT.read_text()
-    subprocess.run(["bash", "-n", SCRIPT], check=True)
+    assert "module " not in SLURM_SCRIPT.read_text()
+    subprocess.run(["bash", "-n", SLURM_SCRIPT], check=True)
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    done = subprocess.run(["bash", SCRIPT, "config.yaml"], capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", SLURM_SCRIPT, "config.yaml"], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "give the folder of the run" in done.stderr
 
