@@ -28,8 +28,8 @@ from e2e_abmilx.synthetic import write_cohort
 
 CACHE = "s3://cohorts/demo"
 DRAWS = {
-    "uniform": "UniformDraw",
-    **{f"runs of {length}": {"class_path": "RunDraw", "init_args": {"run_length": length}} for length in (1, 16, 64)},
+    "uniform": ["--data.draw=UniformDraw"],
+    **{f"runs of {length}": ["--data.draw=RunDraw", f"--data.draw.run_length={length}"] for length in (1, 16, 64)},
 }
 MEASURES = ("test/auc", "test/balanced_accuracy", "test/loss")
 
@@ -46,12 +46,10 @@ def write_config(folder: Path) -> Path:
         },
     }  # fmt: skip
     config["trainer"] |= {"callbacks": [], "accelerator": "cpu"}
+    write_cohort(folder, slides=demo["num_slides"], side=demo["side"])
+    cache_slides(folder / "slides", folder / "cache", mpp=tuple(demo["mpp"]), patch_size=demo["patch_size"], workers=2)
     path = folder / "run_length.yaml"
     path.write_text(yaml.safe_dump(config))
-    demo_slides = folder / "slides"
-    if not demo_slides.is_dir():
-        write_cohort(folder, slides=demo["num_slides"], side=demo["side"])
-    cache_slides(demo_slides, folder / "cache", mpp=tuple(demo["mpp"]), patch_size=demo["patch_size"], workers=2)
     return path
 
 
@@ -60,7 +58,7 @@ def fit(config: Path, name: str, seed: int) -> dict[str, float]:
     run = config.parent / f"{name.replace(' ', '-')}-{seed}"
     if not (run / "predictions.csv").is_file():
         command = [sys.executable, "-m", "e2e_abmilx", "fit", "--config", str(config), "--seed_everything", str(seed)]
-        command += ["--trainer.default_root_dir", str(run), "--data.draw", yaml.safe_dump(DRAWS[name]).strip()]
+        command += ["--trainer.default_root_dir", str(run), *DRAWS[name]]
         how = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=how, capture_output=True, text=True, check=False)
         if done.returncode:
