@@ -20,7 +20,8 @@ import zarr
 from local_bucket import FaultProxy
 
 from e2e_abmilx.cache import CacheError
-from e2e_abmilx.cache.push import push, shuffled
+from e2e_abmilx.cache.push import push
+from e2e_abmilx.cache.sending import shuffled
 from e2e_abmilx.main import main
 from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, StoreWriter, objects, scale_writer, write_store
 from e2e_abmilx.store.files import forget_objects
