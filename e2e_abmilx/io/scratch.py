@@ -1,5 +1,6 @@
 """Temporary folders, which are removed even if the process that made them was killed."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -43,10 +44,10 @@ def scratch() -> Iterator[Path]:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove the folders of processes that were killed; those of other users cannot be locked, and stay."""
+    """Remove the folders of killed processes of this user; in others', the lock could be a link to any file."""
     for folder in parent.glob(f"{_PREFIX}*"):
         try:
-            if is_held(folder / _LOCK) is False:
+            if folder.lstat().st_uid == os.getuid() and is_held(folder / _LOCK) is False:
                 with hold(folder / _LOCK, wait=False) as ours:
                     if ours:
                         shutil.rmtree(folder, ignore_errors=True)

@@ -101,8 +101,7 @@ def num_bytes(folder: ObjectUrl, name: str) -> int:
     """Return the bytes of all objects of a folder that lies in another."""
 
     def read() -> int:
-        pages = _obstore(folder).list(client(folder), prefix=name)
-        return sum(entry["size"] for page in pages for entry in page)
+        return sum(one["size"] for page in _obstore(folder).list(client(folder), prefix=name) for one in page)
 
     return _repeat(read, folder / name, missing=0)
 

@@ -169,7 +169,7 @@ def test_addresses_and_buckets_that_cannot_be_written_are_refused_at_once(
     with pytest.raises(StoreError, match=r"https://host/cohort can only be read; .*s3://, gs:// or az://"):
         build(three, "https://host/cohort")
     with pytest.raises(StoreError, match="can only be read"):
-        import_images(three, Path("http://host/cohort"))
+        import_images(three.parent, Path("http://host/cohort"))
     bucket.fault = lambda method, path: "denied" if method == "PUT" else None
     with pytest.raises(objects.AccessError, match=r"manifest\.csv cannot be written: credentials"):
         build(three)
@@ -182,7 +182,7 @@ def test_imports_go_to_a_bucket_too(bucket: FaultProxy, disk: Path, tmp_path: Pa
     (tmp_path / "images/s1").mkdir(parents=True)
     for number in range(3):
         Image.new("RGB", (16, 16), (number * 50, 9, 9)).save(tmp_path / f"images/s1/p{number}.png")
-    main(["import-images", "--folder", str(tmp_path / "images"), "--out", str(TO)])
+    main(["import_images", "--folder", str(tmp_path / "images"), "--out", str(TO)])
     assert PatchStore(TO / "s1.zarr").num_patches() == 3
     assert not Path("s3:").exists()
 
