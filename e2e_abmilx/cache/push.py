@@ -1,11 +1,12 @@
 """A cache → a bucket: many stores at once, and the cohort index last."""
 
 import logging
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from e2e_abmilx.cache.jobs import CacheError
-from e2e_abmilx.cache.manifest import add_to_manifest, read_manifest
+from e2e_abmilx.cache.manifest import CachedSlide, add_to_manifest, read_manifest
 from e2e_abmilx.cache.sending import SEED, push_store
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.progress import show_progress
@@ -63,9 +64,13 @@ def push(cache: Path, to: str, *, seed: int = SEED, workers: int = 8) -> list[st
         finally:
             pool.shutdown(cancel_futures=True)
     add_to_index(folder, done)
-    rows = read_manifest(Path(cache)).values()
-    add_to_manifest(
-        folder, [row for row in rows if row.slide in done or (row.status == "failed" and row.slide not in there)]
-    )
+    rows = [row for row in read_manifest(Path(cache)).values() if row.slide in done or _is_failure(row, there)]
+    if rows:
+        add_to_manifest(folder, rows)
     logger.info("%d slides are in %s", len(done), folder)
     return sorted(failed)
+
+
+def _is_failure(row: CachedSlide, there: Collection[str]) -> bool:
+    """Return whether a slide has failed, and is not in the bucket from another cache either."""
+    return row.status == "failed" and row.slide not in there

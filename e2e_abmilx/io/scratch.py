@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,9 +48,11 @@ def _remove_abandoned(parent: Path) -> None:
     """Remove the folders of killed processes of this user; in others', the lock could be a link to any file."""
     for folder in parent.glob(f"{_PREFIX}*"):
         try:
-            if folder.lstat().st_uid == os.getuid() and is_held(folder / _LOCK) is False:
-                with hold(folder / _LOCK, wait=False) as ours:
-                    if ours:
+            found = folder.lstat()
+            ours = found.st_uid == os.getuid() and stat.S_ISDIR(found.st_mode)
+            if ours and is_held(folder / _LOCK) is False:
+                with hold(folder / _LOCK, wait=False) as free:
+                    if free:
                         shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             continue
