@@ -26,7 +26,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from local_bucket import download, local_bucket
 
-from e2e_abmilx.cache.push import PUSHED_FROM, push
+from e2e_abmilx.cache.push import push
+from e2e_abmilx.cache.sending import PUSHED_FROM
 from e2e_abmilx.cache.thumbnails import HASH
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.data import ahead

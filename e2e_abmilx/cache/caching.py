@@ -4,34 +4,33 @@ import functools
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from e2e_abmilx.cache.bucket import find_pushed, make_in_bucket
 from e2e_abmilx.cache.build import SlideJob, plan_slide
 from e2e_abmilx.cache.crosscheck import CHECK_PATCHES, check_count
-from e2e_abmilx.cache.jobs import StoreJob, describe, make_store
+from e2e_abmilx.cache.jobs import CacheError, StoreJob, describe, make_store
 from e2e_abmilx.cache.manifest import CachedSlide, compact_manifest, read_manifest, update_manifest
+from e2e_abmilx.cache.origins import refuse_other_origin, refuse_other_origins
 from e2e_abmilx.cache.overview import write_sheet
+from e2e_abmilx.cache.rows import report, watch
 from e2e_abmilx.cache.tiling import Tiling, check, parse_scales
 from e2e_abmilx.cache.workers import run_jobs
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.io.progress import show_progress, track
+from e2e_abmilx.io.progress import track
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import CohortIndex, PatchStore
+from e2e_abmilx.store.locations import ObjectUrl, as_location, refuse_read_only
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 255  # bytes, in every common file system
 
 
-class CacheError(InputError):
-    """A cache cannot be built or used."""
-
-
 def cache_slides(
     slides: Path | list[Path],
-    out: Path,
+    out: Path | str,
     *,
     mpp: tuple[float | str, ...] = (0.5, 1.0),
     patch_size: int = 256,
@@ -51,10 +50,14 @@ def cache_slides(
     with the reason in ``manifest.csv``, and the others continue. ``overviews/`` shows the tissue and the patches of
     each slide, ``overview.png`` all of them.
 
+    Into a bucket, each store is made in a temporary folder (``TMPDIR`` says where), sent as ``e2e-abmilx push`` sends it,
+    and removed: no disk holds more stores than there are workers. Each Dask worker sends its own. There are no overviews.
+    Machines that share a bucket should be given different slides; a slide that two of them have is made twice.
+
     Args:
         slides: A folder, a list of files, or a CSV with a column ``slide`` (or ``wsi``) of paths and, where the
             slide's own µm/px is wrong or missing, ``mpp``.
-        out: Folder of the stores; created if it does not exist.
+        out: Folder of the stores, created if it does not exist; or their URL in a bucket, such as ``s3://bucket/cohort``.
         mpp: Each scale as µm per pixel, as a magnification such as ``20x``, which is 0.5, or as a pyramid level such
             as ``level1``, which means its µm per pixel in the first slide that has it.
         patch_size: Side of a patch, pixels.
@@ -76,16 +79,18 @@ def cache_slides(
         TilingError: A setting is out of range.
         CheckError: check_patches is negative.
         CacheError: The folder holds stores made with other settings, or cannot be written.
+        StoreError: The bucket cannot be read or written.
     """
     check_count(check_patches)
+    refuse_read_only(as_location(out))
     files, out = find_slides(slides), Path(out)
     scales = parse_scales(mpp, files, assume_mpp)
     tiling = Tiling(scales, patch_size, overlap, min_tissue, quality, assume_mpp)
     check(tiling)
     jobs = [SlideJob(file, out, tiling, max(1, workers // len(files)), check_patches) for file in files]
     if dry_run:
-        refuse_other_origins(jobs, CohortIndex(out))
-        return _report(list(_watch(run_jobs(plan_slide, jobs, workers, None), "planning", len(jobs))))
+        _refuse_other_origins(jobs, out)
+        return report(list(watch(run_jobs(plan_slide, jobs, workers, None), "planning", len(jobs))))
     return make_stores(jobs, out, workers, scheduler)
 
 
@@ -99,12 +104,30 @@ def make_stores(
 ) -> list[CachedSlide]:
     """Make the stores that do not exist yet, and record every slide in the manifest; otherwise as `cache_slides`.
 
-    ``failed`` are rows of slides that have failed already.
+    ``out`` may be what a ``Path`` makes of a URL. ``failed`` are rows of slides that have failed already.
     """
+    place = as_location(out)
+    refuse_read_only(place)
     too_long = [job.slide for job in jobs if len(os.fsencode(job.store.name)) > _LONGEST_NAME]
     reason = "its name is too long for a store's folder; shorten it to 200 characters"
     failed = [*failed, *(CachedSlide(slide.name, "failed", f"{slide.path}: {reason}") for slide in too_long)]
     jobs = [job for job in jobs if job.slide not in too_long]
+    if isinstance(place, ObjectUrl):
+        return report(make_in_bucket(jobs, place, workers, scheduler, failed))
+    return report(_make_in_folder(jobs, place, workers, scheduler, failed))
+
+
+def _refuse_other_origins(jobs: Sequence[StoreJob], out: Path) -> None:
+    place = as_location(out)
+    if isinstance(place, ObjectUrl):
+        find_pushed(jobs, place)
+    else:
+        refuse_other_origins(jobs, CohortIndex(place))
+
+
+def _make_in_folder(
+    jobs: Sequence[StoreJob], out: Path, workers: int, scheduler: str | None, failed: Sequence[CachedSlide]
+) -> list[CachedSlide]:
     stores = CohortIndex(out)
     refuse_other_origins(jobs, stores)
     _make_folder(out)
@@ -115,14 +138,14 @@ def make_stores(
     update_manifest(out, [row for row in rows if earlier.get(row.slide) != row])
     todo = {job.slide.name: job for job in jobs if not job.store.exists()}
     total = len(jobs) + len(failed)
-    for row in _watch(_share(todo, workers, scheduler), "caching", total, ready=total - len(todo)):
+    for row in watch(_share(todo, workers, scheduler), "caching", total, ready=total - len(todo)):
         if (job := todo[row.slide]).store.exists():  # another process may have made it with other settings
-            _refuse_other_origin(job, PatchStore(job.store).attributes)
+            refuse_other_origin(job.store, PatchStore(job.store).attributes, job.origin())
         rows.append(row)
     compact_manifest(out)
     if todo:
         write_sheet(out)
-    return _report(rows)
+    return rows
 
 
 def _share(jobs: Mapping[str, StoreJob], workers: int, scheduler: str | None) -> Iterator[CachedSlide]:
@@ -134,34 +157,6 @@ def _share(jobs: Mapping[str, StoreJob], workers: int, scheduler: str | None) ->
         else:
             yield row
     yield from run_jobs(make_store, claimed, workers, scheduler)
-
-
-def refuse_other_origins(jobs: Sequence[StoreJob], stores: CohortIndex) -> None:
-    """Refuse stores made from another source or with other settings, because bags must not mix them.
-
-    Raises:
-        CacheError: The store of a job is one of them.
-    """
-    for job in jobs:
-        if job.store.exists():
-            _refuse_other_origin(job, stores[job.slide.name].attributes)
-
-
-def _refuse_other_origin(job: StoreJob, attributes: Mapping[str, object]) -> None:
-    if changed := list(_differences(attributes, job.origin())):
-        raise CacheError(
-            f"{job.store} was made from another source or with other settings: {'; '.join(changed)}."
-            " Choose another folder, use the old settings, or delete this store"
-        )
-
-
-def _differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> Iterator[str]:
-    for key, value in wanted.items():
-        there = made.get(key)
-        if isinstance(value, Mapping):
-            yield from _differences(there if isinstance(there, Mapping) else {}, value)
-        elif there != value:
-            yield f"{key} was {there} and is now {value}"
 
 
 def verify(cache: Path) -> list[str]:
@@ -186,30 +181,6 @@ def verify(cache: Path) -> list[str]:
         except InputError as error:
             problems.append(str(error))
     return problems
-
-
-def _watch(rows: Iterator[CachedSlide], doing: str, total: int, ready: int = 0) -> Iterator[CachedSlide]:
-    """Show slides, patches per second and failures while rows arrive."""
-    started, patches, failed = time.perf_counter(), 0, 0
-    with show_progress(doing, total, "slides", ready=ready) as progress:
-        for row in rows:
-            patches += row.num_patches
-            failed += row.status == "failed"
-            speed = f"{patches / (time.perf_counter() - started):.0f} patches/s"
-            progress.advance(f"{speed}, {failed} failed" if failed else speed)
-            yield row
-
-
-def _report(rows: Sequence[CachedSlide]) -> list[CachedSlide]:
-    """Log the failures and the totals; return the rows sorted by slide."""
-    for row in rows:
-        if row.status == "failed":
-            logger.warning("%s failed: %s", row.slide, row.reason)
-    done = [row for row in rows if row.status != "failed"]
-    patches, size = sum(row.num_patches for row in done), sum(row.bytes for row in done) / 1e6
-    seconds, failed = sum(row.seconds for row in done), len(rows) - len(done)
-    logger.info("%d slides, %d patches, %.1f MB, %.0f s of work; %d failed", len(done), patches, size, seconds, failed)
-    return sorted(rows)
 
 
 def _make_folder(out: Path) -> None:

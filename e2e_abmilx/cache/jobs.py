@@ -15,8 +15,14 @@ from e2e_abmilx.cache.manifest import CachedSlide, read_manifest, update_manifes
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.locks import hold
 from e2e_abmilx.slides.slide_files import SlideFile
-from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store import PatchStore, StoreFacts, objects
+from e2e_abmilx.store.locations import ObjectUrl
 from e2e_abmilx.store.writer import leftovers
+
+
+class CacheError(InputError):
+    """A cache cannot be built or used."""
+
 
 CLAIMS = ".claims"
 OVERVIEWS = "overviews"
@@ -94,24 +100,46 @@ def describe(job: StoreJob, earlier: Mapping[str, CachedSlide], attributes: Mapp
     A store without a row has not been checked yet. If the two readers disagree, the store is removed. Either row says where
     the slide is now.
     """
-    row = earlier.get(job.slide.name)
-    path = _slide_path(job, attributes)
-    if row is not None and row.status == "done":
-        return row._replace(path=path or row.path)
+    if row := _earlier_row(job, earlier, attributes):
+        return row
     store = PatchStore(job.store)
     check = job.check(store)
     row = CachedSlide(job.slide.name, "failed" if check.reason else "done", **check._asdict())
     if check.reason:
-        _remove(job)
+        remove(job)
         return row
-    counts = [store.num_patches(scale) for scale in range(len(store.scales))]
+    size = sum(file.stat().st_size for file in job.store.rglob("*") if file.is_file())
+    return _with_facts(row, job, StoreFacts.of(store), size)
+
+
+def describe_pushed(
+    job: StoreJob, folder: ObjectUrl, earlier: Mapping[str, CachedSlide], facts: StoreFacts
+) -> CachedSlide:
+    """Return the row of a store in a bucket: the earlier row, or a new one; it was checked before it was sent."""
+    if row := _earlier_row(job, earlier, facts.attributes):
+        return row
+    row = CachedSlide(job.slide.name, "done", checked_by="not known: the run that checked it was stopped")
+    return _with_facts(row, job, facts, objects.num_bytes(folder, f"{job.slide.name}.zarr"))
+
+
+def _earlier_row(
+    job: StoreJob, earlier: Mapping[str, CachedSlide], attributes: Mapping[str, Any]
+) -> CachedSlide | None:
+    row = earlier.get(job.slide.name)
+    if row is None or row.status != "done":
+        return None
+    return row._replace(path=_slide_path(job, attributes) or row.path)
+
+
+def _with_facts(row: CachedSlide, job: StoreJob, facts: StoreFacts, num_bytes: int) -> CachedSlide:
+    attributes = facts.attributes
     return row._replace(
         mpp=attributes["slide_mpp"],
         mpp_source=attributes["slide_mpp_source"],
-        patches=";".join(map(str, counts)),
-        unreadable=sum(attributes["grid_patches"]) - sum(counts),
-        bytes=sum(file.stat().st_size for file in job.store.rglob("*") if file.is_file()),
-        path=path,
+        patches=";".join(map(str, facts.counts)),
+        unreadable=sum(attributes["grid_patches"]) - sum(facts.counts),
+        bytes=num_bytes,
+        path=_slide_path(job, attributes),
     )
 
 
@@ -123,8 +151,10 @@ def _slide_path(job: StoreJob, attributes: Mapping[str, Any]) -> str:
     return path if path == path.encode(errors="ignore").decode() else ""  # the manifest is UTF-8, and paths may not be
 
 
-def _remove(job: StoreJob) -> None:
-    """Remove a store and its picture; it is renamed first, so that no process sees a part of it."""
+def remove(job: StoreJob) -> None:
+    """Remove a store, if it exists, and its picture; it is renamed first, so that no process sees a part of it."""
+    if not job.store.exists():
+        return
     refused = job.store.with_name(f".{job.store.name}.refused")
     shutil.rmtree(refused, ignore_errors=True)
     job.store.rename(refused)

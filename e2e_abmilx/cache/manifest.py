@@ -1,19 +1,22 @@
 """The manifest of a cache, ``manifest.csv``: one row per slide, done or failed.
 
 While slides are cached, rows are appended, because rewriting 10,000 of them for each slide takes longer than many a slide;
-the last row of a slide counts. A command that has finished leaves a single row of each.
+the last row of a slide counts. A command that has finished leaves a single row of each. In a bucket, where nothing can be
+appended to, it is replaced as a whole, now and then.
 """
 
 import csv
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.io.locks import hold
+from e2e_abmilx.store import objects
+from e2e_abmilx.store.locations import Location, ObjectUrl
 
 MANIFEST = "manifest.csv"
 
@@ -72,12 +75,17 @@ class CachedSlide(NamedTuple):
         return sum(map(int, filter(None, self.patches.split(";"))))
 
 
-def read_manifest(folder: Path) -> dict[str, CachedSlide]:
-    """Return the rows of a folder's manifest by slide, the last of each; empty if there is no manifest."""
+def read_manifest(folder: Location) -> dict[str, CachedSlide]:
+    """Return the rows of a cache's manifest by slide, the last of each; empty if there is no manifest."""
+    if isinstance(folder, ObjectUrl):
+        return _parse_rows(_read_twice(folder, objects.get(folder, MANIFEST)))
     try:
-        data = (folder / MANIFEST).read_bytes()
+        return _parse_rows((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         return {}
+
+
+def _parse_rows(data: bytes) -> dict[str, CachedSlide]:
     text = data[: _end_of_rows(data)].decode()
     return {row["slide"]: _parse(row) for row in csv.DictReader(io.StringIO(text, newline=""))}
 
@@ -101,6 +109,23 @@ def update_manifest(folder: Path, rows: Iterable[CachedSlide]) -> None:
             file.write(_as_csv(rows))
 
 
+def add_to_manifest(folder: ObjectUrl, rows: Iterable[CachedSlide]) -> None:
+    """Put rows into a manifest in object storage, in place of earlier ones of the same slides; any number of processes may.
+
+    Raises:
+        StoreError: The manifest cannot be written.
+    """
+    new = {row.slide: row for row in rows}
+    objects.update(folder, MANIFEST, lambda data: _all_rows({**_parse_rows(_read_twice(folder, data)), **new}))
+
+
+def _read_twice(folder: ObjectUrl, data: bytes | None) -> bytes:
+    """Return a manifest in object storage, once it reads the same two times: it has no checksum that shows damage."""
+    while (again := objects.get(folder, MANIFEST)) != data:
+        data = again
+    return data or b""
+
+
 def compact_manifest(folder: Path) -> None:
     """Leave a single row per slide in a folder's manifest, sorted by slide; any number of processes may."""
     with hold(folder / _LOCK, wait=True):
@@ -112,7 +137,12 @@ def _write_all(folder: Path, rows: Iterable[CachedSlide]) -> None:
     """Write the manifest anew: the rows that it has, or those that take their place."""
     merged = {**read_manifest(folder), **{row.slide: row for row in rows}}
     with atomic_write(folder / MANIFEST) as partial:
-        partial.write_bytes(_HEADER + _as_csv(merged[slide] for slide in sorted(merged)))
+        partial.write_bytes(_all_rows(merged))
+
+
+def _all_rows(rows: Mapping[str, CachedSlide]) -> bytes:
+    """Return a whole manifest, sorted by slide."""
+    return _HEADER + _as_csv(rows[slide] for slide in sorted(rows))
 
 
 def _has_these_columns(path: Path) -> bool:

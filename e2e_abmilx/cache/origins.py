@@ -1,9 +1,12 @@
-"""The slide that a store was cut from: where its file is, and whether a file is that slide."""
+"""The origin of a store: its settings, the slide that it was cut from, where the file of that slide is."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from e2e_abmilx.cache.jobs import fingerprint
+from e2e_abmilx.cache.jobs import CacheError, StoreJob, fingerprint
 from e2e_abmilx.cache.manifest import read_manifest
+from e2e_abmilx.store import CohortIndex
+from e2e_abmilx.store.locations import Location
 
 
 def slide_path(cache: Path, slide: str) -> Path | None:
@@ -32,3 +35,36 @@ def is_slide_of(recorded: str | None, file: Path) -> bool:
         return fingerprint(file) == recorded
     except OSError:
         return False
+
+
+def refuse_other_origins(jobs: Sequence[StoreJob], stores: CohortIndex) -> None:
+    """Refuse stores made from another source or with other settings, because bags must not mix them.
+
+    Raises:
+        CacheError: The store of a job is one of them.
+    """
+    for job in jobs:
+        if job.store.exists():
+            refuse_other_origin(job.store, stores[job.slide.name].attributes, job.origin())
+
+
+def refuse_other_origin(store: Location, made: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    """Refuse a store whose attributes tell of another source or other settings than are wanted.
+
+    Raises:
+        CacheError: They do.
+    """
+    if changed := list(_differences(made, wanted)):
+        raise CacheError(
+            f"{store} was made from another source or with other settings: {'; '.join(changed)}."
+            " Choose another folder, use the old settings, or delete this store"
+        )
+
+
+def _differences(made: Mapping[str, object], wanted: Mapping[str, object]) -> Iterator[str]:
+    for key, value in wanted.items():
+        there = made.get(key)
+        if isinstance(value, Mapping):
+            yield from _differences(there if isinstance(there, Mapping) else {}, value)
+        elif there != value:
+            yield f"{key} was {there} and is now {value}"

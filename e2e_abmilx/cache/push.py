@@ -1,45 +1,30 @@
-"""Stores → a bucket: each scale in random order, so that patches that lie next to each other are a random sample.
+"""A cache → a bucket: many stores at once, and the cohort index last."""
 
-A store becomes visible by its last object, ``zarr.json``, and the cohort by its index, which is written when all stores
-are there. Whatever a killed process left is written again: it is never read, since nothing points to it.
-"""
-
-import dataclasses
-import functools
-import hashlib
-import json
 import logging
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from e2e_abmilx.cache.caching import CacheError
+from e2e_abmilx.cache.jobs import CacheError
+from e2e_abmilx.cache.manifest import CachedSlide, add_to_manifest, read_manifest
+from e2e_abmilx.cache.sending import SEED, push_store
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.progress import show_progress
-from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, StoreFacts, objects
+from e2e_abmilx.store import CohortIndex, StoreFacts, objects
 from e2e_abmilx.store.cohort_index import add_to_index
-from e2e_abmilx.store.format import HEADER, ORDER_SEED, metadata_crc, parse_metadata, shard_name, with_crc
-from e2e_abmilx.store.locations import ObjectUrl, as_location, store_path
-from e2e_abmilx.store.summary import SUMMARY, Summary, pack_summary
+from e2e_abmilx.store.locations import ObjectUrl, as_location, refuse_read_only
 
 logger = logging.getLogger(__name__)
 
-PUSHED_FROM = "pushed_from"  # the attribute that tells whether a pushed store is still that of the cache
-_AT_ONCE = 256  # patches that are read for one piece of a shard
 
-
-def push(cache: Path, to: str, *, seed: int = 0, workers: int = 8) -> list[str]:
+def push(cache: Path, to: str, *, seed: int = SEED, workers: int = 8) -> list[str]:
     """Copy a cache into a bucket, for training from there.
 
     Every patch is checked before its store is sent. The JPEG streams stay as they are; the patches of each scale are put
     into a random order, which the attribute ``patch_order_seed`` records, so that a few contiguous runs are a random sample
     (``RunDraw``). Stores that are there already are not sent again, so an interrupted push is continued by the same
-    command; a store that is there and differs is refused. Readers see a store when all of it is there.
+    command; a store that is there and differs is refused. Readers see a store when all of it is there. The rows of
+    the manifest are copied, too.
 
     Args:
         cache: Folder of the stores.
@@ -57,14 +42,15 @@ def push(cache: Path, to: str, *, seed: int = 0, workers: int = 8) -> list[str]:
     folder = as_location(to)
     if not isinstance(folder, ObjectUrl):
         raise CacheError(f"{to} is a folder; push copies into object storage, such as s3://bucket/cohort")
+    refuse_read_only(folder)
     names = CohortIndex(cache).slides()
     if not names:
         raise CacheError(f"{cache} holds no patch store; check the path")
-    CohortIndex(folder)  # so that credentials and address are refused once, and not for each store
+    there = set(CohortIndex(folder).slides())  # credentials and address are refused once, and not for each store
     done: dict[str, StoreFacts] = {}
     failed = []
     with ThreadPoolExecutor(workers) as pool, show_progress("pushing", len(names), "slides") as progress:
-        jobs = {pool.submit(_push_store, Path(cache), folder, name, seed): name for name in names}
+        jobs = {pool.submit(push_store, Path(cache), folder, name, seed): name for name in names}
         try:
             for job in as_completed(jobs):
                 try:
@@ -78,94 +64,13 @@ def push(cache: Path, to: str, *, seed: int = 0, workers: int = 8) -> list[str]:
         finally:
             pool.shutdown(cancel_futures=True)
     add_to_index(folder, done)
+    rows = [row for row in read_manifest(Path(cache)).values() if row.slide in done or _is_failure(row, there)]
+    if rows:
+        add_to_manifest(folder, rows)
     logger.info("%d slides are in %s", len(done), folder)
     return sorted(failed)
 
 
-def shuffled(seed: int, slide: str, scale: int, num_patches: int) -> NDArray[np.int64]:
-    """Return the patches of a scale in the random order of (seed, name of the slide, scale)."""
-    return np.random.default_rng([seed, zlib.crc32(slide.encode()), scale]).permutation(num_patches)
-
-
-def _push_store(cache: Path, folder: ObjectUrl, name: str, seed: int) -> StoreFacts:
-    """Send a store unless it is there; return its facts.
-
-    Raises:
-        StoreError: It is damaged, a different one is there, or it cannot be written.
-    """
-    store = PatchStore(store_path(cache, name))
-    source = fingerprint(store, seed)
-    url = folder / f"{name}.zarr"
-    found = objects.get(folder, f"{url.name}/zarr.json")
-    if found is not None:
-        metadata = parse_metadata(found, url)
-        if metadata["attributes"].get(PUSHED_FROM) != source:
-            raise StoreError(
-                f"{url} is another store than {store.path}, or has another seed; delete it there first (such as by"
-                f" `aws s3 rm --recursive {url}`), or push to another place"
-            )
-        return _facts(store, metadata)
-    for problem in store.verify():
-        raise StoreError(f"{store.path} is not sent: {problem}")
-    return _facts(store, _send(store, url, seed, source))
-
-
-def fingerprint(store: PatchStore, seed: int) -> str:
-    """Return what tells a store from any other, and from itself in another order.
-
-    It is the SHA-256 of metadata, coordinates, and the length of each JPEG stream: what is read without reading the
-    patches, which are verified only before they are sent.
-    """
-    digest = hashlib.sha256(f"{seed} {store.name} {store.checksum}".encode())
-    for scale in range(len(store.scales)):
-        digest.update(store.coords(scale).astype("<i8").tobytes())
-        digest.update(store.stored_bytes(scale).astype("<i8").tobytes())
-    return digest.hexdigest()
-
-
-def _send(store: PatchStore, url: ObjectUrl, seed: int, source: str) -> dict[str, Any]:
-    """Write a store; return its metadata."""
-    orders = [shuffled(seed, store.name, scale, store.num_patches(scale)) for scale in range(len(store.scales))]
-    put = functools.partial(_put, url)
-    for scale, order in enumerate(orders):
-        size = store.patches_per_shard(scale)
-        for shard, start in enumerate(range(0, len(order), size)):
-            put(shard_name(scale, shard), _shard(store, scale, order[start : start + size], size))
-        if len(order):
-            put(f"{scale}/coords/c.0.0", with_crc(store.coords(scale)[order].astype("<i8").tobytes()))
-    path = Path(store.path)
-    for name in store.other_files():
-        put(name, (path / name).read_bytes())
-    metadata: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())
-    metadata["attributes"] |= {ORDER_SEED: seed, PUSHED_FROM: source}
-    metadata["attributes"][HEADER]["crc32c"] = metadata_crc(metadata)
-    data = json.dumps(metadata, indent=2).encode()
-    coords = [store.coords(scale)[order] for scale, order in enumerate(orders)]
-    lengths = [store.stored_bytes(scale)[order].astype(np.uint32) for scale, order in enumerate(orders)]
-    put(SUMMARY, pack_summary(Summary(data, coords, lengths)))
-    put("zarr.json", data)
-    return metadata
-
-
-def _shard(store: PatchStore, scale: int, patches: NDArray[np.int64], size: int) -> Iterator[bytes]:
-    """Yield the pieces of a shard file that holds these patches in their order."""
-    lengths = store.stored_bytes(scale)[patches]
-    for start in range(0, len(patches), _AT_ONCE):
-        yield b"".join(map(with_crc, store.read_encoded(patches[start : start + _AT_ONCE], scale)))
-    index = np.full((size, 2), 2**64 - 1, "<u8")
-    index[: len(patches)] = np.stack([np.cumsum(lengths) - lengths, lengths], axis=1)
-    yield with_crc(index.tobytes())
-
-
-def _put(url: ObjectUrl, name: str, data: bytes | Iterator[bytes]) -> None:
-    objects.put(url.parent, f"{url.name}/{name}", data)
-
-
-def _facts(store: PatchStore, metadata: dict[str, Any]) -> StoreFacts:
-    """Return the facts of a pushed store, which are those of its source but for the attributes."""
-    attributes = {key: value for key, value in metadata["attributes"].items() if key != HEADER}
-    return dataclasses.replace(
-        StoreFacts.of(store),
-        checksum=metadata["attributes"][HEADER]["crc32c"],
-        attributes_json=json.dumps(attributes, separators=(",", ":")),
-    )
+def _is_failure(row: CachedSlide, there: Collection[str]) -> bool:
+    """Return whether a slide has failed, and is not in the bucket from another cache either."""
+    return row.status == "failed" and row.slide not in there

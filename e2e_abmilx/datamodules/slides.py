@@ -79,8 +79,8 @@ class SlideDataModule(BagDataModule):
         self.cache, self.slides = as_location(cache), slides
         if slides is not None and not isinstance(self.cache, Path):
             raise InputError(
-                f"data.slides cannot be cached straight into {self.cache}; make a local cache with `e2e-abmilx cache`, copy it"
-                " with `e2e-abmilx push`, and leave data.slides out"
+                f"data.slides is not cached into a bucket by the run that trains; run `e2e-abmilx cache --slides {slides}"
+                f" --out {self.cache}` first, with the same mpp and patch_size, and leave data.slides out"
             )
         self.mpp, self.patch_size, self.assume_mpp = mpp, patch_size, assume_mpp
         self.patches_per_bag, self.coarse_fraction, self.padding = patches_per_bag, coarse_fraction, padding

@@ -1,15 +1,17 @@
 """``CohortIndex``, the facts of the stores of a cache, of which only new and changed ones are opened."""
 
+import functools
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.store import objects
 from e2e_abmilx.store.facts import StoreFacts, decode_index, encode_index
-from e2e_abmilx.store.format import StoreError
+from e2e_abmilx.store.format import StoreError, parse_metadata
 from e2e_abmilx.store.locations import Location, ObjectUrl, as_location, store_path
 from e2e_abmilx.store.reader import PatchStore
 
@@ -94,6 +96,29 @@ def add_to_index(folder: ObjectUrl, stores: Mapping[str, StoreFacts]) -> None:
         # what the index holds is read first, since damage in transit must not empty it
         known = _of_bucket(folder)
         objects.update(folder, INDEX, lambda data: encode_index({**known, **_sound(data), **stores}.values()))
+
+
+def read_facts(folder: ObjectUrl, slides: Iterable[str]) -> dict[str, StoreFacts]:
+    """Return the facts of the slides that have a whole store in object storage now, whatever the index lists.
+
+    Raises:
+        StoreError: A store cannot be read.
+    """
+    with ThreadPoolExecutor(objects.CONNECTIONS) as pool:
+        found = pool.map(functools.partial(_read_facts, folder), slides)
+        return {facts.name: facts for facts in found if facts is not None}
+
+
+def _read_facts(folder: ObjectUrl, slide: str) -> StoreFacts | None:
+    name = f"{slide}.zarr/zarr.json"  # the last object of a store that is written
+    for attempt in range(2):  # damage in transit is gone the second time
+        data = objects.get(folder, name)
+        try:
+            return None if data is None else StoreFacts.from_metadata(slide, parse_metadata(data, folder / name))
+        except StoreError:
+            if attempt:
+                raise
+    return None
 
 
 def _read(folder: Location) -> dict[str, StoreFacts]:

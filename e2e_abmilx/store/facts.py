@@ -11,7 +11,7 @@ from typing import Any, Self
 import imagecodecs
 from google_crc32c import value as crc32c
 
-from e2e_abmilx.store.format import CRC_BYTES, CRC_RESIDUE, FORMAT_VERSION, StoreError, with_crc
+from e2e_abmilx.store.format import CRC_BYTES, CRC_RESIDUE, FORMAT_VERSION, HEADER, StoreError, with_crc
 from e2e_abmilx.store.reader import PatchStore
 
 #: A reader takes only bytes of its own versions: a store that it would refuse must not be known from an index.
@@ -46,6 +46,17 @@ class StoreFacts:
         counts = tuple(store.num_patches(scale) for scale in range(len(store.scales)))
         attributes = json.dumps(dict(store.attributes), separators=(",", ":"))
         return cls(store.name, store.scales, store.patch_size, counts, store.checksum, attributes, stamp)
+
+    @classmethod
+    def from_metadata(cls, name: str, metadata: Mapping[str, Any]) -> Self:
+        """Return the facts of a store by the content of its ``zarr.json``."""
+        attributes = dict(metadata["attributes"])
+        header = attributes.pop(HEADER)
+        scales = tuple(math.nan if mpp is None else mpp for mpp in header["mpp"])
+        nodes = metadata["consolidated_metadata"]["metadata"]
+        counts = tuple(nodes[f"{scale}/patches"]["shape"][0] for scale in range(len(scales)))
+        text = json.dumps(attributes, separators=(",", ":"))
+        return cls(name, scales, header["patch_size"], counts, header["crc32c"], text)
 
     @functools.cached_property
     def attributes(self) -> Mapping[str, Any]:

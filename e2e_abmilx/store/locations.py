@@ -67,6 +67,16 @@ def store_path(cache: Location, slide: str) -> Location:
     return cache / f"{slide}.zarr"
 
 
+def refuse_read_only(location: Location) -> None:
+    """Refuse a location that nothing can be written to.
+
+    Raises:
+        StoreError: It is the URL of a web server.
+    """
+    if isinstance(location, ObjectUrl) and location.startswith(("http://", "https://")):
+        raise StoreError(f"{location} can only be read; write into a folder, or into a bucket: s3://, gs:// or az://")
+
+
 def without_secrets(text: str) -> str:
     """Return a text without what URLs in it hold before ``@`` or after ``?``, which may be passwords and signatures."""
     return re.sub(

@@ -97,6 +97,15 @@ def list_folders(folder: ObjectUrl) -> list[str]:
     return _repeat(read, folder, missing=[])
 
 
+def num_bytes(folder: ObjectUrl, name: str) -> int:
+    """Return the bytes of all objects of a folder that lies in another."""
+
+    def read() -> int:
+        return sum(one["size"] for page in _obstore(folder).list(client(folder), prefix=name) for one in page)
+
+    return _repeat(read, folder / name, missing=0)
+
+
 def put(folder: ObjectUrl, name: str, data: Any) -> None:  # noqa: ANN401 - bytes, or an iterable of bytes
     """Write an object, which is visible only as a whole.
 
@@ -122,7 +131,7 @@ def update(folder: ObjectUrl, name: str, change: Callable[[bytes | None], bytes]
     while True:
         before = get_version(folder, name)
         data = change(None if before is None else before[0])
-        mode: Any = "create" if before is None else {"e_tag": before[1]}
+        mode: Any = "create" if before is None else before[1]
         try:
             obstore.put(client(folder), name, data, mode=mode)
         except raced:
@@ -136,13 +145,14 @@ def update(folder: ObjectUrl, name: str, change: Callable[[bytes | None], bytes]
         return
 
 
-def get_version(folder: ObjectUrl, name: str) -> tuple[bytes, str | None] | None:
-    """Return a whole object and the tag of its version; None if there is none."""
+def get_version(folder: ObjectUrl, name: str) -> tuple[bytes, dict[str, str]] | None:
+    """Return a whole object and what tells its version: S3 and Azure compare ``e_tag``, GCS ``version``; None if missing."""
 
-    def read() -> tuple[bytes, str | None]:
+    def read() -> tuple[bytes, dict[str, str]]:
         obstore = _obstore(folder)
         result = obstore.get(client(folder), name)
-        return _whole(bytes(result.bytes()), result.meta["size"]), result.meta["e_tag"]
+        version = {key: result.meta[key] for key in ("e_tag", "version") if result.meta.get(key)}
+        return _whole(bytes(result.bytes()), result.meta["size"]), version
 
     return _repeat(read, folder / name, missing=None)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from e2e_abmilx.cache.build import SlideJob, plan_slide
-from e2e_abmilx.cache.caching import refuse_other_origins
+from e2e_abmilx.cache.origins import refuse_other_origins
 from e2e_abmilx.cache.tiling import Tiling, check, parse_scales
 from e2e_abmilx.datamodules import BagDataModule, FeatureDataModule, SlideDataModule
 from e2e_abmilx.io.progress import track

@@ -13,8 +13,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from local_bucket import FaultProxy
 
-from e2e_abmilx.cache.manifest import MANIFEST, CachedSlide, compact_manifest, read_manifest, update_manifest
+from e2e_abmilx.cache.manifest import (
+    MANIFEST,
+    CachedSlide,
+    add_to_manifest,
+    compact_manifest,
+    read_manifest,
+    update_manifest,
+)
+from e2e_abmilx.store.locations import ObjectUrl
 
 WRITER = """
 import sys
@@ -204,3 +213,25 @@ def test_killed_writers_lose_nothing_that_they_had_written(tmp_path: Path) -> No
     assert {(row.status, len(row.reason)) for row in found.values()} == {("done", 3000)}
     compact_manifest(tmp_path)
     assert read_manifest(tmp_path) == found
+
+
+def test_a_manifest_in_a_bucket_keeps_the_rows_of_all(bucket: FaultProxy) -> None:
+    to = ObjectUrl("s3://cohorts/x")
+    assert read_manifest(to) == {}
+    add_to_manifest(to, [CachedSlide("b", "failed", 'it says "é"\nand more'), CachedSlide("a", "done", mpp=0.5)])
+    add_to_manifest(to, [CachedSlide("b", "done", patches="3")])
+    assert list(read_manifest(to).values()) == [
+        CachedSlide("a", "done", mpp=0.5),
+        CachedSlide("b", "done", patches="3"),
+    ]
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_damage_in_transit_does_not_get_into_a_manifest_in_a_bucket(bucket: FaultProxy, turn: int) -> None:
+    to = ObjectUrl("s3://cohorts/x")
+    rows = {f"slide-{number}": CachedSlide(f"slide-{number}", "failed", "x" * 50) for number in range(9)}
+    add_to_manifest(to, rows.values())
+    asked = iter(range(100))
+    bucket.fault = lambda method, path: "flip" if method == "GET" and next(asked) == turn else None
+    add_to_manifest(to, [])
+    assert read_manifest(to) == rows

@@ -20,7 +20,9 @@ import zarr
 from local_bucket import FaultProxy
 
 from e2e_abmilx.cache import CacheError
-from e2e_abmilx.cache.push import push, shuffled
+from e2e_abmilx.cache.manifest import CachedSlide, read_manifest, update_manifest
+from e2e_abmilx.cache.push import push
+from e2e_abmilx.cache.sending import shuffled
 from e2e_abmilx.main import main
 from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, StoreWriter, objects, scale_writer, write_store
 from e2e_abmilx.store.files import forget_objects
@@ -255,3 +257,16 @@ def test_the_command(bucket: FaultProxy, cache: Path, tmp_path: Path, capsys: py
         main(["push", str(cache), TO])
     assert "3 slides or cases failed" in str(caught.value)
     assert json.loads(PatchStore(TO / "b.zarr")._files.read("zarr.json"))["attributes"]["patch_order_seed"] == 5
+
+
+def test_the_rows_of_the_manifest_are_copied(bucket: FaultProxy, cache: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(cache, tmp_path / "copy"))
+    rows = [CachedSlide(name, "done", seconds=2.5) for name in ("a [1]", "b", "c")]
+    update_manifest(copy, [*rows, CachedSlide("d", "failed", "why")])
+    push(copy, TO)
+    assert list(read_manifest(TO).values()) == [*rows, CachedSlide("d", "failed", "why")]
+    write_store(tmp_path / "other/e.zarr", {0.5: (patches(3, 8), None)})
+    update_manifest(tmp_path / "other", [CachedSlide("b", "failed", "there"), CachedSlide("e", "done")])
+    push(tmp_path / "other", TO)  # that b failed in another cache does not concern the one that is there
+    assert read_manifest(TO)["b"] == rows[1]
+    assert read_manifest(TO)["e"].status == "done"

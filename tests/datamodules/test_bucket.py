@@ -123,7 +123,7 @@ def test_a_flaky_bucket_changes_nothing(pushed: FaultProxy, cohort: Path) -> Non
 def test_refusals(pushed: FaultProxy, cohort: Path, stores: Path) -> None:
     with pytest.raises(BagError, match="lie row by row"):
         ready(cohort, stores, draw=RunDraw()).train_dataloader()
-    with pytest.raises(InputError, match=r"data.slides cannot be cached straight into s3://.*e2e-abmilx push"):
+    with pytest.raises(InputError, match=r"e2e-abmilx cache --slides .* --out s3://cohorts/\S+` first"):
         ready(cohort, TO, slides=cohort / "slides")
     with pytest.raises(InputError, match="holds no patch store"):
         ready(cohort, TO.parent / "nothing")

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from local_bucket import FaultProxy
 from small_stores import textures
 
-from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, StoreFacts, cohort_index, write_store
-from e2e_abmilx.store.cohort_index import INDEX
+from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, StoreFacts, cohort_index, objects, write_store
+from e2e_abmilx.store.cohort_index import INDEX, add_to_index, read_facts
 from e2e_abmilx.store.facts import decode_index, encode_index
+from e2e_abmilx.store.locations import ObjectUrl
 
 
 def _write(path: Path, count: int = 3, side: int = 16) -> Path:
@@ -263,3 +265,19 @@ def test_coordinates_do_not_matter(tmp_path: Path) -> None:
     write_store(tmp_path / "a.zarr", {0.5: (textures(3), coords)})
     _look(tmp_path, "a")
     assert _file(tmp_path)["a"].counts == (3,)
+
+
+def test_facts_in_a_bucket_are_read_from_the_stores_not_from_the_index(bucket: FaultProxy, cache: Path) -> None:
+    to = ObjectUrl("s3://cohorts/x")
+    name = CohortIndex(cache).slides()[0]
+    objects.put(to, f"{name}.zarr/zarr.json", (cache / f"{name}.zarr/zarr.json").read_bytes())
+    objects.put(to, "half.zarr/0/coords/c.0.0", b"a store that is being written")
+    facts = StoreFacts.of(PatchStore(cache / f"{name}.zarr"))
+    add_to_index(to, {"gone": dataclasses.replace(facts, name="gone")})
+    assert read_facts(to, [name, "half", "gone"]) == {name: facts}
+    first = iter([True])
+    bucket.fault = lambda method, path: "flip" if next(first, False) else None
+    assert read_facts(to, [name]) == {name: facts}
+    bucket.fault = lambda method, path: "flip"
+    with pytest.raises(StoreError, match="damaged"):
+        read_facts(to, [name])

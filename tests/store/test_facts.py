@@ -35,6 +35,8 @@ def test_facts_are_those_of_the_store(store: PatchStore) -> None:
     assert found.scales == store.scales  # NaN too: both hold math.nan itself
     assert found.scales[:2] == MPP[:2]
     assert dict(found.attributes) == ATTRIBUTES == dict(store.attributes)
+    metadata = json.loads((Path(store.path) / "zarr.json").read_bytes())
+    assert StoreFacts.from_metadata(store.name, metadata) == StoreFacts.of(store)
     with pytest.raises(TypeError):
         found.attributes["more"] = 1  # type: ignore[index]
 

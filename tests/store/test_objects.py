@@ -168,3 +168,10 @@ def test_child_processes_read_or_refuse_and_never_hang(filled: FaultProxy, tmp_p
     before, refused, spawned = done.stdout.splitlines()
     assert (before, spawned) == ("3000", "3000")
     assert "forked from one that had read from object storage" in refused
+
+
+def test_the_size_of_a_folder_is_that_of_all_its_objects(filled: FaultProxy) -> None:
+    for name, length in {"a.zarr/x": 5, "a.zarr/y/z": 7, "a.zarr2/x": 100}.items():
+        objects.put(ObjectUrl("s3://cohorts/x"), name, bytes(length))
+    assert objects.num_bytes(ObjectUrl("s3://cohorts/x"), "a.zarr") == 12
+    assert objects.num_bytes(ObjectUrl("s3://cohorts/x"), "b.zarr") == 0

@@ -46,7 +46,7 @@ def import_coords(
             with ``<slide>.h5``.
         slides: A folder, or a CSV with a column ``slide`` (or ``wsi``) of paths and, where the slide's own µm/px
             is wrong or missing, ``mpp``.
-        out: Folder of the stores; created if it does not exist.
+        out: Folder of the stores, created if it does not exist; or their URL in a bucket, such as ``s3://bucket/cohort``.
         mpp: Each scale as µm per pixel, as a magnification such as ``20x``, or as a pyramid level such as
             ``level1``. By default the scale of the coordinates files; within 2 % of 0.25, 0.5, 1 … it counts as that.
         assume_mpp: Level-0 µm per pixel of slides that state neither µm/px nor an objective power.

@@ -41,7 +41,7 @@ def import_images(
 
     Args:
         folder: Folder of the slides' folders.
-        out: Folder of the stores; created if it does not exist.
+        out: Folder of the stores, created if it does not exist; or their URL in a bucket, such as ``s3://bucket/cohort``.
         mpp: µm per pixel of the images; unknown by default.
         names: Meaning of two numbers in names, ``"pixels"`` or ``"tiles"``; by default the only one that fits.
         workers: Number of slides imported at the same time, each by its own process.

@@ -31,7 +31,7 @@ def import_lmdb(
 
     Args:
         fine: The database of the finest scale, such as ``256_80_level1.lmdb``.
-        out: Folder of the stores; created if it does not exist.
+        out: Folder of the stores, created if it does not exist; or their URL in a bucket, such as ``s3://bucket/cohort``.
         coarse: The database of the coarser scale, such as ``256_80_level1_512.lmdb``.
         mpp: µm per pixel of each database, or magnifications such as ``20x``; unknown by default.
         workers: Number of slides imported at the same time, each by its own process.
