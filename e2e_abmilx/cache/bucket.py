@@ -22,6 +22,7 @@ from e2e_abmilx.io.scratch import scratch
 from e2e_abmilx.store import StoreError, StoreFacts, objects
 from e2e_abmilx.store.cohort_index import add_to_index, read_facts
 from e2e_abmilx.store.locations import ObjectUrl
+from e2e_abmilx.store.object_errors import AccessError
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def _make(folder: ObjectUrl, job: StoreJob) -> CachedSlide:
         row = make_store(job)
         if row.status == "done":
             push_store(job.out, folder, job.slide.name, SEED)
-    except objects.AccessError:
+    except AccessError:
         raise  # every other slide would fail, too
     except Exception as error:  # noqa: BLE001 - whatever goes wrong with one slide must not stop the others
         return CachedSlide(job.slide.name, "failed", f"{job.slide.path}: {error}")
@@ -100,7 +101,7 @@ def _record(folder: ObjectUrl, made: Iterable[CachedSlide]) -> list[CachedSlide]
             try:
                 _save(folder, rows[saved:])
                 saved = len(rows)
-            except objects.AccessError:
+            except AccessError:
                 raise
             except StoreError as error:
                 logger.warning("%s; it is tried again in %.0f s", error, SAVE_S)

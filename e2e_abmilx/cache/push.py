@@ -10,9 +10,10 @@ from e2e_abmilx.cache.manifest import CachedSlide, add_to_manifest, read_manifes
 from e2e_abmilx.cache.sending import SEED, push_store
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.progress import show_progress
-from e2e_abmilx.store import CohortIndex, StoreFacts, objects
+from e2e_abmilx.store import CohortIndex, StoreFacts
 from e2e_abmilx.store.cohort_index import add_to_index
 from e2e_abmilx.store.locations import ObjectUrl, as_location, refuse_read_only
+from e2e_abmilx.store.object_errors import AccessError
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def push(cache: Path, to: str, *, seed: int = SEED, workers: int = 8) -> list[st
             for job in as_completed(jobs):
                 try:
                     done[jobs[job]] = job.result()
-                except objects.AccessError:
+                except AccessError:
                     raise
                 except InputError as error:
                     logger.warning("%s", error)

@@ -5,6 +5,7 @@
 * ``locations``: where a store lies: a folder or a URL
 * ``scale_reader``: random reads from the shard files of one scale
 * ``summary``: what a reader needs besides the patches, in one small object
+* ``object_errors``: errors of object storage, with a cure and without credentials
 * ``objects``: requests to object storage, repeated where they fail
 * ``object_scale``: random reads from one scale in object storage
 * ``files``: the files of a store, local or in object storage

@@ -19,6 +19,7 @@ from e2e_abmilx.store.format import (
     without_crc,
 )
 from e2e_abmilx.store.locations import Location, ObjectUrl
+from e2e_abmilx.store.object_errors import AccessError
 from e2e_abmilx.store.object_scale import ObjectScale
 from e2e_abmilx.store.scale_reader import LocalScale, ScaleReader
 from e2e_abmilx.store.summary import SUMMARY, Summary, parse_summary
@@ -121,7 +122,7 @@ class ObjectFiles:
             try:
                 data = objects.get(self._url.parent, name)
                 return None if data is None else parse_summary(data, self._url / SUMMARY)
-            except objects.AccessError:
+            except AccessError:
                 return None  # S3 forbids to read what does not exist, unless one may list the bucket
             except StoreError:
                 if attempt:

@@ -1,4 +1,4 @@
-"""Reads from object storage through obstore: clients, retries, and errors without credentials.
+"""Reads from object storage through obstore: clients and retries.
 
 obstore repeats requests that end with status 429 or 5xx, time out or lose their connection, also in the middle of a
 body, which it continues where it broke off. It accepts a body that is shorter than asked for; :func:`fetch` asks again.
@@ -6,7 +6,6 @@ body, which it continues where it broke off. It accepts a body that is shorter t
 
 import functools
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from e2e_abmilx.store.format import StoreError
 from e2e_abmilx.store.locations import ObjectUrl
+from e2e_abmilx.store.object_errors import AccessError, describe
 
 T = TypeVar("T")
 
@@ -26,20 +26,7 @@ BACKOFF_S = 0.1  # before the first repetition; doubles each time, up to 5 s
 READ_TIMEOUT_S = 15.0  # without a byte
 GIVE_UP_S = 120.0  # after which no request is repeated
 
-_CREDENTIALS = re.compile(
-    r"<Code>(Expired\w+|InvalidAccessKeyId|InvalidClientTokenId|InvalidToken|SignatureDoesNotMatch|TokenRefreshRequired"
-    r"|RequestTimeTooSkewed)</Code>|/latest/(api/token|meta-data)|/computeMetadata/|/metadata/identity/"
-)  # the last three are where a machine in the cloud is asked for credentials
 _STATIC = ("AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE", "AWS_WEB_IDENTITY_TOKEN_FILE")
-_STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z]+)*)")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_KIND = re.compile(r"kind: (Timeout|Interrupted|Connect)\b")
-
-
-class AccessError(StoreError):
-    """Credentials are missing, have expired or lack a permission."""
-
-
 _user: int | None = None  # the process that opened the first client
 
 
@@ -216,29 +203,6 @@ def _find_credentials(folder: ObjectUrl, store: Any) -> None:  # noqa: ANN401
     except Exception as error:  # noqa: BLE001 - whatever else is wrong, the first request will tell
         if isinstance(found := describe(error, folder, "read"), AccessError):
             raise found from None
-
-
-def describe(error: Exception, where: ObjectUrl, done: str) -> StoreError:
-    """Return an error of obstore as a StoreError with a cure.
-
-    obstore's own text is not repeated, because it may hold signed URLs; only status, error code and kind are.
-    """
-    text = str(error)
-    kinds = {"Timeout": "it timed out", "Interrupted": "the connection was cut", "Connect": "nothing answers"}
-    facts = [match[1] for match in (_STATUS.search(text), _CODE.search(text)) if match]
-    facts += [kinds[match[1]] for match in [_KIND.search(text)] if match and not facts]
-    fact = ", ".join(facts) or type(error).__name__
-    if type(error).__name__ in ("PermissionDeniedError", "UnauthenticatedError") or _CREDENTIALS.search(text):
-        return AccessError(
-            f"{where} cannot be {done}: credentials are missing, expired or lack the permission ({fact}); renew them and"
-            " give them by the usual environment variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and"
-            " AWS_SESSION_TOKEN, which `aws configure export-credentials --format env` prints; for a public bucket"
-            " AWS_SKIP_SIGNATURE=true), then run again"
-        )
-    return StoreError(
-        f"{where} cannot be {done} ({fact}); check the URL, the endpoint (AWS_ENDPOINT_URL, and AWS_ALLOW_HTTP=true if it"
-        " is not https) and the connection, then run again"
-    )
 
 
 def _fetch_one(folder: ObjectUrl, wanted: Range) -> memoryview:

@@ -30,6 +30,7 @@ from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, StoreWriter, objects
 from e2e_abmilx.store.files import forget_objects
 from e2e_abmilx.store.locations import ObjectUrl
+from e2e_abmilx.store.object_errors import AccessError
 
 TO = ObjectUrl("s3://cohorts/lesions")
 NAMES = [f"slide-00{number}" for number in range(3)]
@@ -176,7 +177,7 @@ def test_addresses_and_buckets_that_cannot_be_written_are_refused_at_once(
     with pytest.raises(StoreError, match="can only be read"):
         import_images(three.parent, Path("http://host/cohort"))
     bucket.fault = lambda method, path: "denied" if method == "PUT" else None
-    with pytest.raises(objects.AccessError, match=r"manifest\.csv cannot be written: credentials"):
+    with pytest.raises(AccessError, match=r"manifest\.csv cannot be written: credentials"):
         build(three)
     assert not [request for request in bucket.requests if ".zarr" in request.path]
 
@@ -227,7 +228,7 @@ def test_a_run_whose_credentials_expire_keeps_what_is_finished(
     """The server refuses all writes from the given one on; index and manifest of the last slides are then missing."""
     count = iter(range(10_000))
     bucket.fault = lambda method, path: "expired" if method in ("PUT", "POST") and next(count) >= last else None
-    with pytest.raises(objects.AccessError, match="renew them"):
+    with pytest.raises(AccessError, match="renew them"):
         build(three)
     assert list(disk.iterdir()) == []
     bucket.fault = lambda method, path: None
@@ -438,7 +439,7 @@ def test_dask_workers_send_their_stores_themselves(
         left = [path for folder in others for path in folder.rglob("e2e-abmilx-*")]
         bucket.fault = lambda method, path: "expired" if method in ("PUT", "POST") and "003" in path else None
         shutil.copy(three.parent / "slides/slide-000.tiff", three / "slide-003.tiff")
-        with pytest.raises(objects.AccessError, match="renew them"):
+        with pytest.raises(AccessError, match="renew them"):
             build(three, scheduler=address)
     finally:
         for process in (*workers, scheduler):

@@ -27,6 +27,7 @@ from e2e_abmilx.main import main
 from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, StoreWriter, objects, scale_writer, write_store
 from e2e_abmilx.store.files import forget_objects
 from e2e_abmilx.store.locations import ObjectUrl
+from e2e_abmilx.store.object_errors import AccessError
 from e2e_abmilx.store.summary import SUMMARY
 
 TO = ObjectUrl("s3://cohorts/brca")
@@ -195,7 +196,7 @@ def test_folders_and_empty_caches_are_refused(bucket: FaultProxy, cache: Path, t
     with pytest.raises(CacheError, match="holds no patch store"):
         push(tmp_path, TO)
     bucket.fault = lambda method, path: "expired"
-    with pytest.raises(objects.AccessError, match="renew them"):
+    with pytest.raises(AccessError, match="renew them"):
         push(cache, TO)
 
 

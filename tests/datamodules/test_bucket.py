@@ -18,8 +18,8 @@ from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.main import main
-from e2e_abmilx.store import objects
 from e2e_abmilx.store.locations import ObjectUrl
+from e2e_abmilx.store.object_errors import AccessError
 
 TO = ObjectUrl("s3://cohorts/lesions")
 
@@ -128,7 +128,7 @@ def test_refusals(pushed: FaultProxy, cohort: Path, stores: Path) -> None:
     with pytest.raises(InputError, match="holds no patch store"):
         ready(cohort, TO.parent / "nothing")
     pushed.fault = lambda method, path: "expired"
-    with pytest.raises(objects.AccessError, match="renew them"):
+    with pytest.raises(AccessError, match="renew them"):
         ready(cohort, TO)
 
 

@@ -12,7 +12,8 @@ from local_bucket import FaultProxy
 
 from e2e_abmilx.store import StoreError, objects
 from e2e_abmilx.store.locations import ObjectUrl
-from e2e_abmilx.store.objects import AccessError, Range, fetch
+from e2e_abmilx.store.object_errors import AccessError
+from e2e_abmilx.store.objects import Range, fetch
 
 FOLDER = ObjectUrl("s3://cohorts/x")
 DATA = os.urandom(3000)
