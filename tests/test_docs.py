@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 from docs_snippets import ROOT, Snippet, fit, prepare, run, snippets_of, words_of
+from local_bucket import FaultProxy, make_bucket
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -84,7 +85,8 @@ def test_python_snippets_run(page: Path, material: Path, tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_SNIPPETS, **by_page)
-def test_all_snippets_run(page: Path, study: Path, tmp_path: Path) -> None:
+def test_all_snippets_run(page: Path, study: Path, bucket: FaultProxy, tmp_path: Path) -> None:
+    make_bucket(bucket, "mine")
     names: dict[str, object] = {}
     with _copy_of(study, tmp_path):
         for snippet in snippets_of(page):
@@ -113,6 +115,7 @@ def accepted(options: ModuleType) -> set[str]:
         "nodes",
         "kill-on-bad-exit",
         "requeue",
+        "format",
     }
     return names | (set() if "init" in options.commands() else {"gpu_memory", "probe", "weights", "pretrained"})
 
