@@ -22,6 +22,7 @@ from e2e_abmilx.datamodules.base import BagDataModule
 from e2e_abmilx.datamodules.model_attention import attention_of
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.store import CohortIndex, PatchStore
+from e2e_abmilx.store.disk_cache import DiskCache
 from e2e_abmilx.store.locations import Location, as_location, store_path
 
 
@@ -48,6 +49,9 @@ class SlideDataModule(BagDataModule):
         eval_chunk_size: Patches encoded at once in evaluation.
         decode_on_device: Send JPEG streams to a CUDA device, which decodes them with nvJPEG through torchcodec (the
             extra ``gpu``); useful if the device waits for patches. For other devices one process of the CPU decodes.
+        local_cache: Folder on a local disk that keeps patches read from a bucket for later epochs and runs; by default none
+            are kept. All processes and runs of a machine may share it.
+        local_cache_gb: Largest size of that folder, GB; the patches not used for longest are removed.
         **cohort: All other arguments of :class:`BagDataModule`.
     """
 
@@ -67,6 +71,8 @@ class SlideDataModule(BagDataModule):
         eval_scales: EvalScales = "finest",
         eval_chunk_size: int = 256,
         decode_on_device: bool = False,
+        local_cache: Path | None = None,
+        local_cache_gb: float = 100.0,
         **cohort: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(labels, **cohort)
@@ -86,6 +92,7 @@ class SlideDataModule(BagDataModule):
         self.draw = draw or UniformDraw()
         self.eval_scales, self.eval_chunk_size = eval_scales, eval_chunk_size
         self.decode_on_device = decode_on_device
+        self.disk = _disk_cache(self.cache, local_cache, local_cache_gb)
         self._index: CohortIndex | None = None
 
     def prepare_data(self) -> None:
@@ -134,6 +141,7 @@ class SlideDataModule(BagDataModule):
             seed=self.seed,
             padding=self.padding,
             encoded=self.decode_on_device,
+            local_cache=self.disk,
             draw=self.draw,
         )
 
@@ -146,6 +154,7 @@ class SlideDataModule(BagDataModule):
             chunk_size=self.eval_chunk_size,
             scales=self.eval_scales,
             encoded=self.decode_on_device,
+            local_cache=self.disk,
             index=self._stores(),
         )
         return bags, [part.case for part in bags.parts]
@@ -203,7 +212,21 @@ class SlideDataModule(BagDataModule):
             chunk_size=self.eval_chunk_size,
             scales="all" if self.coarse_fraction else "finest",
             encoded=self.decode_on_device,
+            local_cache=self.disk,
             index=self._stores(),
         )
         parts = BagLoader(bags, batch_size=1, **self._reading(bags, 1))
         draw.attention = {**draw.attention, **attention_of(self.trainer, parts)}
+
+
+def _disk_cache(cache: Location, folder: Path | None, gb: float) -> DiskCache | None:
+    """Return the cache on disk of what is read from a bucket."""
+    if folder is None:
+        return None
+    if isinstance(cache, Path):
+        raise InputError(
+            f"data.local_cache keeps what is read from a bucket, and data.cache is the folder {cache}; leave it out"
+        )
+    if not gb >= 1:
+        raise InputError(f"data.local_cache_gb is {gb}; it is a size in GB and must be at least 1")
+    return DiskCache(Path(folder), round(gb * 1e9))

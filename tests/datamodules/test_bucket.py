@@ -130,11 +130,29 @@ def test_a_flaky_bucket_changes_nothing(pushed: FaultProxy, cohort: Path) -> Non
     assert all(same(one, other) for one, other in zip(sound, flaky, strict=True))
 
 
+def test_a_local_cache_changes_no_bag_and_saves_requests(pushed: FaultProxy, cohort: Path, tmp_path: Path) -> None:
+    def bags(**how: Any) -> list[Bag]:
+        return list(ready(cohort, TO, draw=RunDraw(4), **how).train_dataloader())
+
+    expected = bags()
+    first = bags(local_cache=tmp_path, num_workers=2)
+    pushed.requests.clear()
+    again = bags(local_cache=tmp_path)
+    assert all(same(*three[:2]) and same(*three[1:]) for three in zip(expected, first, again, strict=True))
+    assert not [request for request in pushed.gets() if "/patches/" in request.path]
+
+
 def test_refusals(pushed: FaultProxy, cohort: Path, stores: Path) -> None:
     with pytest.raises(BagError, match="lie row by row"):
         ready(cohort, stores, draw=RunDraw()).train_dataloader()
     with pytest.raises(InputError, match=r"data.slides cannot be cached straight into s3://.*e2e-abmilx push"):
         ready(cohort, TO, slides=cohort / "slides")
+    with pytest.raises(
+        InputError, match=r"data.local_cache keeps what is read from a bucket, and data.cache is the folder"
+    ):
+        ready(cohort, stores, local_cache=stores / "kept")
+    with pytest.raises(InputError, match=r"data.local_cache_gb is 0; it is a size in GB and must be at least 1"):
+        ready(cohort, TO, local_cache=stores / "kept", local_cache_gb=0)
     with pytest.raises(InputError, match="holds no patch store"):
         ready(cohort, TO.parent / "nothing")
     pushed.fault = lambda method, path: "expired"
