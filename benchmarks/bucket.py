@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from local_bucket import local_bucket
+from local_bucket import download, local_bucket
 
 from e2e_abmilx.cache.push import PUSHED_FROM, push
 from e2e_abmilx.cache.thumbnails import HASH
@@ -36,7 +36,7 @@ from e2e_abmilx.data.loaders import BagLoader, start_method
 from e2e_abmilx.data.samplers import Draw
 from e2e_abmilx.data.slide_bags import RandomBags, WholeSlides, check_stores
 from e2e_abmilx.datamodules import SlideDataModule
-from e2e_abmilx.store import CohortIndex, PatchStore, StoreFacts, StoreWriter, objects
+from e2e_abmilx.store import CohortIndex, PatchStore, StoreFacts, StoreWriter
 from e2e_abmilx.store.codec import encode_patch
 from e2e_abmilx.store.cohort_index import add_to_index
 from e2e_abmilx.store.files import forget_objects
@@ -104,16 +104,6 @@ def write_cache(folder: Path) -> None:
                 chosen = rng.integers(0, len(jpegs), count)
                 coords = np.stack([np.arange(count) % 60, np.arange(count) // 60], axis=1) * 512
                 writer.write_encoded([jpegs[index] for index in chosen], coords, scale)
-
-
-def download(to: Path) -> Path:
-    """Copy the cohort of the bucket into a folder."""
-    for page in objects.client(TO).list(None):
-        for entry in page:
-            path = to / entry["path"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(objects.get(TO, entry["path"]) or b"")
-    return to
 
 
 def bags_of(cache: Location, draw: PatchDraw) -> RandomBags:
@@ -259,7 +249,7 @@ def main(words: Sequence[str] | None = None) -> int:
         started = time.perf_counter()
         push(Path(folder, "cache"), TO)
         pushed_s = time.perf_counter() - started
-        _LOCAL = download(Path(folder, "copy"))
+        _LOCAL = download(TO, Path(folder, "copy"))
         size = sum(path.stat().st_size for path in _LOCAL.rglob("*") if path.is_file())
         patches = len(SLIDES) * sum(COUNTS)
         print(f"{patches} patches of {size / patches / 1e3:.1f} kB; pushed at {size / pushed_s / 1e6:.0f} MB/s\n")

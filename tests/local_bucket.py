@@ -14,8 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from e2e_abmilx.store import objects
+from e2e_abmilx.store.locations import ObjectUrl
 
 BUCKET = "cohorts"
 
@@ -214,3 +218,13 @@ def make_bucket(proxy: FaultProxy, name: str) -> None:
     connection.close()
     proxy.objects.clear()
     proxy.requests.clear()
+
+
+def download(folder: ObjectUrl, to: Path) -> Path:
+    """Copy what lies in a bucket into a folder."""
+    for page in objects.client(folder).list(None):
+        for entry in page:
+            path = to / entry["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(objects.get(folder, entry["path"]) or b"")
+    return to

@@ -5,6 +5,7 @@ import sys
 
 SCRIPT = """
 import importlib
+import inspect
 from jsonargparse._typehints import resolve_class_path_by_name
 from lightning.pytorch import Callback, LightningDataModule
 from torch import nn
@@ -23,6 +24,8 @@ for room in ROOMS:
         found = getattr(module, name)
         bases = [base for base in BASES if isinstance(found, type) and issubclass(found, base) and found is not base]
         if not bases or not found.__module__.startswith("e2e_abmilx") or name == "Normalize":  # is no option
+            continue
+        if inspect.isabstract(found):  # cannot be made
             continue
         path = resolve_class_path_by_name(bases[0], name)
         place, _, last = path.rpartition(".")

@@ -107,7 +107,13 @@ def test_a_snippet_that_is_not_run_says_why(page: Path) -> None:
 @pytest.fixture(scope="module")
 def accepted(options: ModuleType) -> set[str]:
     """Options that a parser accepts; those of other programs; and those of ``init`` and ``plan`` until they exist."""
-    names: set[str] = options.known_names() | {"nproc_per_node", "ntasks-per-node", "nodes"}
+    names: set[str] = options.known_names() | {
+        "nproc_per_node",
+        "ntasks-per-node",
+        "nodes",
+        "kill-on-bad-exit",
+        "requeue",
+    }
     return names | (set() if "init" in options.commands() else {"gpu_memory", "probe", "weights", "pretrained"})
 
 

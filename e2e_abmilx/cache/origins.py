@@ -4,7 +4,6 @@ from pathlib import Path
 
 from e2e_abmilx.cache.jobs import fingerprint
 from e2e_abmilx.cache.manifest import read_manifest
-from e2e_abmilx.store import PatchStore
 
 
 def slide_path(cache: Path, slide: str) -> Path | None:
@@ -22,12 +21,14 @@ def slide_path(cache: Path, slide: str) -> Path | None:
     return Path(row.path) if row is not None and row.path else None
 
 
-def is_slide_of(store: PatchStore, file: Path) -> bool:
+def is_slide_of(recorded: str | None, file: Path) -> bool:
     """Return whether a file is the slide that a store was cut from, by size and by the first and last 64 KiB.
 
-    A file that is missing or cannot be read is not, and a store without its slide's fingerprint has none.
+    Args:
+        recorded: The attribute ``fingerprint`` of the store; None, of patches without a slide, is that of no file.
+        file: The file; one that is missing or cannot be read is not the slide.
     """
     try:
-        return fingerprint(file) == store.attributes.get("fingerprint")
+        return fingerprint(file) == recorded
     except OSError:
         return False

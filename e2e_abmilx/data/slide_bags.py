@@ -131,7 +131,7 @@ class WholeSlides(BagSource):
         bag = _read_bag(case, target, [(store, rows, part.scale)], encoded=self.encoded, last=part.last)
         if store.order_seed is None:
             return bag
-        return bag._replace(order=torch.from_numpy(part.before + _ranks(store, part.scale)[rows]))
+        return bag._replace(order=torch.from_numpy(part.before + row_ranks(store, part.scale)[rows]))
 
     @property
     def largest_bytes(self) -> int:
@@ -176,10 +176,10 @@ def check_stores(cases: Sequence[Case], index: CohortIndex) -> None:
 
 def _row_by_row(store: PatchStore, rows: NDArray[np.int64], scale: int) -> NDArray[np.int64]:
     """Return patches in the order in which they lie on the slide, which for some heads is the order of a sequence."""
-    return rows if store.order_seed is None else rows[np.argsort(_ranks(store, scale)[rows])]
+    return rows if store.order_seed is None else rows[np.argsort(row_ranks(store, scale)[rows])]
 
 
-def _ranks(store: PatchStore, scale: int) -> NDArray[np.int64]:
+def row_ranks(store: PatchStore, scale: int) -> NDArray[np.int64]:
     """Return the rank of each patch of a store in random order, row by row, shape (N,)."""
     coords = store.coords(scale)
     ranks = np.empty(len(coords), np.int64)

@@ -16,7 +16,7 @@ from e2e_abmilx.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-#: By case, the attention to its patches at each scale, slide by slide, shape ``(N,)``.
+#: By case, the attention to its patches at each scale, slide by slide, in the order of the stores, shape ``(N,)``.
 Attention = Mapping[str, Sequence[NDArray[np.float32]]]
 
 
@@ -45,6 +45,9 @@ def attention_of(trainer: Trainer, parts: Iterable[Bag]) -> Attention:
             if whole is not None:
                 case, output = whole
                 attention, scale = output.attention[0].float().mean(0).cpu().numpy(), case.scale[0].cpu().numpy()
+                if case.order is not None:  # draws count patches in the order of the store
+                    ranks = case.order[0].cpu().numpy()
+                    attention, scale = attention[ranks], scale[ranks]
                 found[case.cases[0]] = [attention[scale == k] for k in range(scale.max() + 1)]
     if trainer.world_size > 1:
         found = _join(found, trainer.world_size)

@@ -42,7 +42,8 @@ class SlideDataModule(BagDataModule):
         patches_per_bag: s, patches of a training bag.
         coarse_fraction: 1/r, the fraction of a bag that is drawn from the coarser scales.
         draw: How the patches of a training bag are drawn: uniformly by default, or by a
-            :class:`~e2e_abmilx.data.draws.RunDraw` (from a bucket), :class:`~e2e_abmilx.data.draws.RegionalDraw` or :class:`~e2e_abmilx.data.draws.AttentionDraw`.
+            :class:`~e2e_abmilx.data.draws.RunDraw` (from a bucket), :class:`~e2e_abmilx.data.draws.RegionalDraw` or
+            :class:`~e2e_abmilx.data.draws.AttentionDraw`.
         padding: Treatment of a case with fewer patches: ``"mask"`` pads its bag and masks the padding,
             ``"duplicate"`` repeats random patches, as the authors do.
         eval_scales: Scales used in evaluation: the ``"finest"``, as in the paper, or ``"all"``.

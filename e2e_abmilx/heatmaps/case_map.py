@@ -10,13 +10,14 @@ Letters: N patches of a slide, H heads.
 import hashlib
 import io
 import json
+import math
 import re
 import shlex
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ ATTENTION = "attention"
 MAP_VERSION = 1
 
 _LARGEST = 65504.0  # of float16
+_SAME = 1e-5  # relative difference of scores that may come from rounding in a table
 _NAME = 60  # characters of a case's name that its file's name starts with
 _UNREADABLE = (  # what zipfile, json and numpy raise for files that are cut off, damaged or foreign
     OSError, EOFError, ValueError, KeyError, TypeError, IndexError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile
@@ -58,6 +60,7 @@ class SlideMap:
         heads: Weights times the number of patches of the case, shape ``(H, N)``: 1 is uniform attention.
         contribution: What each patch adds to the score of the case, shape ``(N,)``; None where that is unknown.
         rank: Rank of each patch among those of the case by mean attention, shape ``(N,)``: 1 is the highest.
+        fingerprint: That of the slide's file, as its store has it; None where it is unknown.
 
     Raises:
         MapError: The arrays have different numbers of patches, or a patch has a scale that is not listed.
@@ -74,6 +77,7 @@ class SlideMap:
     heads: NDArray[np.float32]
     contribution: NDArray[np.float32] | None
     rank: NDArray[np.int64]
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         count = len(self.coords)
@@ -105,6 +109,7 @@ class SlideMap:
             heads=attention.heads,
             contribution=None if given is None else np.asarray(given.values, np.float32),
             rank=rank,
+            fingerprint=store.attributes.get("fingerprint"),
         )
 
     def mean(self) -> NDArray[np.float32]:
@@ -120,11 +125,14 @@ class CaseMap:
         case: Name of the case.
         score: The score that patches contribute to, such as ``"log-odds of tumour"``; None without contributions.
         slides: A map per slide.
+        predicted: The scores of the case that were predicted with this attention, by their columns of
+            ``predictions.csv``; empty where they are unknown.
     """
 
     case: str
     score: str | None
     slides: tuple[SlideMap, ...]
+    predicted: Mapping[str, float] = field(default_factory=dict)
 
 
 def case_file_name(case: str) -> str:
@@ -139,7 +147,8 @@ def case_file_name(case: str) -> str:
 
 def write_case_map(folder: Path, case_map: CaseMap) -> Path:
     """Write ``folder/attention/<file>.npz``, complete or not at all, in place of an earlier one; return its path."""
-    header: dict[str, Any] = {"version": MAP_VERSION, "case": case_map.case, "score": case_map.score, "slides": []}
+    header: dict[str, Any] = {"version": MAP_VERSION, "case": case_map.case, "score": case_map.score}
+    header |= {"predicted": _as_numbers(case_map.predicted), "slides": []}
     arrays: dict[str, Any] = {}
     for number, one in enumerate(case_map.slides):
         facts = {name: value for name, value in vars(one).items() if not isinstance(value, np.ndarray)}
@@ -152,15 +161,16 @@ def write_case_map(folder: Path, case_map: CaseMap) -> Path:
     return path
 
 
-def read_case_map(folder: Path, case: str) -> CaseMap:
+def read_case_map(folder: Path, case: str, scores: Mapping[str, Any] | None = None) -> CaseMap:
     """Read the map of a case from ``folder/attention``.
 
     Args:
         folder: The folder with ``predictions.csv``: of a run, of a test, or of a prediction.
         case: Name of the case.
+        scores: Its row of ``predictions.csv``, by column; a map that was stored with other scores is refused.
 
     Raises:
-        MapError: There is none, it is damaged or of another release, or it is of another case.
+        MapError: There is none, it is damaged or of another release, or it is of another case or prediction.
     """
     path = Path(folder, ATTENTION, case_file_name(case))
     if not path.exists():
@@ -174,6 +184,13 @@ def read_case_map(folder: Path, case: str) -> CaseMap:
         raise MapError(f"{reason}; {_command(Path(folder))}") from error
     if found.case != case:
         raise MapError(f"{path} is of case {found.case!r} and not of {case!r}; {_command(Path(folder))}")
+    for name, value in found.predicted.items():
+        shown = (scores or {}).get(name, value)
+        if not math.isclose(shown, value, rel_tol=_SAME, abs_tol=1e-12):
+            raise MapError(
+                f"the attention in {path} is of another prediction than predictions.csv: {name} of case {case!r} is"
+                f" {value:.6g} there and {shown:.6g} here; {_command(Path(folder))}"
+            )
     return found
 
 
@@ -191,7 +208,7 @@ def _read(path: Path) -> CaseMap:
             " install the release that wrote it"
         )
     slides = [_decode(facts, arrays, number) for number, facts in enumerate(header["slides"])]
-    return CaseMap(header["case"], header["score"], tuple(slides))
+    return CaseMap(header["case"], header["score"], tuple(slides), _as_numbers(header.get("predicted", {})))
 
 
 def _encode(one: SlideMap) -> dict[str, NDArray[Any]]:
@@ -222,7 +239,12 @@ def _decode(facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], number
         heads=_from_half(arrays[f"heads_{number}"], arrays[f"heads_peak_{number}"]),
         contribution=contribution,
         rank=arrays[f"rank_{number}"].astype(np.int64),
+        fingerprint=facts.get("fingerprint"),
     )
+
+
+def _as_numbers(scores: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in dict(scores).items()}
 
 
 def _smallest(values: NDArray[np.int64]) -> NDArray[Any]:
@@ -252,4 +274,4 @@ def _command(folder: Path) -> str:
         return "predict its cases again with this release, which stores their attention"
     config, checkpoint = (shlex.quote(str(run / name)) for name in ("fit.yaml", "best.ckpt"))
     command = f"`e2e-abmilx test --config {config} --ckpt_path {checkpoint}`"
-    return f"{command} writes it into {run / 'test' / ATTENTION}"
+    return f"{command} writes it into {run / 'test' / ATTENTION}, for `e2e-abmilx view --run {shlex.quote(str(run / 'test'))}`"

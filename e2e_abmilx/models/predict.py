@@ -124,7 +124,7 @@ def write_predictions(
                     raise found
                 rows.append(found.row())
                 _append(rows, file)
-                maps.write(model.tasks[0], found.case)
+                maps.write(model.tasks[0], found.case, found.scores)
                 also(found)
             except InputError as error:
                 logger.warning("%s", error)

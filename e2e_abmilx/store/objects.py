@@ -243,13 +243,13 @@ def _fetch_one(folder: ObjectUrl, wanted: Range) -> memoryview:
     return found
 
 
-class _ShortBodyError(Exception):
+class _ShortBody(Exception):
     """A body is shorter than asked for."""
 
 
 def _whole(data: T, num_bytes: int) -> T:
     if len(data) != num_bytes:  # type: ignore[arg-type] # bytes or a view of them
-        raise _ShortBodyError(f"{len(data)} of {num_bytes} bytes")  # type: ignore[arg-type]
+        raise _ShortBody(f"{len(data)} of {num_bytes} bytes")  # type: ignore[arg-type]
     return data
 
 
@@ -260,7 +260,7 @@ def _repeat(read: Callable[[], T], where: ObjectUrl, *, missing: Any) -> T | Any
             return read()
         except FileNotFoundError:
             return missing
-        except _ShortBodyError as error:
+        except _ShortBody as error:
             short = str(error)
             time.sleep(BACKOFF_S * 2**attempt if attempt < SHORT_RETRIES else 0)
         except StoreError:

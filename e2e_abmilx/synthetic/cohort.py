@@ -124,7 +124,10 @@ def write_cohort(
 def _claim(folder: Path, settings: dict[str, float]) -> None:
     """Record the settings in a folder, or refuse the folder if it holds another cohort or anything else."""
     record = folder / "cohort.json"
-    if record.exists():
+    held = (
+        [path for path in folder.iterdir() if not path.name.startswith(f".{record.name}.")] if folder.exists() else []
+    )
+    if record.exists():  # asked after the listing, so that a record that another process writes now is seen
         found = json.loads(record.read_text())
         if found != settings:
             raise InputError(
@@ -132,7 +135,7 @@ def _claim(folder: Path, settings: dict[str, float]) -> None:
                 " folder, or delete this one"
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if held:
         raise InputError(
             f"{folder} is not empty and holds no synthetic cohort, which needs its own folder; name a new one"
         )

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from e2e_abmilx.errors import InputError
@@ -69,12 +70,13 @@ class MapWriter:
             f" have no overlay of them: {next(iter(reasons.values()))}"
         )  # fmt: skip
 
-    def write(self, task: BagTask, case: str) -> None:
-        """Write the map of the case that the task predicted last."""
+    def write(self, task: BagTask, case: str, scores: Mapping[str, float]) -> None:
+        """Write the map of the case that the task predicted last, with its scores as ``predictions.csv`` has them."""
         if case not in self._sizes:
             return
         try:
-            write_case_map(self._hidden, case_map_of(task, case, self._sizes[case], self.cache))
+            found = case_map_of(task, case, self._sizes[case], self.cache)
+            write_case_map(self._hidden, replace(found, predicted=scores))
         except Exception as error:  # noqa: BLE001 - a test of hours must not end because of a picture
             self._sizes = {}  # the next cases would fail alike, each with a warning
             logger.warning(
@@ -90,8 +92,8 @@ class MapWriter:
         names = set(map(case_file_name, cases))
         try:
             final.mkdir(parents=True, exist_ok=True)
-            for path in [path for path in _maps_in(new) if path.name in names]:
-                path.replace(final / path.name)
+            for name in names:  # not those that are listed: NFS may list late what another machine has written
+                (new / name).replace(final / name)
             for path in _maps_in(new) + [path for path in _maps_in(final) if path.name not in names]:
                 path.unlink()
             for folder in (new, self._hidden, final):

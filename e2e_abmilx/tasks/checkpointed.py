@@ -19,7 +19,15 @@ from e2e_abmilx.data.seen_cases import SeenCases
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.old_names import update_callback_states, update_hyperparameters
-from e2e_abmilx.tasks.checks import SPLITS_OF, check_limits, check_outputs, check_target, check_width, warn_of_gaps
+from e2e_abmilx.tasks.checks import (
+    SPLITS_OF,
+    check_limits,
+    check_outputs,
+    check_processes,
+    check_target,
+    check_width,
+    warn_of_gaps,
+)
 from e2e_abmilx.tasks.descriptions import check_same_pixels, describe_model, versions
 from e2e_abmilx.tasks.evaluating import CaseTask
 from e2e_abmilx.tasks.sync_norms import use_timm_sync
@@ -53,6 +61,7 @@ class CheckpointedTask(CaseTask):
     def setup(self, stage: str) -> None:
         """Check that data and trainer fit this task; take classes and time bins from the data that it is trained on."""
         use_timm_sync(self.trainer.strategy)
+        check_processes(self.trainer)
         check_limits(self.trainer)
         self._meet_data(stage)
         if stage == "fit":

@@ -1,6 +1,7 @@
 """Checks that task, data and trainer fit together, made before a stage of the trainer begins."""
 
 import logging
+import os
 from collections.abc import Sequence
 
 from lightning.pytorch import Trainer
@@ -54,6 +55,23 @@ def check_limits(trainer: Trainer) -> None:
             raise InputError(
                 f"trainer.limit_{name}_batches is {limit}, which ends in the middle of a case, and several processes"
                 " would wait for each other; leave it out, or use one device (trainer.devices: 1)"
+            )
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Refuse a trainer that leaves out processes that torchrun or srun has started.
+
+    Each would train a model of its own, and all would write into the same folder. Of a batch script of SLURM without
+    srun, there is only one process, however many tasks the job may have.
+    """
+    names = {"torchrun": ("TORCHELASTIC_RUN_ID", "WORLD_SIZE"), "srun": ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")}
+    for launcher, (mark, size) in names.items():
+        started = int(os.environ.get(size) or 1) if mark in os.environ else 1
+        if started > 1 and started != trainer.num_nodes * trainer.num_devices:
+            raise InputError(
+                f"{launcher} started {started} processes, and the trainer is for {trainer.num_nodes * trainer.num_devices}:"
+                f" trainer.num_nodes is {trainer.num_nodes}, with {trainer.num_devices} devices on each; set"
+                " trainer.num_nodes to the number of machines and trainer.devices to the processes on each"
             )
 
 

@@ -216,7 +216,8 @@ class CaseTask(LightningModule):
 
         Returns:
             The case, with features in place of patches, and the head's output; None before the last part, and for the
-            empty bags that give all processes the same number of batches.
+            empty bags that give all processes the same number of batches. Patches are row by row; ``order`` is the rank
+            of each patch in the order of the stores, None if that is the same.
         """
         if not bag.mask.numel():
             return None
@@ -225,12 +226,13 @@ class CaseTask(LightningModule):
             return None
         features, coords, scale = (torch.cat(column, dim=1) for column in list(zip(*self._parts, strict=True))[:3])
         orders = [order for *_, order in self._parts if order is not None]
-        if len(orders) == len(self._parts):  # of stores in random order: some heads need a sequence
-            places = torch.cat(orders, dim=1)[0].argsort()
+        ranks = torch.cat(orders, dim=1) if len(orders) == len(self._parts) else None
+        if ranks is not None:  # of stores in random order: some heads need a sequence
+            places = ranks[0].argsort()
             features, coords, scale = features[:, places], coords[:, places], scale[:, places]
         self._parts = []
         mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-        whole = bag._replace(patches=features, mask=mask, coords=coords, scale=scale, real=None)
+        whole = bag._replace(patches=features, mask=mask, coords=coords, scale=scale, real=None, order=ranks)
         return whole, self.head.attend(features)
 
     def _predict(self, case: Bag, output: HeadOutput) -> Prediction:

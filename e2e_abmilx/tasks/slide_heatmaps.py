@@ -3,6 +3,10 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from e2e_abmilx.data.slide_bags import row_ranks
 from e2e_abmilx.heads import BagHead, ContributionError, PoolingHead, leave_one_out
 from e2e_abmilx.heatmaps import Contribution, Kind, SlideAttention, write_heatmap
 from e2e_abmilx.store import PatchStore
@@ -42,8 +46,10 @@ def write_case_heatmaps(
 
 def slide_attentions(
     task: BagTask, sizes: Mapping[str, int], cache: Location, contribution: Contribution | None
-) -> Iterator[tuple[str, slice, SlideAttention]]:
+) -> Iterator[tuple[str, NDArray[np.int64], SlideAttention]]:
     """Yield each slide of the case that the task predicted last, which of the case's patches are its own, and their attention.
+
+    They are in the order of the slide's store, which may be a random one; predictions are row by row.
 
     Args:
         task: The task.
@@ -58,17 +64,29 @@ def slide_attentions(
     assert patches is not None  # the task has just predicted this case
     start = 0
     for slide, size in sizes.items():
-        own = slice(start, start + size)
+        store = PatchStore(store_path(cache, slide))
+        own = start + _in_store_order(store, patches.scale[start : start + size].cpu().numpy())
         start += size
         attention = SlideAttention.from_weights(
-            PatchStore(store_path(cache, slide)),
-            patches.coords[own].cpu().numpy(),
-            patches.scale[own].cpu().numpy(),
-            patches.output.attention[0, :, own].cpu().numpy(),
+            store,
+            patches.coords.cpu().numpy()[own],
+            patches.scale.cpu().numpy()[own],
+            patches.output.attention[0].cpu().numpy()[:, own],
             bag_size=len(patches.coords),
             contribution=Contribution(contribution.score, contribution.values[own]) if contribution else None,
         )
         yield slide, own, attention
+
+
+def _in_store_order(store: PatchStore, scale: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each patch of a store is among the slide's predicted patches, whose scales are given, shape ``(N,)``."""
+    places = np.arange(len(scale))
+    if store.order_seed is not None:
+        for number in np.unique(scale):
+            here = places[scale == number]
+            if len(here) == store.num_patches(int(number)):  # others are refused by from_weights
+                places[scale == number] = here[row_ranks(store, int(number))]
+    return places
 
 
 def contribution_of(task: BagTask) -> Contribution:

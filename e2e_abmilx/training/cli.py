@@ -19,6 +19,7 @@ from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.store.locations import without_secrets
 from e2e_abmilx.tasks import BagTask
+from e2e_abmilx.tasks.checks import check_processes
 from e2e_abmilx.training.callbacks import (
     AttentionMaps,
     BestCheckpoint,
@@ -34,6 +35,7 @@ from e2e_abmilx.training.callbacks.run_config import RunConfig
 from e2e_abmilx.training.callbacks.run_folder import RUN_FILES, folder_of
 from e2e_abmilx.training.checkpoint_files import find_checkpoint, find_trained, read_plain
 from e2e_abmilx.training.checkpoint_settings import keep_stated, read_model_settings
+from e2e_abmilx.training.lost_process import explain_lost_process
 from e2e_abmilx.training.metric_table import metric_table
 from e2e_abmilx.training.parser import BagArgumentParser
 from e2e_abmilx.training.trainer_defaults import trainer_defaults
@@ -128,13 +130,13 @@ class BagCLI(LightningCLI):
         """Build the trainer, with defaults for the arguments that the config leaves open.
 
         Raises:
-            InputError: Two callbacks cannot be told apart in a checkpoint.
+            InputError: Two callbacks cannot be told apart in a checkpoint, or processes would be left out.
         """
         checkpoint = self._get(self.config, "ckpt_path") if self.subcommand == "fit" else None
         settings = self._get(self.config_init, "trainer")
         defaults = trainer_defaults(settings, str(self.subcommand or "fit"), checkpoint)
         try:
-            return super().instantiate_trainer(**(kwargs | defaults))
+            trainer = super().instantiate_trainer(**(kwargs | defaults))
         except RuntimeError as error:
             if "more than one stateful callback" not in str(error):
                 raise
@@ -142,6 +144,8 @@ class BagCLI(LightningCLI):
                 f"{str(error).partition('.')[0]}: a checkpoint tells their states apart by monitor, mode and interval, so one"
                 " of these must differ; every run has one BestCheckpoint already (--checkpoint.monitor)"
             ) from error
+        check_processes(trainer)  # the task checks it too, but only after slides are cached
+        return trainer
 
     def validate(self, **how: Any) -> None:  # noqa: ANN401
         """Validate, and print the metrics."""
@@ -212,6 +216,11 @@ def run(words: list[str]) -> Path | None:
         )
     except MisconfigurationException as error:  # how Lightning reports errors that users can fix
         raise InputError(str(error)) from error
+    except RuntimeError as error:
+        reason = explain_lost_process(error, words[0])
+        if reason is None:
+            raise
+        raise InputError(reason) from error
     return cli.tested
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.training.callbacks import FeatureWriter, PatchBar, ProgressLines
 from e2e_abmilx.training.callbacks.run_folder import RunFolder
+from e2e_abmilx.training.callbacks.same_files import SameFiles
 from e2e_abmilx.training.loggers import RunLogger
 from e2e_abmilx.training.precision import best_precision
 
@@ -39,7 +40,12 @@ def trainer_defaults(settings: Any, command: str, checkpoint: str | None) -> dic
     show = settings.enable_progress_bar in (None, True)
     defaults: dict[str, Any] = {
         "default_root_dir": str(run),
-        "callbacks": [RunFolder(command, resume=resume), *callbacks, *(_progress(callbacks) if show else [])],
+        "callbacks": [
+            RunFolder(command, resume=resume),
+            SameFiles(),
+            *callbacks,
+            *(_progress(callbacks) if show else []),
+        ],
     }
     if settings.logger in (None, True):
         defaults["logger"] = RunLogger(run, version="" if command == "fit" else command, resume=resume)

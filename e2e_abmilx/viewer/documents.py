@@ -27,6 +27,10 @@ def run_document(viewed: ViewedRun, *, read_only: bool = False, cases: Sequence[
     """
     run = viewed.runs[0]
     reviews, problems = viewed.reviews.read()
+    notes = [note for one in viewed.runs for note in one.notes]
+    for other in viewed.runs[1:]:
+        if left_out := len(set(other.names) - set(run.names)):
+            notes.append(f"Cases of {other.folder} that {run.folder} does not have: {left_out:,}, not listed here.")
     verdicts = latest_verdicts(reviews)
     listed = []
     for number in range(len(viewed.names)) if cases is None else cases:
@@ -50,7 +54,7 @@ def run_document(viewed: ViewedRun, *, read_only: bool = False, cases: Sequence[
         "read_only": read_only,
         "runs": [str(one.folder) for one in viewed.runs],
         "verdicts": list(VERDICTS),
-        "note": " ".join(problems) or None,
+        "note": " ".join(dict.fromkeys(notes + problems)) or None,
         "cases": listed,
     }
 

@@ -43,8 +43,7 @@ def export_cases(
         InputError: There is no such case, none has stored attention, or the folder holds something else.
     """
     folder = folder.resolve()
-    if folder.exists() and not (folder / CASES).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is no earlier copy; name a new or empty folder")
+    _refuse_others(folder)
     viewed = ViewedRun(run, compare, slides)
     chosen = _numbers(viewed, cases)
     with _in_place_of(folder) as partial:
@@ -57,6 +56,20 @@ def export_cases(
     )
 
 
+def _refuse_others(folder: Path) -> None:
+    """Refuse a folder that holds anything else than an earlier copy, because the new copy takes its place."""
+    if not folder.exists():
+        return
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    page = folder / "index.html"
+    if held and not ({CASES, page.name} <= held and _COPIED in page.read_text(encoding="utf-8", errors="replace")):
+        raise InputError(f"{folder} exists and is no earlier copy; name a new or empty folder")
+    if others := sorted(held - {CASES, "index.html", "static", "data", "case"}):
+        raise InputError(
+            f"{folder} holds {others[0]!r} beside an earlier copy, which would be lost; move it away, or name another folder"
+        )
+
+
 @contextmanager
 def _in_place_of(folder: Path) -> Iterator[Path]:
     """Yield a new folder that takes the place of ``folder`` if the block ends without an error."""
@@ -67,7 +80,12 @@ def _in_place_of(folder: Path) -> Iterator[Path]:
         yield partial
         if folder.exists():
             folder.rename(earlier)
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if earlier.exists():
+                earlier.rename(folder)
+            raise
 
 
 def as_script(callback: str, document: Document) -> str:

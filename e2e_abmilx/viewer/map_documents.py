@@ -87,9 +87,9 @@ def _extremes(slide_map: SlideMap, url: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _to_half(values: NDArray[np.floating]) -> tuple[NDArray[np.float16], float]:
-    """Return values as float16 times a factor."""
-    single = np.nan_to_num(values.astype(np.float32), nan=0.0)
-    peak = float(np.abs(single).max(initial=0))
+    """Return values as float16 times a factor; those that are not finite as NaN, which the page does not colour."""
+    single = np.where(np.isfinite(values), values, np.nan).astype(np.float32)
+    peak = float(np.nanmax(np.abs(single), initial=0))
     factor = peak / _LARGEST if peak > 0 else 1.0
     return (single / np.float32(factor)).astype(np.float16), factor
 

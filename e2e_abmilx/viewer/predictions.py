@@ -12,6 +12,10 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.runs.read import columns_named, in_words
 
 _NUMBERS = ("time", "event", "risk", "value", "predicted_value", "threshold")
+_CORRECTNESS = {
+    "classification": "probability of the label", "multi_label": "mean probability of the truth",
+    "survival": "fraction of its pairs in right order", "regression": "fraction of cases with no smaller error",
+}  # fmt: skip
 _PREFIXES = ("probability_", "survival_", "label_", "std_", "min_", "max_")
 
 
@@ -25,7 +29,11 @@ def read_rows(path: Path) -> pd.DataFrame:
         InputError: It is missing, no table of predictions, or has two rows of a case.
     """
     if not path.is_file():
-        raise InputError(f"{path} is missing; name the folder of a run whose test is finished, or one of `predict`")
+        folds = sorted(fold.parent for fold in path.parent.glob("fold-*/predictions.csv"))
+        cure = "name the folder of a run whose test is finished, or one of `predict`"
+        if folds:
+            cure = f"{path.parent} is a cross-validation; name one of its {len(folds)} folds, such as {folds[0]}"
+        raise InputError(f"{path} is missing; {cure}")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:
@@ -108,15 +116,17 @@ def facts_of(row: Mapping[str, Any], task: str) -> list[list[str]]:
     if _known(row, "threshold"):
         classes = list(_named("probability_", row))
         of = f" of {classes[1]}" if len(classes) == 2 else ""  # it applies to the second of two classes
-        facts.append([f"threshold{of}", f"{row['threshold']:.3g}"])
+        score = row[f"probability_{classes[1]}"] if of else row.get("risk")
+        reached = "" if score is None else ", reached" if score >= row["threshold"] else ", not reached"
+        facts.append([f"threshold{of or ' of the risk' * ('risk' in row)}", f"{row['threshold']:.3g}{reached}"])
     if _known(row, "correctness"):
-        facts.append(["correctness", f"{row['correctness']:.3f}"])
+        facts.append([_CORRECTNESS[task], f"{row['correctness']:.3f}"])
     return facts
 
 
 def survival_of(row: Mapping[str, Any]) -> dict[str, object] | None:
     """Return the predicted curve of a discrete-time survival model and the outcome; None without a curve."""
-    curve = {float(months): value for months, value in _named("survival_", row).items() if _is_number(months)}
+    curve = {float(months): value for months, value in _named("survival_", row).items() if _is_number(months, value)}
     if not curve:
         return None
     return {
@@ -132,7 +142,7 @@ def _named(prefix: str, row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _known(row: Mapping[str, Any], *names: str) -> bool:
-    return all(isinstance(row.get(name), float) and not math.isnan(row[name]) for name in names)
+    return all(isinstance(row.get(name), float) and math.isfinite(row[name]) for name in names)
 
 
 def _with_std(row: Mapping[str, Any], name: str, digits: str) -> str:
@@ -140,8 +150,8 @@ def _with_std(row: Mapping[str, Any], name: str, digits: str) -> str:
     return f"{row[name]:{digits}}{spread}"
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: str, value: float) -> bool:
     try:
-        return math.isfinite(float(text))
+        return math.isfinite(float(text)) and math.isfinite(value)
     except ValueError:
         return False

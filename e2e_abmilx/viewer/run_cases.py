@@ -43,6 +43,7 @@ class RunCases:
         Raises:
             InputError: It has no ``predictions.csv``, or one that cannot be read.
         """
+        folder = folder if folder.name not in ("", "..") else folder.resolve()  # the page shows its name
         later = folder / "test"
         has_maps = [any((one / ATTENTION).glob("*.npz")) for one in (folder, later)]
         tested = later if has_maps == [False, True] and (later / "predictions.csv").is_file() else folder
@@ -58,6 +59,21 @@ class RunCases:
         """Names of the cases, most wrong first."""
         return list(map(str, self.table.index))
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know about the predictions and the attention, as sentences."""
+        notes = []
+        if self.tested != self.folder:
+            notes.append(
+                f"Predictions and attention are those of {self.tested}; the run itself has stored no attention."
+            )
+        if columns_named("std_", self.table):
+            notes.append(
+                f"Predictions of {self.folder} are means over the models of an ensemble; stored attention is that of the"
+                " first model."
+            )
+        return notes
+
     def row(self, case: str) -> dict[str, Any]:
         """Return the row of a case, by column."""
         return {str(name): value for name, value in self.table.loc[case].items()}
@@ -68,8 +84,10 @@ class RunCases:
 
     def read_map(self, case: str) -> tuple[CaseMap | None, str | None]:
         """Return the map of a case, or None and a sentence that says why there is none."""
+        if case not in self.table.index:
+            return None, f"{self.tested} has no case {case!r}"
         try:
-            return read_case_map(self.tested, case), None
+            return read_case_map(self.tested, case, self.row(case)), None
         except MapError as error:
             return None, str(error)
 
@@ -94,10 +112,11 @@ class RunCases:
 def find_again(path: Path, folder: Path) -> Path:
     """Return a path of a run's settings, which is relative to where the run was started, as it is found now.
 
-    A relative path is looked for in the working folder and in the folders that hold the run.
+    A relative path is looked for in the folders that hold the run and, of a run that was moved, in the working folder.
     """
-    places = [Path.cwd(), *folder.resolve().parents]
-    return next((place / path for place in places if (place / path).exists()), path)
+    run = folder.resolve()
+    found = [place / path for place in (*run.parents, Path.cwd()) if (place / path).exists()]
+    return next((one for one in found if one != run), path)  # data/ may have the name of the run, runs/data/
 
 
 def _settings_of(folder: Path) -> Mapping[str, Any]:

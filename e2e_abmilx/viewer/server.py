@@ -55,6 +55,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # with the usual 5, some of many connections at a time wait a second or are refused
     block_on_close = False  # a browser may keep a connection open
 
     def __init__(self, routes: Routes, host: str, port: int) -> None:

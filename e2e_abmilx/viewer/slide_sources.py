@@ -12,6 +12,7 @@ from e2e_abmilx.heatmaps.case_map import SlideMap
 from e2e_abmilx.slides.listing import list_slides
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import as_location, store_path
 from e2e_abmilx.viewer.open_slides import OpenSlides
 from e2e_abmilx.viewer.pictures import Mosaic, Picture, Plain, SlidePicture
 from e2e_abmilx.viewer.run_cases import RunCases, find_again
@@ -59,7 +60,10 @@ class SlideSources:
         mosaic = None if store is None or not store.attributes.get("slide_size") else Mosaic(store)
         size = slide_map.size if slide_map else mosaic.size if mosaic else None
         mpp = slide_map.mpp if slide_map else store.attributes.get("slide_mpp") if store else None
-        picture, problem, stated = self._open(name, store, size)
+        marked = slide_map.fingerprint if slide_map else None
+        if store is not None:
+            marked = marked or store.attributes.get("fingerprint")
+        picture, problem, stated = self._open(name, store, size, marked)
         if picture is not None:
             return SlideSource(name, picture, mosaic, store, mpp or stated, None)
         if mosaic is not None and (size is None or mosaic.size == tuple(size)):
@@ -70,10 +74,10 @@ class SlideSources:
         return SlideSource(name, Plain(size), None, None, mpp, note)
 
     def _open(
-        self, name: str, store: PatchStore | None, size: tuple[int, int] | None
+        self, name: str, store: PatchStore | None, size: tuple[int, int] | None, marked: str | None
     ) -> tuple[SlidePicture | None, str, float | None]:
         """Return the picture of the slide's file, or why there is none, and the µm/px that the file states."""
-        path, problem = self._find_file(name, store)
+        path, problem = self._find_file(name, store, marked)
         if path is None:
             return None, problem, None
         try:
@@ -89,13 +93,12 @@ class SlideSources:
             return None, str(error), None
         return SlidePicture(path, found, self._slides, store), "", stated
 
-    def _find_file(self, name: str, store: PatchStore | None) -> tuple[Path | None, str]:
-        """Return the file of a slide, or why it is not used."""
-        cached = None if store is None else slide_path(store.path.parent, name)
-        marked = store is not None and "fingerprint" in store.attributes  # imported patches may know no slide
+    def _find_file(self, name: str, store: PatchStore | None, marked: str | None) -> tuple[Path | None, str]:
+        """Return the file of a slide, or why it is not used; without a fingerprint any file of the name may be it."""
+        cached = _cached_path(store.path.parent, name) if store is not None and isinstance(store.path, Path) else None
         other: Path | None = None
         for path in self._candidates(name, cached):
-            if store is None or not marked or is_slide_of(store, path):
+            if marked is None or is_slide_of(marked, path):
                 return path, ""
             other = other or path
         if other is not None:
@@ -127,16 +130,30 @@ class SlideSources:
         return _by_name(self._named)
 
     def _find_store(self, name: str, slide_map: SlideMap | None) -> PatchStore | None:
-        """Return the store that the map names, else that of the run's cache; None if there is none that can be read."""
-        paths = [Path(slide_map.store)] if slide_map else []
+        """Return the store that the map names, else that of the run's cache; None if there is none of this slide.
+
+        A store that was made again from another slide of the same name is not that of the map.
+        """
+        paths = [as_location(slide_map.store)] if slide_map else []
         origin = self._run.origin
         if origin is not None and origin.cache is not None:
-            paths.append(find_again(origin.cache / f"{name}.zarr", self._run.folder))
+            named = store_path(as_location(origin.cache), name)
+            paths.append(find_again(named, self._run.folder) if isinstance(named, Path) else named)
         for path in paths:
             try:
-                return PatchStore(path)
+                store = PatchStore(path)
             except InputError:
                 continue
+            if slide_map is None or slide_map.fingerprint in (None, store.attributes.get("fingerprint")):
+                return store
+        return None
+
+
+def _cached_path(cache: Path, name: str) -> Path | None:
+    try:
+        return slide_path(cache, name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("the manifest of %s cannot be read (%s: %s)", cache, type(error).__name__, error)
         return None
 
 

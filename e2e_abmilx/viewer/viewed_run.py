@@ -173,11 +173,17 @@ class ViewedRun:
         name = self.names[number]
         read = [run.read_map(name) for run in self.runs]
         maps = [found for found, _ in read]
-        notes = [problem for _, problem in read if problem]
+        notes = [f"{problem}." for _, problem in read if problem]
         slides = []
         for slide in _slide_names(name, maps, self.runs):
             own = tuple(_map_of(slide, one) for one in maps)
             first = next((place for place, one in enumerate(own) if one), 0)
+            notes += [
+                f"{run.folder} has another slide under the name {slide}, so its map is not shown."
+                for run, one in zip(self.runs, own, strict=True)
+                if not _same_slide(one, own[first])
+            ]
+            own = tuple(one if _same_slide(one, own[first]) else None for one in own)
             source = self._sources[first].find(slide, own[first])
             if source is None:
                 notes.append(f"Neither the file nor the patch store of slide {slide} is found.")
@@ -204,6 +210,14 @@ def _map_of(slide: str, case_map: CaseMap | None) -> SlideMap | None:
     return next((one for one in slides if one.slide == slide), None)
 
 
+def _same_slide(one: SlideMap | None, other: SlideMap | None) -> bool:
+    """Return whether two maps are of the same slide, as far as they know; an absent one fits to any."""
+    if one is None or other is None:
+        return True
+    known = None not in (one.fingerprint, other.fingerprint)
+    return one.size == other.size and (not known or one.fingerprint == other.fingerprint)
+
+
 def _stores(store: PatchStore | None, slide_map: SlideMap) -> Iterable[PatchStore]:
     """Yield the stores that may hold the patches of a map: a second run may have another cache."""
     if store is not None:
@@ -212,7 +226,8 @@ def _stores(store: PatchStore | None, slide_map: SlideMap) -> Iterable[PatchStor
         other = PatchStore(slide_map.store)
     except InputError:
         return
-    if store is None or other.path != store.path:
+    same = slide_map.fingerprint in (None, other.attributes.get("fingerprint"))
+    if same and (store is None or other.path != store.path):
         yield other
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from local_bucket import FaultProxy
+from local_bucket import FaultProxy, download
 from slide_runs import message_of, write_slide_config
 
 from e2e_abmilx.cache.push import push
@@ -32,16 +32,6 @@ def pushed(bucket: FaultProxy, stores: Path) -> FaultProxy:
     return bucket
 
 
-def download(to: Path) -> Path:
-    """Copy the cohort of the bucket into a folder."""
-    for page in objects.client(TO).list(None):
-        for entry in page:
-            path = to / entry["path"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(objects.get(TO, entry["path"]) or b"")
-    return to
-
-
 def ready(cohort: Path, cache: str | Path, **how: Any) -> SlideDataModule:
     settings = {"columns": {"label": "lesion"}, "patches_per_bag": 8, "batch_size": 2, "num_workers": 0, **how}
     data = SlideDataModule(cache, cohort / "labels.csv", **settings)
@@ -59,7 +49,7 @@ def same(one: Bag, other: Bag) -> bool:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bags_are_those_of_a_local_copy(pushed: FaultProxy, cohort: Path, tmp_path: Path, workers: int) -> None:
     draw = RunDraw(4)
-    local = ready(cohort, download(tmp_path), draw=draw)
+    local = ready(cohort, download(TO, tmp_path), draw=draw)
     remote = ready(cohort, TO, draw=draw, num_workers=workers)
     for name in ("train", "val"):
         loaders = [getattr(data, f"{name}_dataloader")() for data in (local, remote)]
@@ -102,7 +92,7 @@ def test_patches_of_bags_and_cases_come_row_by_row(pushed: FaultProxy, cohort: P
 def test_predictions_equal_those_of_a_local_copy_bit_for_bit(pushed: FaultProxy, cohort: Path, tmp_path: Path) -> None:
     """With a head to which the order of patches matters."""
     tables = []
-    for name, cache in (("local", str(download(tmp_path / "copy"))), ("remote", str(TO))):
+    for name, cache in (("local", str(download(TO, tmp_path / "copy"))), ("remote", str(TO))):
         (tmp_path / name).mkdir()
         path = write_slide_config(tmp_path / name, cohort, Path("."))
         config = yaml.safe_load(path.read_text())

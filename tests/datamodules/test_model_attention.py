@@ -9,12 +9,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from local_bucket import FaultProxy
 from slide_runs import message_of, write_slide_config
 
-from e2e_abmilx.data.bag import Bag
+from e2e_abmilx.cache.push import push
+from e2e_abmilx.data.bag import Bag, collate
 from e2e_abmilx.data.draws import AttentionDraw
 from e2e_abmilx.data.samplers import EpochSampler
-from e2e_abmilx.data.slide_bags import WholeSlides
+from e2e_abmilx.data.slide_bags import WholeSlides, row_ranks
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.datamodules.model_attention import attention_of
 from e2e_abmilx.encoders import TimmEncoder
@@ -22,6 +24,8 @@ from e2e_abmilx.encoders.augment import RandomCrops
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heads import ABMILX
 from e2e_abmilx.main import main
+from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import ObjectUrl, store_path
 from e2e_abmilx.tasks import ClassificationTask
 from e2e_abmilx.training.callbacks import LastCheckpoint
 
@@ -183,6 +187,29 @@ def test_what_cannot_be_scored_is_refused(cohort: Path, stores: Path, tmp_path: 
         "null",
     ]
     assert "repeats the bags of the first epoch" in message_of(["fit", "--config", str(config), *options])
+
+
+def test_attention_is_in_the_order_of_the_stores(
+    cohort: Path, stores: Path, bucket: FaultProxy, tmp_path: Path
+) -> None:
+    """Also where that is random, and cases come row by row."""
+    to = ObjectUrl("s3://cohorts/attention")
+    assert push(stores, to) == []
+    found = {}
+    for name, cache in (("local", stores), ("pushed", to)):
+        watch, data = _Watch(), _data(cohort, cache)
+        _fit(tmp_path / name, data, watch, epochs=1)
+        data.trainer.lightning_module.load_state_dict(_task().state_dict())
+        bags = WholeSlides(data.cases["train"], data.targets["train"], data.cache, chunk_size=7, scales="all")
+        found[name] = attention_of(data.trainer, (collate([bags[index]]) for index in range(len(bags))))
+    for case in data.cases["train"]:
+        for scale, (local, pushed) in enumerate(zip(found["local"][case.id], found["pushed"][case.id], strict=True)):
+            ranks, before = [], 0
+            for store in (PatchStore(store_path(to, slide)) for slide in case.slides):
+                ranks.append(before + row_ranks(store, scale))
+                before += store.num_patches(scale)
+            assert not np.array_equal(local, pushed)
+            np.testing.assert_allclose(pushed, local[np.concatenate(ranks)], rtol=1e-4)
 
 
 def test_a_fit_by_attention(cohort: Path, stores: Path, tmp_path: Path) -> None:

@@ -52,12 +52,17 @@ def _check_same(found: SlideMap, written: SlideMap) -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    slides = (_slide(), replace(_slide("slide-002", 7, seed=1), contribution=None), _slide("leer", 0))
+    slides = (
+        replace(_slide(), fingerprint="0123456789abcdef"),
+        replace(_slide("slide-002", 7, seed=1), contribution=None),
+        _slide("leer", 0),
+    )
     written = CaseMap("case 7", "log-odds of tumour", slides)
     path = write_case_map(tmp_path, written)
     assert path.parent == tmp_path / "attention"
     found = read_case_map(tmp_path, "case 7")
     assert (found.case, found.score, len(found.slides)) == ("case 7", "log-odds of tumour", 3)
+    assert [one.fingerprint for one in found.slides] == ["0123456789abcdef", None, None]
     for one, other in zip(found.slides, slides, strict=True):
         _check_same(one, other)
     np.testing.assert_allclose(found.slides[0].mean(), slides[0].heads.mean(axis=0), rtol=1e-3)
@@ -100,6 +105,16 @@ def test_values_that_are_no_numbers_stay_so(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_case_map(tmp_path, "c").slides[0].contribution, contribution, rtol=1e-3)
 
 
+def test_a_map_of_another_prediction_is_refused(tmp_path: Path) -> None:
+    scores = {"probability_x": 0.123456789, "risk": -2.0}
+    write_case_map(tmp_path, CaseMap("c", None, (_slide(),), scores))
+    rounded = {"case": "c", "probability_x": 0.123457, "risk": -2.0}
+    assert read_case_map(tmp_path, "c", rounded).predicted == scores
+    read_case_map(tmp_path, "c", {"probability_x": 0.123456789})  # the risk is not in the table
+    with pytest.raises(MapError, match=r"of another prediction than .*risk of case 'c' is -2 there and -2\.1 here"):
+        read_case_map(tmp_path, "c", {**rounded, "risk": -2.1})
+
+
 def test_far_coordinates(tmp_path: Path) -> None:
     slide = replace(_slide(count=2), coords=np.array([[2**31 - 1, 2**31], [2**40, 0]]))
     write_case_map(tmp_path, CaseMap("c", None, (slide,)))
@@ -133,6 +148,7 @@ def test_missing_map_names_the_command(tmp_path: Path) -> None:
             read_case_map(folder, "case 7")
         assert command in str(caught.value)
         assert str(run / "test" / "attention") in str(caught.value)
+        assert str(caught.value).endswith(f"for `e2e-abmilx view --run '{run}/test'`")
 
 
 def test_damage_is_refused_or_harmless(tmp_path: Path) -> None:

@@ -103,6 +103,12 @@ def test_attention_for_the_viewer(slide_run: Path, stores: Path, tmp_path: Path)
     relative = expected.patches.attention * len(expected.patches.coords)
     np.testing.assert_allclose(np.concatenate([one.heads for one in found.slides], axis=1), relative, rtol=2e-3)
     assert found.score == "log-odds of 1"
+    rows = {row["case"]: row for row in rows_of(tmp_path / "predictions.csv")}
+    for case, row in rows.items():  # the table has the scores of the ensemble
+        scores = read_case_map(tmp_path, case).predicted
+        assert scores == pytest.approx(
+            {name: float(row[name]) for name in ("probability_0", "probability_1")}, rel=1e-6
+        )
     table.write_text("slide,case\nslide-003,c\n")
     predict("--model", slide_run, "--cache", stores, "--labels", table, "--out", tmp_path)
     assert len(list((tmp_path / "attention").iterdir())) == 1

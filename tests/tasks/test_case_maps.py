@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from local_bucket import FaultProxy
 from torch import Tensor, nn
 
+from e2e_abmilx.cache.push import push
 from e2e_abmilx.heads import ABMIL, DSMIL, leave_one_out, log_odds
 from e2e_abmilx.heads.base import HeadOutput
 from e2e_abmilx.heatmaps import HeatmapError, MapError, read_case_map
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import ObjectUrl, store_path
 from e2e_abmilx.tasks import ClassificationTask, SurvivalTask
 from e2e_abmilx.tasks.base import BagTask
 from e2e_abmilx.tasks.case_maps import MapWriter, case_map_of
@@ -62,6 +65,23 @@ def test_the_map_of_a_case(stores: Path) -> None:
     np.testing.assert_allclose(np.concatenate(own), expected, rtol=1e-6)
 
 
+@torch.no_grad()
+def test_stores_in_random_order(stores: Path, bucket: FaultProxy) -> None:
+    """The patches of pushed stores are predicted row by row, and their maps are in the order of the store."""
+    to = ObjectUrl("s3://cohorts/maps")
+    assert push(stores, to) == []
+    task = _predicted(stores)
+    local, remote = (case_map_of(task, "case", _sizes(stores), cache) for cache in (stores, to))
+    for one, other in zip(local.slides, remote.slides, strict=True):
+        assert not np.array_equal(one.coords, other.coords)
+        first, second = (np.lexsort(of.coords.T) for of in (one, other))
+        np.testing.assert_array_equal(one.coords[first], other.coords[second])
+        np.testing.assert_array_equal(one.heads[:, first], other.heads[:, second])
+        np.testing.assert_array_equal(one.rank[first], other.rank[second])
+        np.testing.assert_array_equal(one.contribution[first], other.contribution[second])
+        np.testing.assert_array_equal(other.coords, PatchStore(store_path(to, other.slide)).coords())
+
+
 def test_scores_of_contributions(stores: Path) -> None:
     assert case_map_of(_predicted(stores), "case", _sizes(stores), stores).score == "log-odds of 1"
     assert case_map_of(_predicted(stores, kind=SurvivalTask), "case", _sizes(stores), stores).score == "risk"
@@ -84,7 +104,7 @@ def test_a_map_that_fails_ends_nothing(stores: Path, tmp_path: Path, caplog: pyt
     task = _predicted(stores)
     with caplog.at_level(logging.WARNING, "e2e_abmilx"):
         for case in ("good", "unknown", "bad", "late"):
-            writer.write(task, case)
+            writer.write(task, case, {})
     assert {text[:40] for text in caplog.messages} == {"the attention of case 'bad' and of later"}
     assert writer.written == ["good"]
     assert not (tmp_path / "attention").exists()

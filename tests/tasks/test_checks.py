@@ -11,7 +11,14 @@ from small_tasks import MeanColour, small_data, small_head, small_trainer
 from e2e_abmilx.encoders import Precomputed
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.tasks import ClassificationTask
-from e2e_abmilx.tasks.checks import check_limits, check_outputs, check_target, check_width, warn_of_gaps
+from e2e_abmilx.tasks.checks import (
+    check_limits,
+    check_outputs,
+    check_processes,
+    check_target,
+    check_width,
+    warn_of_gaps,
+)
 from e2e_abmilx.tasks.coverage import Coverage
 
 
@@ -59,6 +66,34 @@ def test_several_processes_refuse_limits_within_a_case(limit: float) -> None:
 @pytest.mark.parametrize("limit", [0, 0.0, 1.0])
 def test_several_processes_accept_no_limit(limit: float) -> None:
     check_limits(_limited(limit_val_batches=limit))
+
+
+@pytest.mark.parametrize(
+    ("launcher", "variables"),
+    [
+        ("torchrun", {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"}),
+        ("srun", {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}),
+    ],
+)
+def test_processes_that_would_train_models_of_their_own_are_refused(
+    launcher: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trainer = small_trainer(tmp_path)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        InputError, match=rf"{launcher} started 2 processes, and the trainer is for 1: trainer\.num_nodes is 1"
+    ):
+        check_processes(trainer)
+    for size in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.setenv(size, "1")
+    check_processes(trainer)
+
+
+def test_a_batch_script_without_srun_is_one_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trainer = small_trainer(tmp_path)
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    check_processes(trainer)
 
 
 def test_gaps_are_warned_of_once_with_metrics_of_one_reason_together(caplog: pytest.LogCaptureFixture) -> None:

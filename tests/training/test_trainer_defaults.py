@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.training.callbacks import FeatureWriter, ProgressLines
 from e2e_abmilx.training.callbacks.run_folder import RunFolder
+from e2e_abmilx.training.callbacks.same_files import SameFiles
 from e2e_abmilx.training.loggers import RunLogger
 from e2e_abmilx.training.precision import best_precision
 from e2e_abmilx.training.trainer_defaults import trainer_defaults
@@ -30,7 +31,7 @@ def test_all_that_is_open_is_filled_in(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "runs/fit").is_dir()
     assert isinstance(defaults["logger"], RunLogger)
     assert defaults["precision"] == best_precision("cpu")
-    assert [type(callback) for callback in defaults["callbacks"]] == [RunFolder, ProgressLines]
+    assert [type(callback) for callback in defaults["callbacks"]] == [RunFolder, SameFiles, ProgressLines]
 
 
 def test_what_is_stated_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,9 +41,9 @@ def test_what_is_stated_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     defaults = trainer_defaults(stated, "test", None)
     assert "logger" not in defaults
     assert "precision" not in defaults
-    assert defaults["callbacks"][1:] == [own]
+    assert defaults["callbacks"][2:] == [own]
     silent = trainer_defaults(_settings(tmp_path, enable_progress_bar=False), "test", None)
-    assert [type(callback) for callback in silent["callbacks"]] == [RunFolder]
+    assert [type(callback) for callback in silent["callbacks"]] == [RunFolder, SameFiles]
 
 
 def test_features_are_written_in_float32(tmp_path: Path) -> None:

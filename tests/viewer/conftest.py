@@ -40,6 +40,7 @@ def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
         context = chromium.new_context(
             **{"viewport": {"width": 1400, "height": 900}, "reduced_motion": "reduce", **options}
         )
+        context.set_default_timeout(90_000)  # ms: machines may be busy
         contexts.append(context)
         expected.extend(expect)
         tab = context.new_page()

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,14 @@ def run(tmp_path: Path, cohort: Path, stores: Path) -> Path:
 
 def _start(*words: str) -> "subprocess.Popen[str]":
     words = (sys.executable, "-m", "e2e_abmilx", "view", *words)
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests in the background of a shell ignore Ctrl-C
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed,  # noqa: PLW1509 - it is brief
+    )
 
 
 def test_it_prints_the_address_and_ctrl_c_ends_it(run: Path) -> None:

@@ -17,8 +17,11 @@ def export(tmp_path_factory) -> Path:
     maps = [[Scale(coords, 64.0, values)] for values in draws]
     slide = Slide(maps, layers=[Layer(), Layer("head 1")])
     alone = Slide([maps[0], None], layers=[Layer(), Layer("head 1")])
+    coarse = [Scale(coords[::4], 128.0, draws[1][:, ::4], mpp=1.0)]
+    scales = Slide([[*maps[0], *coarse], coarse], layers=[Layer(), Layer("head 1")])
     folder = tmp_path_factory.mktemp("compare")
-    return write_export(folder, [Case([slide], "both"), Case([alone], "one")], runs=("runs/demo", "runs/other"))
+    cases = [Case([slide], "both"), Case([alone], "one"), Case([scales], "scales")]
+    return write_export(folder, cases, runs=("runs/demo", "runs/other"))
 
 
 def _locked(page) -> None:
@@ -76,3 +79,20 @@ def test_run_without_a_map_says_so(open_page, export: Path) -> None:
     page = open_page(export, "case=1")
     assert page.locator(".foot").nth(1).get_by_text("This run has no map of this slide.").is_visible()
     assert page.evaluate("() => Panes.list.map((pane) => pane.overlay.rasters.length > 0)") == [True, False]
+
+
+def test_panes_show_the_same_scale_or_say_which(open_page, export: Path) -> None:
+    page = open_page(export, "case=2&scale=0")
+    other = page.locator(".foot").nth(1)
+    shown = "() => Panes.list.map((pane) => pane.overlay.scale.mpp)"
+    assert page.evaluate(shown) == [0.5, 1]
+    assert other.get_by_text("This run has no patches of 0.5 µm/px here: these are of 1 µm/px.").is_visible()
+    page.locator("#scale").select_option("1")
+    assert page.evaluate(shown) == [1, 1]
+    assert "no patches" not in other.text_content()
+
+
+def test_the_strips_say_which_run_they_are_of(open_page, export: Path) -> None:
+    page = open_page(export, "case=0")
+    assert page.locator("#highest-title").text_content() == "Highest attention, demo"
+    assert page.locator("#lowest-title").get_attribute("title") == "runs/demo"

@@ -68,10 +68,11 @@ def test_a_case(viewed: ViewedRun) -> None:
 
 
 def test_two_runs_have_a_map_each(viewed: ViewedRun, tmp_path: Path) -> None:
-    other = write_viewed_run(tmp_path / "other", tmp_path / "data", {WEIRD[1]: ["slide-001"]})
+    other = write_viewed_run(tmp_path / "other", tmp_path / "data", {WEIRD[1]: ["slide-001"], "more": ["slide-002"]})
     both = ViewedRun(viewed.runs[0].folder, other)
     document = run_document(both)
     assert document["runs"] == [str(viewed.runs[0].folder), str(other)]
+    assert document["note"] == f"Cases of {other} that {viewed.runs[0].folder} does not have: 1, not listed here."
     for number, name in enumerate(both.names):
         found = case_document(both, number)
         (slide,) = found["slides"]

@@ -77,6 +77,36 @@ def test_a_folder_that_holds_something_else_is_left_alone(run: Path, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_nothing_of_the_user_is_lost_with_an_earlier_copy(run: Path, tmp_path: Path) -> None:
+    copy, own = tmp_path / "copy", tmp_path / "own"
+    export_cases(run, copy, cases=[WEIRD[0]])
+    (copy / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds 'letter\.txt' beside an earlier copy, which would be lost"):
+        export_cases(run, copy, cases=[WEIRD[0]])
+    (own / "data").mkdir(parents=True)
+    for name in ("cases.json", "index.html"):  # of another program
+        (own / name).write_text("{}")
+        with pytest.raises(InputError, match="is no earlier copy; name a new or empty folder"):
+            export_cases(run, own, cases=[WEIRD[0]])
+    assert (copy / "letter.txt").read_text() == "mine"
+    assert sorted(path.name for path in own.iterdir()) == ["cases.json", "data", "index.html"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_cases(run, tmp_path / "copy", cases=[WEIRD[0]])
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise OSError("in use")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="in use"):
+        export_cases(run, tmp_path / "copy", cases=[WEIRD[3]])
+    assert list(json.loads((tmp_path / "copy/cases.json").read_text())) == [WEIRD[0]]
+
+
 def test_what_fails_leaves_the_earlier_copy(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export_cases(run, tmp_path / "copy", cases=[WEIRD[0]])
     before = (tmp_path / "copy/data/run.js").read_bytes()

@@ -78,11 +78,23 @@ def test_one_patch_with_all_attention_hides_no_other() -> None:
     assert len(document["layers"]) == 1  # a single head is the mean
 
 
-def test_zeros_and_nan_are_zeros() -> None:
-    heads = np.zeros((2, 50), np.float32)
-    document = map_document(_map(heads, np.full(50, np.nan, np.float32)), None, "")
+def test_zeros_stay_zeros() -> None:
+    document = map_document(_map(np.zeros((2, 50), np.float32), np.zeros(50, np.float32)), None, "")
     assert {layer["factor"] for layer in document["layers"]} == {1.0}
     assert all(not _decode(text, "<f2").any() for scale in document["scales"] for text in scale["layers"])
+
+
+def test_what_is_unknown_is_no_zero() -> None:
+    contribution = np.linspace(-2, 2, 50, dtype=np.float32)
+    contribution[[3, 7]] = np.nan, np.inf
+    one = _map(np.ones((2, 50), np.float32), contribution)
+    document = map_document(one, None, "")
+    factor = document["layers"][-1]["factor"]
+    for number, scale in enumerate(document["scales"]):
+        expected = np.where(np.isfinite(contribution), contribution, np.nan)[one.scale == number]
+        np.testing.assert_allclose(_decode(scale["layers"][-1], "<f2") * factor, expected, rtol=1e-3)
+    nothing = map_document(_map(np.ones((2, 50), np.float32), np.full(50, np.nan, np.float32)), None, "")
+    assert np.isnan(_decode(nothing["scales"][0]["layers"][-1], "<f2")).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 23, 24, 60])

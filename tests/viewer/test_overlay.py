@@ -51,6 +51,12 @@ def _iou(page, boxes, view, ratio: float = 1) -> float:
 def _move(page, view) -> None:
     page.evaluate("(hash) => { location.hash = hash; }", _address(view))
     page.wait_for_function("(zoom) => Math.abs(Panes.list[0].view().zoom - zoom) < 1e-9 * zoom", arg=view[2])
+    _wait_for_frames(page)
+
+
+def _wait_for_frames(page) -> None:
+    """Wait until what lies on the slide has followed the viewport, which it does in the next frame."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def _address(view, **more) -> str:
@@ -209,13 +215,13 @@ def test_value_under_the_pointer(open_page, values) -> None:
         assert hit["value"] == pytest.approx(attention[patch], rel=2e-3)
         text = page.locator(".readout").text_content()
         assert f"rank {rank[patch]} of {len(rank)}" in text
-        assert f"x {round(x / 2)} µm, y {round(y / 2)} µm" in text
+        assert f"x {round(x / 2)}, y {round(y / 2)} µm" in text
         assert float(text.split()[0]) == pytest.approx(attention[patch], rel=5e-3, abs=6e-4)
 
 
 def test_unknown_scale_is_told_in_pixels(open_page, values) -> None:
     page = open_page(values[0], "case=1&x=512&y=300&zoom=0.5")
-    assert "x 512 px, y 300 px" in page.locator(".readout").text_content()
+    assert "x 512, y 300 px" in page.locator(".readout").text_content()
     assert page.locator(".scale-bar").text_content() == "200 px"
 
 
@@ -294,6 +300,7 @@ def test_curtain(open_page, values) -> None:
 def test_scales(open_page, values) -> None:
     page = open_page(values[0], "case=0&x=512&y=512&zoom=0.5&scale=1")
     page.locator("#highest button").first.click()  # of the fine scale, which is shown then
+    _wait_for_frames(page)
     assert page.locator(".readout").text_content().split(" · ")[1] == "rank 1 of 320"
     assert page.locator("#scale").input_value() == "0"
     page.locator("#scale").select_option("1")

@@ -158,6 +158,28 @@ def test_survival_curve(open_page, export: Path) -> None:
     assert float(marked.get_attribute("cy")) == pytest.approx(y, abs=0.1)
 
 
+def test_the_order_is_only_stated_where_there_is_one(open_page, tmp_path: Path) -> None:
+    counts = []
+    for known in ([0.1, 0.2], [0.1, None], [None]):
+        folder = tmp_path / str(len(counts))
+        page = open_page(write_export(folder, [Case([_slide()], f"{k}", correctness=c) for k, c in enumerate(known)]))
+        counts.append(page.locator("#cases-count").text_content())
+    assert counts == ["2 cases, most wrong first", "2 cases, most wrong first; 1 cannot be judged", "1 case"]
+
+
+def test_a_link_to_a_place_far_outside_shows_the_slide(open_page, export: Path) -> None:
+    page = open_page(export, "case=0&x=1e9&y=-1e9&zoom=2&layer=rank&threshold=-5")
+    stage, view = page.locator(".stage").bounding_box(), page.evaluate(VIEW)
+    assert abs(view["x"] - 512) < 512 + stage["width"] / view["zoom"] / 2  # a part of it is inside
+    assert abs(view["y"] - 512) < 512 + stage["height"] / view["zoom"] / 2
+    assert page.locator("#threshold-value").text_content() == "all shown"
+
+
+def test_resolutions_are_short(open_page, tmp_path: Path) -> None:
+    page = open_page(write_export(tmp_path, [Case([_slide(mpp=0.2499871236540001)])]))
+    assert "0.25 µm/px" in page.locator("#slide-facts").text_content()
+
+
 def test_filter_and_keys(open_page, export: Path) -> None:
     page = open_page(export, "case=0")
     page.keyboard.press("j")

@@ -1,5 +1,6 @@
 """Predictions as numbers and as words."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -69,8 +70,8 @@ def test_facts_are_in_order_and_state_the_spread_of_an_ensemble(tmp_path: Path) 
     row = {str(name): value for name, value in rows.loc["a"].items()} | {"correctness": 0.25}
     assert facts_of(row, "classification") == [
         ["label", "y"], ["probability of x", "0.750 ± 0.05 (std of the models)"],
-        ["probability of y", "0.250 ± 0.05 (std of the models)"], ["predicted", "x"], ["threshold of y", "0.4"],
-        ["correctness", "0.250"],
+        ["probability of y", "0.250 ± 0.05 (std of the models)"], ["predicted", "x"], ["threshold of y", "0.4, not reached"],
+        ["probability of the label", "0.250"],
     ]  # fmt: skip
 
 
@@ -90,6 +91,8 @@ def test_the_curve_of_a_survival_model(tmp_path: Path) -> None:
     assert curves[0] == {"months": [12.0, 24.5], "probability": [0.9, 0.5], "time": 30.0, "event": 1}
     assert curves[1] == {"months": [12.0, 24.5], "probability": [0.9, 0.6], "time": None, "event": None}
     assert survival_of({"risk": 1.0, "time": 3.0, "event": 1.0}) is None
+    damaged = {"risk": 1.0, "time": math.inf, "event": 1.0, "survival_12": math.nan, "survival_24": 0.5}
+    assert survival_of(damaged) == {"months": [24.0], "probability": [0.5], "time": None, "event": 1}
 
 
 @pytest.mark.parametrize(

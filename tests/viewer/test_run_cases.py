@@ -70,6 +70,31 @@ def test_a_run_without_attention_names_the_command(tmp_path: Path) -> None:
     assert f"`e2e-abmilx test --config {tmp_path}/run/fit.yaml --ckpt_path {tmp_path}/run/best.ckpt`" in problem
 
 
+def test_attention_of_another_prediction_is_not_shown(tmp_path: Path) -> None:
+    """Whatever wrote predictions.csv anew and left attention/ as it was, such as a test that was killed in between."""
+    table = classified(CASES, ["x", "y"], seed=0)
+    run = write_run(tmp_path / "run", table)
+    predicted = {name: table[name][1] for name in ("probability_x", "probability_y")}
+    write_case_map(run.folder, CaseMap("case 1", None, (), predicted))
+    assert RunCases.read(run.folder).read_map("case 1")[1] is None
+    classified(CASES, ["x", "y"], seed=1).to_csv(run.folder / "predictions.csv", index=False)
+    found, problem = RunCases.read(run.folder).read_map("case 1")
+    assert found is None
+    assert "is of another prediction than predictions.csv: probability_x of case 'case 1' is" in problem
+    assert f"`e2e-abmilx test --config {tmp_path}/run/fit.yaml" in problem
+
+
+def test_a_relative_path_is_that_of_the_run_and_not_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for work in ("one", "two"):
+        (tmp_path / work / "demo").mkdir(parents=True)
+    (tmp_path / "one/runs/demo").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "two")
+    assert find_again(Path("demo"), tmp_path / "one/runs/demo") == tmp_path / "one/demo"
+    assert find_again(Path("demo"), tmp_path) == tmp_path / "two/demo"  # of a run that was moved
+
+
 def test_a_later_test_that_stored_attention_is_shown(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", classified(CASES, ["x", "y"], seed=0))
     later = classified(CASES, ["x", "y"], seed=1)
@@ -81,8 +106,30 @@ def test_a_later_test_that_stored_attention_is_shown(tmp_path: Path) -> None:
     assert (cases.folder, cases.tested) == (run.folder, run.folder / "test")
     assert cases.row("case 1")["probability_x"] == pytest.approx(later["probability_x"][1])
     assert cases.has_map("case 1")
+    assert cases.notes == [
+        f"Predictions and attention are those of {run.folder}/test; the run itself has stored no attention."
+    ]
     write_case_map(run.folder, CaseMap("case 1", None, ()))
-    assert RunCases.read(run.folder).tested == run.folder
+    cases = RunCases.read(run.folder)
+    assert (cases.tested, cases.notes) == (run.folder, [])
+
+
+def test_an_ensemble_says_whose_attention_is_shown(tmp_path: Path) -> None:
+    table = classified(CASES, ["x", "y"], seed=0).assign(std_probability_x=0.1)
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    assert "stored attention is that of the first model" in RunCases.read(tmp_path).notes[0]
+
+
+def test_the_working_folder_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write_run(tmp_path / "run", classified(CASES, ["x", "y"], seed=0)).folder)
+    assert RunCases.read(Path(".")).folder == tmp_path / "run"
+
+
+def test_a_cross_validation_names_its_folds(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        write_run(tmp_path / f"fold-{fold}", classified(CASES, ["x", "y"], seed=fold))
+    with pytest.raises(InputError, match=r"is a cross-validation; name one of its 2 folds, such as .*fold-0$"):
+        RunCases.read(tmp_path)
 
 
 def test_the_threshold_is_that_of_the_test(tmp_path: Path) -> None:

@@ -50,15 +50,17 @@ def test_copy_shows_the_same(open_page, viewer: Viewer, run: Path, tmp_path: Pat
         for layer in ("mean attention", "head 2", "contribution to log-odds of 1", "rank"):
             pictures = []
             for page in (served, copied):
+                page.bring_to_front()  # pages behind others draw no frames
                 case = page.evaluate("() => App.state.id")
                 page.evaluate("(hash) => { location.hash = hash; }", f"#case={case}&{VIEW}&layer={layer}")
                 page.wait_for_function("(layer) => Panes.list[0].overlay.layer.name === layer", arg=layer)
-                page.wait_for_timeout(60)
+                page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
                 pictures.append(page.evaluate(OVERLAY))
             assert pictures[0] == pictures[1]
             assert len(pictures[0]) > 3000  # it is not empty
     shots = []
     for page in (served, copied):
+        page.bring_to_front()
         page.wait_for_timeout(300)
         data = page.locator(".stage").screenshot()
         shots.append(np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int))
@@ -96,7 +98,7 @@ def test_reviews_are_saved_and_shown(open_page, viewer: Viewer, run: Path) -> No
 
 
 def test_note_is_kept_when_it_cannot_be_saved(open_page, viewer: Viewer) -> None:
-    page = open_page(viewer.url, expect=("Failed to load resource", "ERR_"))
+    page = open_page(viewer.url, expect=("Failed to load resource", "ERR_", "Tile %s failed"))
     page.locator("#note-text").fill("x" * 10_001)
     page.locator("#note-save").click()
     page.wait_for_function("() => !document.getElementById('review-problem').hidden")
@@ -107,6 +109,27 @@ def test_note_is_kept_when_it_cannot_be_saved(open_page, viewer: Viewer) -> None
     page.wait_for_function("() => document.getElementById('review-problem').textContent.includes('still running')")
     assert page.locator("#note-text").input_value() == "worth keeping"
     assert page.locator("#reviews li").count() == 0
+
+
+@pytest.mark.parametrize("width", [467, 800, 1100, 1400])
+def test_a_long_note_leaves_the_title_its_place(open_page, run: Path, width: int) -> None:
+    table = pd.read_csv(run / "predictions.csv").assign(std_probability_0=0.1)  # of an ensemble, which is told
+    table.to_csv(run / "predictions.csv", index=False)
+    (run / "review.csv").write_text("damaged\n")
+    with view(run) as started:
+        page = open_page(started.url, viewport={"width": width, "height": 800})
+        assert "has no column case" in page.locator("#run-note").text_content()
+        assert page.locator("#title").bounding_box()["width"] > 100
+        assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_viewer_that_has_ended_is_named(open_page, viewer: Viewer) -> None:
+    page = open_page(viewer.url, expect=("Failed to load resource", "ERR_", "Tile %s failed"))
+    page.context.set_offline(True)
+    page.locator("#case-list button").nth(1).click()
+    page.wait_for_function("() => !document.getElementById('problem').hidden")
+    told = "The case cannot be shown: no answer; check that e2e-abmilx view is still running."
+    assert page.locator("#problem").text_content() == told
 
 
 def test_served_names_are_inert(open_page, viewer: Viewer) -> None:

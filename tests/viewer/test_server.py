@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,12 @@ def test_many_ask_at_the_same_time(server: Server) -> None:
         found = list(pool.map(lambda path: urllib.request.urlopen(url + path, timeout=30).read(), paths))
     assert len(set(zip(paths, found, strict=True))) == 8
     assert all(one[:2] == b"\xff\xd8" for one in found)
+
+
+def test_many_connect_at_the_same_time(routes: Routes) -> None:
+    with closing(Server(routes, "127.0.0.1", 0)) as waiting, ExitStack() as stack:  # it has not begun to answer
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", waiting.port), timeout=0.5))
 
 
 def test_the_log_is_quiet_and_never_holds_the_token(server: Server, caplog: pytest.LogCaptureFixture) -> None:

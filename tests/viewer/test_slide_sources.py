@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from local_bucket import FaultProxy
 from viewed_runs import copy_data, draw_texture, map_case, write_pyramid, write_viewed_run
 
 from e2e_abmilx.cache.jobs import fingerprint
-from e2e_abmilx.store import write_store
+from e2e_abmilx.cache.push import push
+from e2e_abmilx.store import PatchStore, write_store
+from e2e_abmilx.store.locations import ObjectUrl
 from e2e_abmilx.viewer.levels import Box
 from e2e_abmilx.viewer.open_slides import OpenSlides
 from e2e_abmilx.viewer.pictures import Mosaic, Plain, SlidePicture
@@ -54,6 +57,13 @@ def test_the_manifest_says_where_a_slide_was_cached(cohort: Path, stores: Path, 
     slide_map = map_case("case", [stores / "slide-000.zarr"], seed=0).slides[0]
     source = SlideSources(run, None, OpenSlides()).find("slide-000", slide_map)
     assert source.picture.path == cohort / "slides/slide-000.tiff"
+
+
+def test_a_manifest_that_is_damaged_does_not_hide_the_slide(data: Path) -> None:
+    for content in (b"a,b\r\n1,2\r\n", b"\xff\xfe\n", b"slide,status,checked\r\none,done,x\r\n"):
+        (data / "cache/manifest.csv").write_bytes(content)
+        assert _find(data).picture.path == data / "slides/one.tiff"
+        shutil.rmtree(data.with_name("run"))
 
 
 def test_a_slide_that_is_gone_is_a_mosaic(data: Path) -> None:
@@ -113,6 +123,37 @@ def test_without_store_another_size_shows_another_slide(data: Path, cohort: Path
     source = SlideSources(run, None, OpenSlides()).find("one", other)
     assert isinstance(source.picture, Plain)
     assert "512 × 512 pixels instead of 600 × 512" in source.note
+
+
+def test_a_cache_that_was_made_again_from_another_slide_is_not_used(data: Path, stores: Path, cohort: Path) -> None:
+    """Same name, same size, other tissue: the overlay must not lie on it."""
+    slide_map = map_case("case", [data / "cache/one.zarr"], seed=0).slides[0]
+    run = RunCases.read(write_viewed_run(data.with_name("run"), data, {"case": ["one"]}, mapped=False))
+    shutil.copy(cohort / "slides/slide-001.tiff", data / "slides/one.tiff")
+    shutil.rmtree(data / "cache/one.zarr")
+    sources = SlideSources(run, None, OpenSlides())
+    for again in (False, True):
+        if again:
+            shutil.copytree(stores / "slide-001.zarr", data / "cache/one.zarr")
+        source = sources.find("one", slide_map)
+        assert isinstance(source.picture, Plain)
+        assert source.store is None
+        assert "is not the file that was cached" in source.note
+        assert "only the overlay is shown" in source.note
+
+
+def test_a_store_in_a_bucket_gives_a_mosaic(data: Path, bucket: FaultProxy) -> None:
+    to = ObjectUrl("s3://cohorts/viewed")
+    assert push(data / "cache", to) == []
+    local = Mosaic(PatchStore(data / "cache/one.zarr")).draw_whole(256)
+    slide_map = map_case("case", [to / "one.zarr"], seed=0).slides[0]
+    run = RunCases.read(write_viewed_run(data.with_name("run"), data, {"case": ["one"]}, mapped=False))
+    (data / "slides/one.tiff").unlink()
+    shutil.rmtree(data / "cache")
+    source = SlideSources(run, None, OpenSlides()).find("one", slide_map)
+    assert isinstance(source.picture, Mosaic)
+    assert "is not found" in source.note
+    np.testing.assert_array_equal(source.picture.draw_whole(256), local)
 
 
 def test_an_overlay_stands_where_nothing_else_is_left(data: Path) -> None:

@@ -139,7 +139,20 @@ def test_a_second_run_with_another_cache_shows_its_own_patches(
     assert viewed.patch(number, 0, 1, 0, 2) == store.read_encoded([2])[0]
     alone = viewed.names.index("two slides")
     assert [one.maps[1] for one in viewed.case(alone).slides] == [None, None]
-    assert "no attention of case 'two slides'" in viewed.case(alone).notes[0]
+    assert viewed.case(alone).notes == (f"{other} has no case 'two slides'.",)
+
+
+def test_a_second_run_on_another_slide_of_the_name_is_a_sentence(tmp_path: Path, cohort: Path, stores: Path) -> None:
+    runs = []
+    for number in (0, 1):
+        slide = f"slide-{number:03d}"
+        data = copy_data(tmp_path / f"data-{number}", cohort, stores, {"one": slide})
+        runs.append(write_viewed_run(tmp_path / f"run-{number}", data, {"case": ["one"]}))
+    case = ViewedRun(*runs).case(0)
+    assert case.notes == (f"{runs[1]} has another slide under the name one, so its map is not shown.",)
+    (slide,) = case.slides
+    assert slide.maps[0] is not None
+    assert slide.maps[1] is None
 
 
 def test_a_case_of_which_nothing_is_left_is_a_sentence(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def _map_slide(store: PatchStore, heads: NDArray, contribution: NDArray, rank: N
     numbers = range(len(store.scales))
     return SlideMap(
         slide=store.name,
-        store=str(store.path.resolve()),
+        store=str(store.path.absolute()),
         size=tuple(store.attributes["slide_size"]),
         mpp=store.attributes["slide_mpp"],
         scales=store.scales,
@@ -87,6 +87,7 @@ def _map_slide(store: PatchStore, heads: NDArray, contribution: NDArray, rank: N
         heads=heads,
         contribution=contribution,
         rank=rank,
+        fingerprint=store.attributes.get("fingerprint"),
     )
 
 

@@ -25,7 +25,7 @@ from e2e_abmilx.io.atomic import atomic_write
 from e2e_abmilx.tasks import BagTask
 
 _Module = TypeVar("_Module", bound=nn.Module)
-_TORCH = (2, 11)  # earlier ones capture no graph for bags of any size
+_TORCH = (2, 11)  # 2.6 to 2.9 capture no graph for bags of any size; 2.10 was not tried
 _TOLERANCE = 1e-4
 _LARGEST_BYTES = 2**31 - 2**24  # a file holds 2 GiB; a part of that is the graph itself
 _CURE = (
@@ -237,8 +237,8 @@ def _check_packages() -> None:
         )
     if tuple(map(int, torch.__version__.split(".")[:2])) < _TORCH:
         raise InputError(
-            f"this is PyTorch {torch.__version__}, and writing ONNX needs {'.'.join(map(str, _TORCH))} or later, because earlier"
-            ' ones capture no graph for bags of any size; `pip install "e2e-abmilx[export]"`, or export without ONNX'
+            f"this is PyTorch {torch.__version__}, and writing ONNX needs {'.'.join(map(str, _TORCH))} or later, the first"
+            ' that is known to capture graphs for bags of any size; `pip install "e2e-abmilx[export]"`, or export without ONNX'
         )
 
 

@@ -1,6 +1,7 @@
 """Lightning callbacks, one behaviour of a run per file.
 
 * ``run_folder``: where the files of a run go; files of an earlier run are archived
+* ``same_files``: refuses machines that do not see the same run folder and cases
 * ``run_config``: the config, in ``fit.yaml`` or that of another command
 * ``run_record``: versions, hardware and durations, in ``run.yaml``
 * ``splits``: which case is in which split, in ``splits.csv``

@@ -61,7 +61,7 @@ class AttentionMaps(Callback):
     ) -> None:
         """Write the map of a case when its last batch returns the prediction."""
         if self._writer and isinstance(outputs, Prediction) and isinstance(pl_module, BagTask):
-            self._writer.write(pl_module, outputs.case)
+            self._writer.write(pl_module, outputs.case, outputs.scores)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace the maps of an earlier test."""

@@ -54,9 +54,10 @@ const App = (() => {
     field("note").hidden = !notes;
     if (!slide) return closeSlide();
     const size = `${Numbers.grouped(slide.width)} × ${Numbers.grouped(slide.height)} px`;
-    field("slide-facts").textContent = [state.doc.slides.length < 2 ? slide.name : "", size, slide.mpp ? `${slide.mpp} µm/px` : ""].filter(Boolean).join(" · ");
+    field("slide-facts").textContent = [state.doc.slides.length < 2 ? slide.name : "", size, slide.mpp ? Numbers.resolution(slide.mpp) : ""].filter(Boolean).join(" · ");
     Panes.open(slide, view);
-    Strip.show(state.maps[index].find(Boolean) || null, flyTo);
+    const run = state.maps[index].findIndex(Boolean);
+    Strip.show(state.maps[index][run] || null, state.run.runs.length > 1 ? state.run.runs[run] ?? "" : "", flyTo);
     showLayer();
   }
 
@@ -64,7 +65,7 @@ const App = (() => {
   function closeSlide() {
     field("slide-facts").textContent = "no slide";
     Panes.list.forEach((pane) => pane.close());
-    Strip.show(null);
+    Strip.show(null, "");
     Controls.offer([], null, null);
   }
 
@@ -94,10 +95,11 @@ const App = (() => {
     const layer = chooseLayer(maps);
     const all = state.maps.flat().filter(Boolean);
     const range = layer ? Layers.range(all, layer.name) : null;
+    const mpp = maps.length ? maps[0].scales[Layers.scaleIndex(maps[0], Settings.values.scale)].mpp : null;
     Panes.list.forEach((pane, run) => {
       const map = state.maps[state.slide][run];
       const total = state.maps.flatMap((slide) => (slide[run] ? slide[run].scales : [])).reduce((sum, { count }) => sum + count, 0);
-      pane.show(map, layer && Layers.find(map, layer.name), range, total);
+      pane.show(map, layer && Layers.find(map, layer.name), range, { total, mpp });
     });
     Controls.offer(maps, layer, range);
   }

@@ -27,7 +27,7 @@ const CaseFacts = (() => {
   /** Return a sentence about the time of the case. */
   function sentence({ time, event }) {
     if (typeof time !== "number") return "";
-    return `${event === 1 ? "event" : event === 0 ? "censored" : "last seen"} at ${Numbers.short(time)} months`;
+    return `${event === 1 ? "event" : event === 0 ? "censored" : "last seen"} at ${Number(time.toPrecision(4))} months`;
   }
 
   /** Return the curve with its sentence. */

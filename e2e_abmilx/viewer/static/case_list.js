@@ -4,6 +4,7 @@ const CaseList = (() => {
   const field = (id) => document.getElementById(id);
   const items = new Map();  // case id → {item, button, verdict, text}
   let order = [];
+  let all = "";            // a sentence about all cases
 
   /** Return an element with a class and a text. */
   function element(tag, name, text = "") {
@@ -16,11 +17,20 @@ const CaseList = (() => {
   /** Build the list; choose(id, byPointer) is called when a case is chosen. */
   function build(run, choose) {
     order = run.cases.map((row) => row.id);
+    all = summary(run);
     field("case-list").dataset.task = run.task;
     field("case-list").replaceChildren(...run.cases.map((row) => makeItem(row, choose)));
     field("filter").addEventListener("input", filter);
     field("cases-toggle").addEventListener("click", () => expand(!field("cases").classList.contains("open")));
     filter();
+  }
+
+  /** Return how many cases there are, and their order where some can be judged. */
+  function summary({ cases }) {
+    const judged = cases.filter((row) => typeof row.correctness === "number").length;
+    const number = `${Numbers.grouped(cases.length)} case${cases.length === 1 ? "" : "s"}`;
+    if (!judged) return number;
+    return `${number}, most wrong first${judged < cases.length ? `; ${cases.length - judged} cannot be judged` : ""}`;
   }
 
   /** Return the item of a case. */
@@ -72,7 +82,7 @@ const CaseList = (() => {
       item.hidden = !words.every((word) => text.includes(word));
       count += item.hidden ? 0 : 1;
     }
-    field("cases-count").textContent = count === order.length ? `${count} cases, most wrong first` : `${count} of ${order.length} cases`;
+    field("cases-count").textContent = count === order.length ? all : `${Numbers.grouped(count)} of ${Numbers.grouped(order.length)} cases`;
   }
 
   /** Mark the case that is shown. */

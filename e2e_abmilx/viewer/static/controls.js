@@ -44,7 +44,7 @@ const Controls = (() => {
     const indices = map ? Layers.filled(map) : [];
     const options = indices.map((index, place) => {
       const name = indices.length < 2 ? "" : place === 0 ? "fine, " : place === indices.length - 1 ? "coarse, " : "middle, ";
-      return [index, `${name}${map.scales[index].mpp} µm/px`];
+      return [index, name + Numbers.resolution(map.scales[index].mpp)];
     });
     fill(field("scale"), options, map && Layers.scaleIndex(map, Settings.values.scale));
   }

@@ -3,9 +3,14 @@
 const Documents = (() => {
   const served = document.documentElement.dataset.source === "server";
 
-  /** Fetch a document of the server. */
-  async function fetched(url) {
-    const answer = await fetch(url, { cache: "no-store" });
+  /** Return what the server answers. */
+  async function asked(url, options) {
+    let answer;
+    try {
+      answer = await fetch(url, { cache: "no-store", ...options });
+    } catch {
+      throw new Error("no answer; check that e2e-abmilx view is still running");
+    }
     if (!answer.ok) throw new Error(await reason(answer));
     return answer.json();
   }
@@ -39,21 +44,18 @@ const Documents = (() => {
 
   /** Return the document of the run. */
   function run() {
-    return served ? fetched("run.json") : queued("data/run.js", "viewerRun");
+    return served ? asked("run.json") : queued("data/run.js", "viewerRun");
   }
 
   /** Return the document of a case. */
   function ofCase(id) {
-    return served ? fetched(`case/${id}.json`) : queued(`data/case-${id}.js`, "viewerCase");
+    return served ? asked(`case/${id}.json`) : queued(`data/case-${id}.js`, "viewerCase");
   }
 
   /** Save a review; return what was saved. */
   async function review(body) {
-    const answer = await fetch("review", {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
-    });
-    if (!answer.ok) throw new Error(await reason(answer));
-    return (await answer.json()).saved;
+    const headers = { "Content-Type": "application/json" };
+    return (await asked("review", { method: "POST", headers, body: JSON.stringify(body) })).saved;
   }
 
   return { run, ofCase, review };

@@ -89,7 +89,7 @@ class Furniture {
     const point = this.pointer || this.pane.view();
     const hit = overlay.at(point.x, point.y);
     const [factor, unit] = slide.mpp ? [slide.mpp, "µm"] : [1, "px"];
-    const place = `x ${Numbers.grouped(point.x * factor)} ${unit}, y ${Numbers.grouped(point.y * factor)} ${unit}`;
+    const place = `x ${Numbers.grouped(point.x * factor)}, y ${Numbers.grouped(point.y * factor)} ${unit}`;
     const parts = [this.pointer ? place : `centre ${place}`];
     if (hit) parts.unshift(`rank ${Numbers.grouped(hit.rank)} of ${Numbers.grouped(this.pane.total)}`);
     if (hit && overlay.layer.kind !== "rank") parts.unshift(Layers.text(hit.value, overlay.layer));

@@ -21,7 +21,8 @@ const Hash = (() => {
       colours: Colours.sequential.find((name) => name === given.get("colours")) ?? null,
     };
     const known = Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== null));
-    known.threshold = number(given.get("threshold"));
+    const threshold = given.get("threshold");
+    known.threshold = known.layer === "rank" ? whole(threshold) || null : number(threshold);
     const view = [x, y, zoom].includes(null) ? null : { x, y, zoom };
     return { case: whole(given.get("case")), slide: whole(given.get("slide")), view, settings: known };
   }

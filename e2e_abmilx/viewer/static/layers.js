@@ -41,6 +41,13 @@ const Layers = (() => {
     return indices.includes(wanted) ? wanted : indices[0] ?? 0;
   }
 
+  /** Return the scale of a map that has these µm/px; where it has no patches of them, the first that has some. */
+  function scaleOf(map, mpp) {
+    const indices = filled(map);
+    const index = indices.find((other) => Math.abs(map.scales[other].mpp / mpp - 1) < 0.01);
+    return map.scales[index ?? indices[0] ?? 0];
+  }
+
   /** Return the value of each patch of a scale, shape (N,). */
   function values(map, scale, layer) {
     if (layer.kind === "rank") return scale.rank;
@@ -101,5 +108,5 @@ const Layers = (() => {
     return [digits(value), layer.unit].filter(Boolean).join(" ");
   }
 
-  return { decode, find, filled, scaleIndex, values, range, position, passes, text };
+  return { decode, find, filled, scaleIndex, scaleOf, values, range, position, passes, text };
 })();

@@ -61,10 +61,15 @@ const Numbers = (() => {
     return value.toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
   }
 
+  /** Return a resolution with at most four digits: headers of slides state more than anybody can measure. */
+  function resolution(mpp) {
+    return `${Number(mpp.toPrecision(4))} µm/px`;
+  }
+
   /** Return a number as a percentage. */
   function percent(fraction) {
     return `${Math.round(100 * fraction)} %`;
   }
 
-  return { int32, float16, percentiles, short, grouped, percent };
+  return { int32, float16, percentiles, short, grouped, resolution, percent };
 })();

@@ -22,12 +22,12 @@ class Overlay {
     Object.assign(this, { map: null, scale: null, layer: null, values: null, range: null, rasters: [], marked: null });
   }
 
-  /** Show a layer of a map. The colours and the visible patches follow the settings. */
-  show(map, layer, range) {
+  /** Show a layer of a map, of the patches with these µm/px. The colours and the visible patches follow the settings. */
+  show(map, layer, range, mpp) {
     this.map = map;
     this.layer = layer;
     this.range = range;
-    this.scale = map && layer ? map.scales[Layers.scaleIndex(map, Settings.values.scale)] : null;
+    this.scale = map && layer ? Layers.scaleOf(map, mpp) : null;
     this.values = this.scale ? Layers.values(map, this.scale, layer) : null;
     this.paint();
   }

@@ -74,12 +74,20 @@ class Pane {
     this.furniture.update();
   }
 
-  /** Show a layer of a map, or a sentence that says why there is none. */
-  show(map, layer, range, total) {
+  /** Show a layer of a map of the case's total patches, of those with these µm/px, or a sentence that says why there is none. */
+  show(map, layer, range, { total, mpp }) {
     this.total = total;
-    this.overlay.show(map, layer, range);
-    this.absent.textContent = map && !layer ? `This run has no layer “${Settings.values.layer}”.` : map ? "" : "This run has no map of this slide.";
+    this.overlay.show(map, layer, range, mpp);
+    this.absent.textContent = this.absence(map, layer, mpp);
     this.furniture.update();
+  }
+
+  /** Return what of the choice is not shown, as a sentence. */
+  absence(map, layer, mpp) {
+    if (!map) return "This run has no map of this slide.";
+    if (!layer) return `This run has no layer “${Settings.values.layer}”.`;
+    const [chosen, shown] = [mpp, this.overlay.scale.mpp].map(Numbers.resolution);
+    return chosen === shown ? "" : `This run has no patches of ${chosen} here: these are of ${shown}.`;
   }
 
   /** Return whether a slide is open. */
@@ -104,6 +112,8 @@ class Pane {
     const target = (zoom * width) / viewport.getContainerSize().x;
     viewport.zoomTo(Math.min(viewport.getMaxZoom(), Math.max(viewport.getMinZoom(), target)), null, immediately);
     viewport.panTo(new OpenSeadragon.Point(x / width, y / width), immediately);
+    const inside = x >= 0 && x <= width && y >= 0 && y <= this.slide.height;
+    if (!inside) viewport.applyConstraints(immediately);  // an address may name a place far outside the slide
   }
 
   /** Fly to a patch, so that its centre is the centre of the view, and mark it. */

@@ -51,8 +51,7 @@ const Reviews = (() => {
       if (field("note-text").value === note) field("note-text").value = "";
       tell("", `Saved: ${verdict}.`);
     } catch (error) {
-      const cause = error instanceof TypeError ? "no answer; is e2e-abmilx view still running?" : error.message;
-      tell(`Not saved: ${cause}. The text of the note is kept here; try again.`, "");
+      tell(`Not saved: ${error.message}. The text of the note is kept here; try again.`, "");
     }
   }
 

@@ -1,11 +1,14 @@
 "use strict";
 /** Strip: the patches of a slide with the highest and the lowest attention. */
 const Strip = (() => {
-  /** Show the strips of a map; choose({button, scale, bounds}, byPointer) is called with a patch's scale and level-0 bounds. */
-  function show(map, choose) {
+  /** Show the strips of a map, of the run if several are shown; choose({button, scale, bounds}, byPointer) is called with a patch's scale and level-0 bounds. */
+  function show(map, run, choose) {
     for (const end of ["highest", "lowest"]) {
       const list = document.getElementById(end);
       const patches = map ? map[end] : [];
+      const title = document.getElementById(`${end}-title`);
+      title.textContent = `${end === "highest" ? "Highest" : "Lowest"} attention${run ? `, ${run.split(/[\\/]/).pop()}` : ""}`;
+      title.title = run;
       list.replaceChildren(...patches.map((entry) => makeItem(map, end, entry, choose)));
       list.parentElement.hidden = !patches.length;
     }

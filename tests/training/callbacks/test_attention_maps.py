@@ -73,6 +73,7 @@ def test_maps_hold_what_the_task_predicted(cohort: Path, stores: Path, tmp_path:
     head = copy.deepcopy(task.head).eval()
     for prediction, patches in predicted:
         found = read_case_map(folder, prediction.case)
+        assert found.predicted == pytest.approx(prediction.scores)
         assert [one.slide for one in found.slides] == [s for s, case in _CASES.items() if case == prediction.case]
         weights = patches.output.attention[0].numpy() * len(patches.coords)
         np.testing.assert_allclose(np.concatenate([one.heads for one in found.slides], axis=1), weights, rtol=1e-3)
@@ -88,6 +89,7 @@ def test_maps_hold_what_the_task_predicted(cohort: Path, stores: Path, tmp_path:
             store = PatchStore(stores / f"{one.slide}.zarr")
             assert PatchStore(one.store).name == one.slide
             assert Path(one.store).is_absolute()
+            assert one.fingerprint == store.attributes["fingerprint"]
             assert (list(one.size), one.mpp) == (store.attributes["slide_size"], store.attributes["slide_mpp"])
             assert (one.scales, list(one.footprints)) == (store.scales, store.attributes["footprints"])
 
