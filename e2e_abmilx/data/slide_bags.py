@@ -28,7 +28,8 @@ class RandomBags(BagSource):
     finest scale, without replacement over all slides of a case, by ``draw``, which is uniform by default; the paper
     calls the fraction 1/r. A case with fewer patches gets those that exist, and padding that is neither encoded nor
     attended to (``"mask"``), or random patches are repeated up to s, as the authors do (``"duplicate"``). If
-    ``encoded``, patches stay JPEG-encoded, for decoding on the device. Patches read from a bucket are kept in ``local_cache``. The targets are in the order of the cases.
+    ``encoded``, patches stay JPEG-encoded, for decoding on the device. Patches read from a bucket are kept in
+    ``local_cache``. The targets are in the order of the cases.
 
     Raises:
         BagError: A store lacks what the draw needs.
@@ -91,8 +92,8 @@ class RandomBags(BagSource):
 class WholeSlides(BagSource):
     """Every patch of every slide, case by case, in parts of at most ``chunk_size`` patches.
 
-    The paper uses the finest scale. ``encoded``, ``local_cache`` and the targets are as in :class:`RandomBags`. ``index`` is that of the cache,
-    if it was read before; reading it again from a bucket takes a request.
+    The paper uses the finest scale. ``encoded``, ``local_cache`` and the targets are as in :class:`RandomBags`. ``index``
+    is that of the cache, if it was read before; reading it again from a bucket takes a request.
     """
 
     cases: Sequence[Case]

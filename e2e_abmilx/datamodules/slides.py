@@ -1,6 +1,7 @@
 """Bags of patches from cached slides."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.cache.manifest import MANIFEST
 from e2e_abmilx.cache.thumbnails import read_thumbnail_hashes
 from e2e_abmilx.cohort import Case, CohortError
 from e2e_abmilx.data.bag import Bag
@@ -22,7 +24,8 @@ from e2e_abmilx.datamodules.base import BagDataModule
 from e2e_abmilx.datamodules.model_attention import attention_of
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.store import CohortIndex, PatchStore
-from e2e_abmilx.store.disk_cache import DiskCache
+from e2e_abmilx.store.cohort_index import INDEX
+from e2e_abmilx.store.disk_cache import PARTS, DiskCache
 from e2e_abmilx.store.locations import Location, as_location, store_path
 
 
@@ -50,8 +53,9 @@ class SlideDataModule(BagDataModule):
         eval_chunk_size: Patches encoded at once in evaluation.
         decode_on_device: Send JPEG streams to a CUDA device, which decodes them with nvJPEG through torchcodec (the
             extra ``gpu``); useful if the device waits for patches. For other devices one process of the CPU decodes.
-        local_cache: Folder on a local disk that keeps patches read from a bucket for later epochs and runs; by default none
-            are kept. All processes and runs of a machine may share it.
+        local_cache: Folder on a local disk, new or empty at first, that keeps patches read from a bucket for later epochs
+            and runs; by default none are kept. All processes and runs of a machine may share it. Patches are kept in
+            blocks of 16, so draw runs of them.
         local_cache_gb: Largest size of that folder, GB; the patches not used for longest are removed.
         **cohort: All other arguments of :class:`BagDataModule`.
     """
@@ -221,13 +225,25 @@ class SlideDataModule(BagDataModule):
 
 
 def _disk_cache(cache: Location, folder: Path | None, gb: float) -> DiskCache | None:
-    """Return the cache on disk of what is read from a bucket."""
+    """Return the cache on disk of what is read from a bucket; refuse settings that cannot be meant."""
     if folder is None:
         return None
     if isinstance(cache, Path):
         raise InputError(
             f"data.local_cache keeps what is read from a bucket, and data.cache is the folder {cache}; leave it out"
         )
-    if not gb >= 1:
-        raise InputError(f"data.local_cache_gb is {gb}; it is a size in GB and must be at least 1")
-    return DiskCache(Path(folder), round(gb * 1e9))
+    place = as_location(folder)
+    if not isinstance(place, Path):
+        raise InputError(f"data.local_cache is {place}; it must be a folder on a local disk")
+    place = place.absolute()
+    around = next(path for path in (place, *place.parents) if os.path.exists(path))
+    for path in (around, *around.parents):
+        if path.suffix == ".zarr" or any(os.path.exists(path / name) for name in (INDEX, MANIFEST)):
+            raise InputError(f"data.local_cache is {place}, in the cache of patch stores {path}; give another folder")
+    largest = shutil.disk_usage(around).total / 1e9
+    if not 1 <= gb <= largest:
+        raise InputError(
+            f"data.local_cache_gb is {gb}; it must be at least 1, because each of {PARTS} parts holds blocks of 16 patches,"
+            f" and at most {largest:.0f}, the size of the disk of {around}"
+        )
+    return DiskCache(place, round(gb * 1e9))

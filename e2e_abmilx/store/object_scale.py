@@ -1,11 +1,12 @@
 """Random reads of the patches of one scale in object storage.
 
-What a disk cache keeps are blocks of 16 patches, about 0.5 MB, beginning at multiples of 16. Whole shards would not do: a bag
-of 512 patches (17 MB) of a slide of 0.5 GB would fetch thirty times what it needs. The ranges asked for would not do
+What a disk cache keeps are blocks of 16 patches, about 0.5 MB, beginning at multiples of 16. Whole shards would not do: a
+bag of 512 patches (17 MB) of a slide of 0.5 GB would fetch thirty times what it needs. The ranges asked for would not do
 either: runs begin at random positions, so hardly any range is asked for twice. A run of 64 patches touches 4.9 blocks on
 average, so where nothing is cached yet it fetches (64 + 15) / 64 = 1.23 times what it needs, in the same number of
-requests; single patches would fetch no more than they need, but 30 million files per TB, instead of 2 million, are
-too many for a file system. A slide's summary is not kept: reading it tells whether the store is still the same.
+requests; a patch drawn by itself fetches 16 times what it needs. Single patches would fetch no more than they need, but
+30 million files per TB, instead of 2 million, are too many for a file system. A slide's summary is not kept: reading it
+tells whether the store is still the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -77,16 +78,16 @@ class ObjectScale(ScaleReader):
         missing: dict[range, dict[int, Range]] = {}
         for block in {self._block(patch) for patch in wanted}:
             places = {patch: self._place(patch) for patch in block}
-            stops = np.cumsum([place.stop - place.start for place in places.values()]).tolist()
-            data = disk.get(self._key(block))
-            if data is None or len(data) != stops[-1]:
+            data = disk.get(self._key(places))
+            if data is None:
                 missing[block] = places
             else:
-                found |= {patch: data[a:b] for patch, a, b in zip(block, [0, *stops], stops, strict=False)}
+                stops = np.cumsum([place.stop - place.start for place in places.values()]).tolist()
+                found |= {patch: data[a:b] for patch, a, b in zip(block, [0, *stops[:-1]], stops, strict=True)}
         found |= self._fetch({patch: place for places in missing.values() for patch, place in places.items()})
-        for block in missing:
+        for block, places in missing.items():
             if all(crc32c(found[patch]) == CRC_RESIDUE for patch in block):
-                disk.put(self._key(block), b"".join(found[patch] for patch in block))
+                disk.put(self._key(places), b"".join(found[patch] for patch in block))
         return found
 
     def _block(self, patch: int) -> range:
@@ -95,8 +96,12 @@ class ObjectScale(ScaleReader):
         first = patch - position % BLOCK
         return range(first, min(first + BLOCK, (shard + 1) * self.patches_per_shard, self.num_patches))
 
-    def _key(self, block: range) -> str:
-        return f"{self.store} {self.checksum} {self.number} {block.start}-{block.stop}"
+    def _key(self, places: dict[int, Range]) -> str:
+        """Return a key that no other version of the store has, nor another bucket of the same URL at another endpoint.
+
+        Even if the metadata are the same, different patches are not all of the same number of bytes.
+        """
+        return f"{self.store} {self.checksum} {[tuple(place) for place in places.values()]}"
 
     def _fetch(self, places: dict[int, Range]) -> dict[int, bytes]:
         """Return the bytes of each patch; patches that lie next to each other are asked for as one range."""
