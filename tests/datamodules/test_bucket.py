@@ -22,6 +22,7 @@ from e2e_abmilx.store import PatchStore, StoreWriter, objects
 from e2e_abmilx.store.disk_cache import DiskCache
 from e2e_abmilx.store.files import forget_objects
 from e2e_abmilx.store.locations import ObjectUrl
+from e2e_abmilx.store.object_scale import BLOCK
 
 TO = ObjectUrl("s3://cohorts/lesions")
 
@@ -146,10 +147,11 @@ def test_a_store_that_was_replaced_is_not_read_from_the_local_cache(
     slide = min(path.stem for path in stores.glob("*.zarr"))
     disk, store = DiskCache(tmp_path / "disk", 10**9), TO / f"{slide}.zarr"
     old = PatchStore(store, disk)
-    before = old.read(range(old.num_patches()))
+    before = old.read(range(old.num_patches()))  # of the finest scale
     with StoreWriter(tmp_path / "other" / f"{slide}.zarr", old.scales, patch_size=64) as writer:
         for scale in range(len(old.scales)):
-            writer.write(255 - old.read(range(old.num_patches(scale)), scale), old.coords(scale), scale)
+            patches = PatchStore(store).read(range(old.num_patches(scale)), scale)
+            writer.write(255 - patches, old.coords(scale), scale)
     for name in [entry["path"] for page in objects.client(store).list(None) for entry in page]:
         objects.client(store).delete(name)
     assert push(tmp_path / "other", TO) == []
@@ -160,6 +162,8 @@ def test_a_store_that_was_replaced_is_not_read_from_the_local_cache(
     assert found.shape == before.shape
     assert (found == PatchStore(store).read(range(new.num_patches()))).all()
     assert (found != before).any()
+    kept = [path for path in disk.folder.glob("*/*") if path.name != "used"]
+    assert len(kept) == 2 * -(-len(before) // BLOCK)  # each has its own entries
 
 
 @pytest.mark.parametrize(
