@@ -196,9 +196,9 @@ def measure_speed(bucket: Bucket, local: Path, rounds: int) -> dict[str, list[fl
 def open_cohort(bucket: Bucket, folder: Path, stores: int = 10_000) -> tuple[float, float, int]:
     """Return times and GETs of opening a cohort of slides that have no name, count or attribute in common.
 
-    The first time is that of reading the index, checking all stores and making the bags; the second is that of the whole
-    setup of a run, which also reads the table of labels; the GETs are those of the setup. Only the store of the first
-    slide exists; the others are in the index alone.
+    The first time is that of reading the index, checking all stores and making the bags; the second is that of the
+    whole setup of a run, which also reads the table of labels; the GETs are those of the setup. Only the store of the
+    first slide exists; the others are in the index alone.
     """
     to, draw = TO.parent / "large", random.Random(0)
     first = f"{0:040x}"

@@ -92,8 +92,8 @@ class RandomBags(BagSource):
 class WholeSlides(BagSource):
     """Every patch of every slide, case by case, in parts of at most ``chunk_size`` patches.
 
-    The paper uses the finest scale. ``encoded``, ``local_cache`` and the targets are as in :class:`RandomBags`. ``index``
-    is that of the cache, if it was read before; reading it again from a bucket takes a request.
+    The paper uses the finest scale. ``encoded``, ``local_cache`` and the targets are as in :class:`RandomBags`.
+    ``index`` is that of the cache, if it was read before; reading it again from a bucket takes a request.
     """
 
     cases: Sequence[Case]

@@ -53,9 +53,9 @@ class SlideDataModule(BagDataModule):
         eval_chunk_size: Patches encoded at once in evaluation.
         decode_on_device: Send JPEG streams to a CUDA device, which decodes them with nvJPEG through torchcodec (the
             extra ``gpu``); useful if the device waits for patches. For other devices one process of the CPU decodes.
-        local_cache: Folder on a local disk, new or empty at first, that keeps patches read from a bucket for later epochs
-            and runs; by default none are kept. All processes and runs of a machine may share it. Patches are kept in
-            blocks of 16, so draw runs of them.
+        local_cache: Folder on a local disk, new or empty at first, that keeps patches read from a bucket for later
+            epochs and runs; by default none are kept. All processes and runs of a machine may share it. Patches are
+            kept in blocks of 16, so draw them with a ``RunDraw``.
         local_cache_gb: Largest size of that folder, GB; the patches not used for longest are removed.
         **cohort: All other arguments of :class:`BagDataModule`.
     """
@@ -243,7 +243,7 @@ def _disk_cache(cache: Location, folder: Path | None, gb: float) -> DiskCache | 
     largest = shutil.disk_usage(around).total / 1e9
     if not 1 <= gb <= largest:
         raise InputError(
-            f"data.local_cache_gb is {gb}; it must be at least 1, because each of {PARTS} parts holds blocks of 16 patches,"
-            f" and at most {largest:.0f}, the size of the disk of {around}"
+            f"data.local_cache_gb is {gb}; it must be at least 1, because each of {PARTS} parts holds blocks of 16"
+            f" patches, and at most {largest:.0f}, the size of the disk of {around}"
         )
     return DiskCache(place, round(gb * 1e9))

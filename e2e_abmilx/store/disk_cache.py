@@ -1,13 +1,13 @@
 """``DiskCache``, a bounded folder on a local disk that keeps what was read from a bucket.
 
-It is our own because of kills: diskcache, the usual library, writes a file before it counts it, so that a killed process
-leaves bytes that no bound covers.
+It is our own because of kills: diskcache, the usual library, writes a file before it counts it, so that a killed
+process leaves bytes that no bound covers.
 
 The folder holds a file, ``MARKER``, that says what it is, and ``PARTS`` parts. Each part is bounded by itself and has a
-file ``used``, which holds the number of its bytes and is its lock. Under the lock, an entry is first counted, then written
-as ``partial``, and renamed when it is whole. A process killed at any time thus leaves at most a ``partial``, which is
-counted and which the next entry overwrites, and too large a count, which the next removal sets right. The time of the last
-use of an entry is its mtime, which readers set, because many file systems do not keep the atime.
+file ``used``, which holds the number of its bytes and is its lock. Under the lock, an entry is first counted, then
+written as ``partial``, and renamed when it is whole. A process killed at any time thus leaves at most a ``partial``,
+which is counted and which the next entry overwrites, and too large a count, which the next removal sets right. The time
+of the last use of an entry is its mtime, which readers set, because many file systems do not keep the atime.
 """
 
 import errno
@@ -34,10 +34,11 @@ _KEPT = 0.9  # of the bound, when entries are removed, so that removals are rare
 
 @dataclass(frozen=True)
 class DiskCache:
-    """Entries in a folder, at most ``limit`` bytes of them; any number of processes and threads of a machine may share it.
+    """Entries in a folder, at most ``limit`` bytes of them; all processes and threads of a machine may share it.
 
-    The folder is created with its first entry, and may be deleted at any time. If its disk is full or read-only, a warning
-    says so once and nothing more is kept. Of caches with different limits in one folder, each holds its own when it writes.
+    The folder is created with its first entry, and may be deleted at any time. What a full or read-only disk refuses is
+    not kept, of which a process warns once. Of caches with different limits in one folder, each holds its own when it
+    writes.
 
     Attributes:
         folder: On a local disk; new, empty or already such a cache.
@@ -58,8 +59,8 @@ class DiskCache:
             raise InputError(f"{self.folder} cannot be a local cache ({reason}); give another folder") from error
         if others:
             raise InputError(
-                f"{self.folder} holds files and is not a local cache, whose files are removed when it is full; give a folder"
-                " that is new or empty"
+                f"{self.folder} holds files and is not a local cache; a local cache removes files when it is full, so"
+                " give a new or an empty folder"
             )
 
     def get(self, key: str) -> bytes | None:
@@ -145,7 +146,7 @@ def _reserve(part: Path, count: int, size: int, limit: int) -> None:
 
 
 def _make_room(part: Path, size: int, limit: int) -> int:
-    """Count the bytes of a part; remove the least recently used entries if a new one does not fit; return what is left."""
+    """Return the bytes of a part, counted anew after the least recently used entries were removed for a new one."""
     (part / _PARTIAL).unlink(missing_ok=True)
     found = []
     for name in set(os.listdir(part)) - {_USED}:

@@ -1,12 +1,12 @@
 """Random reads of the patches of one scale in object storage.
 
-What a disk cache keeps are blocks of 16 patches, about 0.5 MB, beginning at multiples of 16. Whole shards would not do: a
-bag of 512 patches (17 MB) of a slide of 0.5 GB would fetch thirty times what it needs. The ranges asked for would not do
-either: runs begin at random positions, so hardly any range is asked for twice. A run of 64 patches touches 4.9 blocks on
-average, so where nothing is cached yet it fetches (64 + 15) / 64 = 1.23 times what it needs, in the same number of
-requests; a patch drawn by itself fetches 16 times what it needs. Single patches would fetch no more than they need, but
-30 million files per TB, instead of 2 million, are too many for a file system. A slide's summary is not kept: reading it
-tells whether the store is still the same.
+What a disk cache keeps are blocks of 16 patches, about 0.5 MB, beginning at multiples of 16. Whole shards would not do:
+a bag of 512 patches (17 MB) of a slide of 0.5 GB would fetch thirty times what it needs. The ranges asked for would not
+do either: runs begin at random positions, so hardly any range is asked for twice. A run of 64 patches touches 4.9
+blocks on average, so where nothing is cached yet it fetches (64 + 15) / 64 = 1.23 times what it needs, in the same
+number of requests; a patch drawn by itself fetches 16 times what it needs. Single patches would fetch no more than they
+need, but 30 million files per TB, instead of 2 million, are too many for a file system. A slide's summary is not kept:
+reading it tells whether the store is still the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -175,7 +175,7 @@ def test_a_store_that_was_replaced_is_not_read_from_the_local_cache(
         ({"local_cache": "s3://cohorts/kept"}, "data.local_cache is s3://cohorts/kept; it must be a folder on a local"),
         ({"local_cache": "stores"}, r"data.local_cache is .*stores, in the cache of patch stores .*stores; give"),
         ({"local_cache": "stores/kept"}, r"stores/kept, in the cache of patch stores .*stores; give another"),
-        ({"local_cache": "slides"}, "slides holds files and is not a local cache, .* give a folder that is new or"),
+        ({"local_cache": "slides"}, "slides holds files and is not a local cache; .* give a new or an empty folder"),
         ({"local_cache": "labels.csv"}, r"labels.csv cannot be a local cache \(Not a directory\); give another folder"),
         ({"cache": "stores"}, "data.local_cache keeps what is read from a bucket, and data.cache is the folder"),
     ],

@@ -223,6 +223,7 @@ def write_for_ever(cache: DiskCache, done: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("held", "kills"), [(4 * PARTS, 20), (2000 * PARTS, 5)], ids=["bound", "nothing is lost"])
+@pytest.mark.usefixtures("one_bucket")  # the fork server keeps its first environment, and later tests need the bucket's
 def test_kills(tmp_path: Path, held: int, kills: int) -> None:
     """Of two processes that share the cache, one is killed at a random moment, again and again."""
     cache, rng, done = DiskCache(tmp_path / "kept", held * FILE), random.Random(0), tmp_path / "done"
