@@ -16,6 +16,7 @@ from e2e_abmilx.data.inputs import EvalScales
 from e2e_abmilx.data.jpegs import Jpegs
 from e2e_abmilx.data.samplers import Draw, rows_by_slide
 from e2e_abmilx.store import CohortIndex, PatchStore, StoreFacts
+from e2e_abmilx.store.disk_cache import DiskCache
 from e2e_abmilx.store.locations import Location, ObjectUrl, as_location, store_path
 
 
@@ -27,7 +28,8 @@ class RandomBags(BagSource):
     finest scale, without replacement over all slides of a case, by ``draw``, which is uniform by default; the paper
     calls the fraction 1/r. A case with fewer patches gets those that exist, and padding that is neither encoded nor
     attended to (``"mask"``), or random patches are repeated up to s, as the authors do (``"duplicate"``). If
-    ``encoded``, patches stay JPEG-encoded, for decoding on the device. The targets are in the order of the cases.
+    ``encoded``, patches stay JPEG-encoded, for decoding on the device. Patches read from a bucket are kept in
+    ``local_cache``. The targets are in the order of the cases.
 
     Raises:
         BagError: A store lacks what the draw needs.
@@ -43,6 +45,7 @@ class RandomBags(BagSource):
     padding: Literal["mask", "duplicate"] = "mask"
     encoded: bool = False
     draw: PatchDraw = field(default_factory=UniformDraw)
+    local_cache: DiskCache | None = None
 
     size_settings = "data.batch_size or data.patches_per_bag"
 
@@ -60,7 +63,7 @@ class RandomBags(BagSource):
         draw = Draw.of(index)
         case = self.cases[draw.case]
         rng = draw.rng(self.seed, case.id)
-        stores = [PatchStore(store_path(self.cache, slide)) for slide in case.slides]
+        stores = [PatchStore(store_path(self.cache, slide), self.local_cache) for slide in case.slides]
         pieces: list[tuple[PatchStore, np.ndarray, int]] = []
         for scale, wanted in enumerate(self._counts(len(stores[0].scales))):
             sizes = [store.num_patches(scale) for store in stores]
@@ -89,8 +92,8 @@ class RandomBags(BagSource):
 class WholeSlides(BagSource):
     """Every patch of every slide, case by case, in parts of at most ``chunk_size`` patches.
 
-    The paper uses the finest scale. ``encoded`` and the targets are as in :class:`RandomBags`. ``index`` is that of the cache,
-    if it was read before; reading it again from a bucket takes a request.
+    The paper uses the finest scale. ``encoded``, ``local_cache`` and the targets are as in :class:`RandomBags`.
+    ``index`` is that of the cache, if it was read before; reading it again from a bucket takes a request.
     """
 
     cases: Sequence[Case]
@@ -100,6 +103,7 @@ class WholeSlides(BagSource):
     chunk_size: int
     scales: EvalScales = "finest"
     encoded: bool = False
+    local_cache: DiskCache | None = None
     index: InitVar[CohortIndex | None] = None
 
     size_settings = "data.eval_chunk_size"
@@ -120,7 +124,7 @@ class WholeSlides(BagSource):
     def __getitem__(self, index: int) -> Bag:
         """Return a part of a slide as a single bag."""
         part = self.parts[index]
-        store = PatchStore(store_path(self.cache, part.slide))
+        store = PatchStore(store_path(self.cache, part.slide), self.local_cache)
         if store.checksum != self._checksums[part.slide]:
             raise BagError(f"{store.path} was rebuilt after its patches had been counted; start again")
         rows = np.arange(part.start, part.stop)

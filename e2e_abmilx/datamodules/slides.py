@@ -1,6 +1,7 @@
 """Bags of patches from cached slides."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.cache.manifest import MANIFEST
 from e2e_abmilx.cache.thumbnails import read_thumbnail_hashes
 from e2e_abmilx.cohort import Case, CohortError
 from e2e_abmilx.data.bag import Bag
@@ -22,6 +24,8 @@ from e2e_abmilx.datamodules.base import BagDataModule
 from e2e_abmilx.datamodules.model_attention import attention_of
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.store import CohortIndex, PatchStore
+from e2e_abmilx.store.cohort_index import INDEX
+from e2e_abmilx.store.disk_cache import PARTS, DiskCache
 from e2e_abmilx.store.locations import Location, as_location, store_path
 
 
@@ -49,6 +53,10 @@ class SlideDataModule(BagDataModule):
         eval_chunk_size: Patches encoded at once in evaluation.
         decode_on_device: Send JPEG streams to a CUDA device, which decodes them with nvJPEG through torchcodec (the
             extra ``gpu``); useful if the device waits for patches. For other devices one process of the CPU decodes.
+        local_cache: Folder on a local disk, new or empty at first, that keeps patches read from a bucket for later
+            epochs and runs; by default none are kept. All processes and runs of a machine may share it. Patches are
+            kept in blocks of 16, so draw them with a ``RunDraw``.
+        local_cache_gb: Largest size of that folder, GB; the patches not used for longest are removed.
         **cohort: All other arguments of :class:`BagDataModule`.
     """
 
@@ -68,6 +76,8 @@ class SlideDataModule(BagDataModule):
         eval_scales: EvalScales = "finest",
         eval_chunk_size: int = 256,
         decode_on_device: bool = False,
+        local_cache: Path | None = None,
+        local_cache_gb: float = 100.0,
         **cohort: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(labels, **cohort)
@@ -87,6 +97,7 @@ class SlideDataModule(BagDataModule):
         self.draw = draw or UniformDraw()
         self.eval_scales, self.eval_chunk_size = eval_scales, eval_chunk_size
         self.decode_on_device = decode_on_device
+        self.disk = _disk_cache(self.cache, local_cache, local_cache_gb)
         self._index: CohortIndex | None = None
 
     def prepare_data(self) -> None:
@@ -135,6 +146,7 @@ class SlideDataModule(BagDataModule):
             seed=self.seed,
             padding=self.padding,
             encoded=self.decode_on_device,
+            local_cache=self.disk,
             draw=self.draw,
         )
 
@@ -147,6 +159,7 @@ class SlideDataModule(BagDataModule):
             chunk_size=self.eval_chunk_size,
             scales=self.eval_scales,
             encoded=self.decode_on_device,
+            local_cache=self.disk,
             index=self._stores(),
         )
         return bags, [part.case for part in bags.parts]
@@ -204,7 +217,33 @@ class SlideDataModule(BagDataModule):
             chunk_size=self.eval_chunk_size,
             scales="all" if self.coarse_fraction else "finest",
             encoded=self.decode_on_device,
+            local_cache=self.disk,
             index=self._stores(),
         )
         parts = BagLoader(bags, batch_size=1, **self._reading(bags, 1))
         draw.attention = {**draw.attention, **attention_of(self.trainer, parts)}
+
+
+def _disk_cache(cache: Location, folder: Path | None, gb: float) -> DiskCache | None:
+    """Return the cache on disk of what is read from a bucket; refuse settings that cannot be meant."""
+    if folder is None:
+        return None
+    if isinstance(cache, Path):
+        raise InputError(
+            f"data.local_cache keeps what is read from a bucket, and data.cache is the folder {cache}; leave it out"
+        )
+    place = as_location(folder)
+    if not isinstance(place, Path):
+        raise InputError(f"data.local_cache is {place}; it must be a folder on a local disk")
+    place = place.absolute()
+    around = next(path for path in (place, *place.parents) if os.path.exists(path))
+    for path in (around, *around.parents):
+        if path.suffix == ".zarr" or any(os.path.exists(path / name) for name in (INDEX, MANIFEST)):
+            raise InputError(f"data.local_cache is {place}, in the cache of patch stores {path}; give another folder")
+    largest = shutil.disk_usage(around).total / 1e9
+    if not 1 <= gb <= largest:
+        raise InputError(
+            f"data.local_cache_gb is {gb}; it must be at least 1, because each of {PARTS} parts holds blocks of 16"
+            f" patches, and at most {largest:.0f}, the size of the disk of {around}"
+        )
+    return DiskCache(place, round(gb * 1e9))

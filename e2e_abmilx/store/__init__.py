@@ -7,6 +7,7 @@
 * ``summary``: what a reader needs besides the patches, in one small object
 * ``object_errors``: errors of object storage, with a cure and without credentials
 * ``objects``: requests to object storage, repeated where they fail
+* ``disk_cache``: a bounded folder on a local disk that keeps what was read from a bucket
 * ``object_scale``: random reads from one scale in object storage
 * ``files``: the files of a store, local or in object storage
 * ``reader``: ``PatchStore``, one slide's patches

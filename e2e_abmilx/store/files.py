@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2e_abmilx.store import objects
+from e2e_abmilx.store.disk_cache import DiskCache
 from e2e_abmilx.store.format import (
     CRC_BYTES,
+    HEADER,
     StoreError,
     parse_index,
     parse_metadata,
@@ -51,8 +53,8 @@ class LocalFiles:
         """Return the coordinates of the patches of a scale that has some, shape (N, 2)."""
         return _coords_of(self, number, self._path)
 
-    def scale(self, number: int, num_patches: int, patches_per_shard: int) -> ScaleReader:
-        """Return the reader of a scale."""
+    def scale(self, number: int, num_patches: int, patches_per_shard: int, disk: DiskCache | None) -> ScaleReader:
+        """Return the reader of a scale; what is on a local disk is not kept on one again."""
         return LocalScale(
             store=self._path,
             number=number,
@@ -105,7 +107,7 @@ class ObjectFiles:
                 raise StoreError(f"{error}; push this store again") from error
         return self._indexes[name]
 
-    def scale(self, number: int, num_patches: int, patches_per_shard: int) -> ScaleReader:
+    def scale(self, number: int, num_patches: int, patches_per_shard: int, disk: DiskCache | None) -> ScaleReader:
         """Return the reader of a scale."""
         return ObjectScale(
             store=self._url,
@@ -114,6 +116,8 @@ class ObjectFiles:
             patches_per_shard=patches_per_shard,
             find=self.index,
             forget=forget_objects,
+            checksum=self.metadata["attributes"][HEADER]["crc32c"],
+            disk=disk,
         )
 
     def _summary(self) -> Summary | None:

@@ -18,6 +18,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from e2e_abmilx.store.disk_cache import DiskCache
 from e2e_abmilx.store.files import open_files
 from e2e_abmilx.store.format import (
     CRC_BYTES,
@@ -48,6 +49,7 @@ class PatchStore:
     Args:
         path: The ``<slide>.zarr`` folder, or its URL: ``s3://``, ``gs://``, ``az://``, ``https://``, ``http://`` or
             ``file://``.
+        local_cache: Where patches read from object storage are kept on a local disk; by default nowhere.
 
     Attributes:
         path: The folder, a ``Path``; of object storage the URL, a string.
@@ -63,7 +65,8 @@ class PatchStore:
         StoreError: If the store is missing, foreign, damaged or of another format version, or cannot be reached.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, local_cache: DiskCache | None = None) -> None:
+        self._local_cache = local_cache
         self.path = as_location(path)
         self.name = self.path.name.removesuffix(".zarr")
         self._files = open_files(self.path)
@@ -77,13 +80,16 @@ class PatchStore:
         self._nodes: dict[str, Any] = self._files.metadata["consolidated_metadata"]["metadata"]
         self._scales = [
             self._files.scale(
-                number, self._nodes[f"{number}/patches"]["shape"][0], patches_per_shard(self._files.metadata, number)
+                number,
+                self._nodes[f"{number}/patches"]["shape"][0],
+                patches_per_shard(self._files.metadata, number),
+                local_cache,
             )
             for number in range(len(self.scales))
         ]
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Location]]:
-        return type(self), (self.path,)
+    def __reduce__(self) -> tuple[type[Self], tuple[Location, DiskCache | None]]:
+        return type(self), (self.path, self._local_cache)
 
     def __repr__(self) -> str:
         pairs = zip(self._scales, self.scales, strict=True)

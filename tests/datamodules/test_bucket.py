@@ -18,8 +18,12 @@ from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.main import main
+from e2e_abmilx.store import PatchStore, StoreWriter, objects
+from e2e_abmilx.store.disk_cache import DiskCache
+from e2e_abmilx.store.files import forget_objects
 from e2e_abmilx.store.locations import ObjectUrl
 from e2e_abmilx.store.object_errors import AccessError
+from e2e_abmilx.store.object_scale import BLOCK
 
 TO = ObjectUrl("s3://cohorts/lesions")
 
@@ -92,7 +96,9 @@ def test_patches_of_bags_and_cases_come_row_by_row(pushed: FaultProxy, cohort: P
 def test_predictions_equal_those_of_a_local_copy_bit_for_bit(pushed: FaultProxy, cohort: Path, tmp_path: Path) -> None:
     """With a head to which the order of patches matters."""
     tables = []
-    for name, cache in (("local", str(download(TO, tmp_path / "copy"))), ("remote", str(TO))):
+    kept = [f"--data.local_cache={tmp_path / 'disk'}", "--data.local_cache_gb=1"]
+    copy = str(download(TO, tmp_path / "copy"))
+    for name, cache, options in (("local", copy, []), ("remote", str(TO), []), ("kept", str(TO), kept)):
         (tmp_path / name).mkdir()
         path = write_slide_config(tmp_path / name, cohort, Path("."))
         config = yaml.safe_load(path.read_text())
@@ -103,11 +109,14 @@ def test_predictions_equal_those_of_a_local_copy_bit_for_bit(pushed: FaultProxy,
         config["trainer"]["max_epochs"] = 1
         config["model"]["init_args"]["head"] = {"class_path": "TransMIL", "init_args": {"hidden_features": 32}}
         path.write_text(yaml.safe_dump(config))
-        main(["fit", "--config", str(path)])
+        main(["fit", "--config", str(path), *options])
         tables.append(pd.read_csv(tmp_path / name / "run" / "predictions.csv"))
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    saved = (tmp_path / "remote" / "run" / "fit.yaml").read_text()
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(tables[0], table, check_exact=True)
+    saved = (tmp_path / "kept" / "run" / "fit.yaml").read_text()
     assert f"cache: {TO}" in saved
+    assert f"local_cache: {tmp_path / 'disk'}" in saved
+    assert list((tmp_path / "disk").glob("*/used"))
     assert "test-secret" not in saved
 
 
@@ -118,6 +127,69 @@ def test_a_flaky_bucket_changes_nothing(pushed: FaultProxy, cohort: Path) -> Non
     pushed.fault = lambda method, path: faults[number // 5 % 6] if (number := next(numbers)) % 5 == 0 else None
     flaky = list(ready(cohort, TO, draw=RunDraw(4)).train_dataloader())
     assert all(same(one, other) for one, other in zip(sound, flaky, strict=True))
+
+
+def test_a_local_cache_changes_no_bag_and_saves_requests(pushed: FaultProxy, cohort: Path, tmp_path: Path) -> None:
+    def bags(**how: Any) -> list[Bag]:
+        data = ready(cohort, TO, draw=RunDraw(4), local_cache_gb=1, **how)
+        return [*data.train_dataloader(), *data.val_dataloader()]
+
+    expected = bags()
+    first = bags(local_cache=tmp_path / "disk", num_workers=2)
+    pushed.requests.clear()
+    again = bags(local_cache=tmp_path / "disk")
+    assert all(same(*three[:2]) and same(*three[1:]) for three in zip(expected, first, again, strict=True))
+    assert not [request for request in pushed.gets() if "/patches/" in request.path]
+
+
+def test_a_store_that_was_replaced_is_not_read_from_the_local_cache(
+    pushed: FaultProxy, cohort: Path, stores: Path, tmp_path: Path
+) -> None:
+    slide = min(path.stem for path in stores.glob("*.zarr"))
+    disk, store = DiskCache(tmp_path / "disk", 10**9), TO / f"{slide}.zarr"
+    old = PatchStore(store, disk)
+    before = old.read(range(old.num_patches()))  # of the finest scale
+    with StoreWriter(tmp_path / "other" / f"{slide}.zarr", old.scales, patch_size=64) as writer:
+        for scale in range(len(old.scales)):
+            patches = PatchStore(store).read(range(old.num_patches(scale)), scale)
+            writer.write(255 - patches, old.coords(scale), scale)
+    for name in [entry["path"] for page in objects.client(store).list(None) for entry in page]:
+        objects.client(store).delete(name)
+    assert push(tmp_path / "other", TO) == []
+    pushed.objects.clear()  # the proxy does not see deletions
+    forget_objects()
+    new = PatchStore(store, disk)
+    found = new.read(range(new.num_patches()))
+    assert found.shape == before.shape
+    assert (found == PatchStore(store).read(range(new.num_patches()))).all()
+    assert (found != before).any()
+    kept = [path for path in disk.folder.glob("*/*") if path.name != "used"]
+    assert len(kept) == 2 * -(-len(before) // BLOCK)  # each has its own entries
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"local_cache_gb": 0}, r"data.local_cache_gb is 0; it must be at least 1, because each of 64 parts"),
+        ({"local_cache_gb": float("nan")}, "data.local_cache_gb is nan; it must be at least 1"),
+        ({"local_cache_gb": 1e9}, r"and at most \d+, the size of the disk of /"),
+        ({"local_cache": "s3://cohorts/kept"}, "data.local_cache is s3://cohorts/kept; it must be a folder on a local"),
+        ({"local_cache": "stores"}, r"data.local_cache is .*stores, in the cache of patch stores .*stores; give"),
+        ({"local_cache": "stores/kept"}, r"stores/kept, in the cache of patch stores .*stores; give another"),
+        ({"local_cache": "slides"}, "slides holds files and is not a local cache; .* give a new or an empty folder"),
+        ({"local_cache": "labels.csv"}, r"labels.csv cannot be a local cache \(Not a directory\); give another folder"),
+        ({"cache": "stores"}, "data.local_cache keeps what is read from a bucket, and data.cache is the folder"),
+    ],
+)  # fmt: skip
+def test_local_caches_are_refused_before_anything_is_read(
+    cohort: Path, stores: Path, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(cohort)
+    names = sorted(cohort.rglob("*"))
+    where = Path(settings.pop("local_cache", "new"))
+    with pytest.raises(InputError, match=message):
+        SlideDataModule(settings.pop("cache", TO), cohort / "labels.csv", local_cache=where, **settings)
+    assert sorted(cohort.rglob("*")) == names
 
 
 def test_refusals(pushed: FaultProxy, cohort: Path, stores: Path) -> None:
