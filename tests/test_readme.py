@@ -73,7 +73,7 @@ def test_the_two_commands_are_those_of_ci() -> None:
     commands = [command.removeprefix("$ ") for command in COMMANDS if command.startswith("$ pip")]
     assert commands == [
         "pip install -e . && e2e-abmilx fit --config configs/demo.yaml",
-        'pip install -e ".[test]" && pytest',
+        'pip install -e ".[test]" && pytest -n 2 --dist loadfile',
     ]
     assert commands[1] in (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert (ROOT / "configs/demo.yaml").is_file()
