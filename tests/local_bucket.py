@@ -38,11 +38,19 @@ _SIGNED = "AWS4-HMAC-SHA256 Credential=k/20250101/us-east-1/s3/aws4_request, Sig
 
 
 class Request(NamedTuple):
-    """A request that the proxy has answered; ``sent`` counts the bytes of the body of its answer."""
+    """A request that the proxy has answered.
+
+    Attributes:
+        method: GET, PUT, …
+        path: Of the object.
+        sent: Bytes of the body of the answer.
+        key: The access key by which it was signed.
+    """
 
     method: str
     path: str
     sent: int
+    key: str
 
 
 class FaultProxy(http.server.ThreadingHTTPServer):
@@ -168,7 +176,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(sent)
-        self.server.requests.append(Request(self.command, self.path, len(sent)))
+        key = self.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
+        self.server.requests.append(Request(self.command, self.path, len(sent), key))
         if fault in ("cut", "stall"):
             self.wfile.flush()
             time.sleep(self.server.stall_s if fault == "stall" else 0)

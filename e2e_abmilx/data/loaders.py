@@ -182,10 +182,20 @@ def start_method(bags: Dataset[Bag]) -> str | None:
     return "forkserver"
 
 
-def give_way(worker: int) -> None:
-    """Lower the priority of a data loading process below that of the process that keeps the GPU busy."""
-    if torch.cuda.is_available() and hasattr(os, "nice"):
-        os.nice(5)
+class WorkerStart:
+    """What a data loading process does first: it takes the environment of the process that made the loader, and gives way.
+
+    A fork server keeps the environment in which it was started, with credentials of a bucket that may have expired since.
+    """
+
+    def __init__(self) -> None:
+        self._environment = dict(os.environ)
+
+    def __call__(self, worker: int) -> None:
+        """Take the environment; lower the priority of the process below that of the one that keeps the GPU busy."""
+        os.environ.update(self._environment)
+        if torch.cuda.is_available() and hasattr(os, "nice"):
+            os.nice(5)
 
 
 def _event() -> torch.cuda.Event | None:

@@ -16,7 +16,7 @@ from e2e_abmilx.cohort.targets import NumberedTargets
 from e2e_abmilx.data.bag import Bag, BagSource, Target, collate
 from e2e_abmilx.data.contract import ContractError, InputContract
 from e2e_abmilx.data.inputs import ModelInput
-from e2e_abmilx.data.loaders import BagLoader, Padded, give_way, plan_workers, recommended_workers, start_method
+from e2e_abmilx.data.loaders import BagLoader, Padded, WorkerStart, plan_workers, recommended_workers, start_method
 from e2e_abmilx.data.samplers import CaseSampler, EpochSampler, Progress
 from e2e_abmilx.data.seen_cases import Marks, SeenCases
 from e2e_abmilx.data.transfer import AsyncCopy, decode_patches
@@ -275,7 +275,7 @@ class BagDataModule(LightningDataModule):
             "prefetch_factor": prefetch if workers else None,
             "persistent_workers": workers > 0 and not (isinstance(bags, BagSource) and bags.follows_model),
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": give_way,
+            "worker_init_fn": WorkerStart(),
         }
 
 

@@ -105,7 +105,7 @@ def put(folder: ObjectUrl, name: str, data: Any) -> None:  # noqa: ANN401 - byte
     except StoreError:
         raise
     except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
-        raise describe(error, folder / name, "written") from None
+        raise _explain(error, folder / name, "written") from None
 
 
 def update(folder: ObjectUrl, name: str, change: Callable[[bytes | None], bytes]) -> None:
@@ -128,7 +128,7 @@ def update(folder: ObjectUrl, name: str, change: Callable[[bytes | None], bytes]
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
-            raise describe(error, folder / name, "written") from None
+            raise _explain(error, folder / name, "written") from None
         return
 
 
@@ -169,7 +169,7 @@ def _open_client(folder: ObjectUrl) -> Any:  # noqa: ANN401
     try:
         return from_url(folder, **_options(folder, RETRIES))
     except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
-        raise describe(error, folder, "opened") from None
+        raise _explain(error, folder, "opened") from None
 
 
 def _obstore(folder: ObjectUrl) -> Any:  # noqa: ANN401
@@ -201,8 +201,16 @@ def _find_credentials(folder: ObjectUrl, store: Any) -> None:  # noqa: ANN401
     try:
         obstore.head(store, "zarr.json")
     except Exception as error:  # noqa: BLE001 - whatever else is wrong, the first request will tell
-        if isinstance(found := describe(error, folder, "read"), AccessError):
+        if isinstance(found := _explain(error, folder, "read"), AccessError):
             raise found from None
+
+
+def _explain(error: Exception, where: ObjectUrl, done: str) -> StoreError:
+    """Return an error as a sentence; after one of credentials, open clients anew, with those of the environment then."""
+    found = describe(error, where, done)
+    if isinstance(found, AccessError):
+        _open_client.cache_clear()
+    return found
 
 
 def _fetch_one(folder: ObjectUrl, wanted: Range) -> memoryview:
@@ -240,7 +248,7 @@ def _repeat(read: Callable[[], T], where: ObjectUrl, *, missing: Any) -> T | Any
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
-            raise describe(error, where, "read") from None
+            raise _explain(error, where, "read") from None
     raise StoreError(
         f"{where} cannot be read: the server sends only {short}, {SHORT_RETRIES + 1} times; check the object, or push it again"
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from e2e_abmilx.data.bag import EMPTY_BAG, Bag, BagSource, collate
-from e2e_abmilx.data.loaders import BagLoader, Padded, WaitClock, give_way, plan_workers, recommended_workers
+from e2e_abmilx.data.loaders import BagLoader, Padded, WaitClock, WorkerStart, plan_workers, recommended_workers
 from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.errors import InputError
@@ -175,8 +175,8 @@ def test_workers_leave_two_cores_to_training(monkeypatch: pytest.MonkeyPatch) ->
 def test_workers_give_way_to_the_process_that_feeds_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
     monkeypatch.setattr(os, "nice", started.append, raising=False)
-    give_way(0)
+    WorkerStart()(0)
     assert started == ([5] if torch.cuda.is_available() else [])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    give_way(0)
+    WorkerStart()(0)
     assert started[-1:] == [5]

@@ -129,6 +129,21 @@ def test_a_flaky_bucket_changes_nothing(pushed: FaultProxy, cohort: Path) -> Non
     assert all(same(one, other) for one, other in zip(sound, flaky, strict=True))
 
 
+def test_renewed_credentials_are_used_by_all_processes(
+    pushed: FaultProxy, cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the fork server and the client were started with the old ones, as in a notebook."""
+    list(ready(cohort, TO, draw=RunDraw(4), num_workers=1).train_dataloader())
+    pushed.fault = lambda method, path: "expired"
+    with pytest.raises(AccessError, match="renew them"):
+        ready(cohort, TO)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "renewed")
+    pushed.fault = lambda method, path: None
+    pushed.requests.clear()
+    list(ready(cohort, TO, draw=RunDraw(4), num_workers=1).train_dataloader())
+    assert {request.key for request in pushed.gets()} == {"renewed"}
+
+
 def test_a_local_cache_changes_no_bag_and_saves_requests(pushed: FaultProxy, cohort: Path, tmp_path: Path) -> None:
     def bags(**how: Any) -> list[Bag]:
         data = ready(cohort, TO, draw=RunDraw(4), local_cache_gb=1, **how)
