@@ -77,7 +77,7 @@ def parse_row(row: Row, patient_column: str) -> Entry:
         if noun in cells:
             for text in texts if noun == "slide" else [cells[noun]]:
                 refuse_damaged_name(text, noun, row.where)
-    paths = [PureWindowsPath(text) for text in texts]
+    paths = [PureWindowsPath(text) for text in texts if any(mark in text for mark in "/\\:")]
     further = {
         name.removeprefix(PATIENT_PREFIX): text for name, text in cells.items() if name.startswith(PATIENT_PREFIX)
     }

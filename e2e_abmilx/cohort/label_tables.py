@@ -1,10 +1,11 @@
 """Tables of labels, slides or splits: the columns that the package knows, and the rows."""
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from e2e_abmilx.errors import InputError
@@ -194,14 +195,18 @@ def rows_of(lines: Iterable[tuple[int, list[str]]], columns: Mapping[str, int], 
         yield Row(f"{table}:{line}", known)
 
 
+_ENDINGS = frozenset((*SUFFIXES, ".pt", ".h5", ".zarr"))
+
+
 def slide_name(text: str) -> str:
     """Return the name of a slide, given its name, its file or a path.
 
     >>> slide_name("slides/TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF.svs")
     'TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF'
     """
-    path = PurePosixPath(re.split(r"[/\\]", clean(text).rstrip("/\\"))[-1])
-    return clean(path.stem if path.suffix.lower() in (*SUFFIXES, ".pt", ".h5", ".zarr") else path.name)
+    name = re.split(r"[/\\]", clean(text).rstrip("/\\"))[-1]
+    stem, suffix = os.path.splitext(name)
+    return clean(stem if suffix.lower() in _ENDINGS else name)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
