@@ -206,7 +206,7 @@ def slide_name(text: str) -> str:
     """
     name = re.split(r"[/\\]", clean(text).rstrip("/\\"))[-1]
     stem, suffix = os.path.splitext(name)
-    return clean(stem if suffix.lower() in _ENDINGS else name)
+    return "" if name == "." else clean(stem if suffix.lower() in _ENDINGS else name)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
