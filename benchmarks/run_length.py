@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
+from scipy.stats import tukey_hsd
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -71,7 +72,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Fit and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/run_length"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=6)
     arguments = parser.parse_args(words)
     folder = arguments.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,6 +89,18 @@ def main(words: Sequence[str] | None = None) -> None:
             values = [results[name, seed][measure] for seed in range(arguments.seeds)]
             text = "".join(f"{value:<11.3f}" for value in values)
             print(f"{name:24}{text}   {np.mean(values):.3f}  {np.std(values, ddof=1):.3f}")
+        print_differences({name: [results[name, seed][measure] for seed in range(arguments.seeds)] for name in DRAWS})
+
+
+def print_differences(values: dict[str, list[float]]) -> None:
+    """Print the differences of means from the uniform draw's, with Tukey's simultaneous 95 % intervals."""
+    found = tukey_hsd(*values.values())
+    interval = found.confidence_interval(0.95)
+    for row, name in enumerate(values):
+        if row:
+            low, high = interval.low[row, 0], interval.high[row, 0]
+            print(f"{name} − uniform: {found.statistic[row, 0]:+.3f} [{low:+.3f}, {high:+.3f}]")
+    print(f"smallest p of all pairs: {found.pvalue[np.triu_indices(len(values), 1)].min():.2f}")
 
 
 if __name__ == "__main__":
