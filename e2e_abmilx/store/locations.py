@@ -8,7 +8,9 @@ from urllib.parse import unquote, urlsplit
 from e2e_abmilx.store.format import StoreError
 
 _SCHEMES = ("s3", "gs", "az", "http", "https")
-_ONE_SLASH = re.compile(rf"({'|'.join(_SCHEMES)}|file):/(?!/)")  # what a Path makes of a URL
+_ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")  # what a Path makes of a URL; one letter is a drive
+_SLIP = re.compile(r"(s3|gs|az)(:(?!//)|//)", re.IGNORECASE)
+_UNCLEAR = re.compile(r"%|/+/(?!$)(?=.*[^/])|/\.\.?(?=/|$)")  # obstore reads these as other characters or places
 
 
 class ObjectUrl(str):
@@ -44,11 +46,17 @@ def as_location(where: str | Path) -> Location:
     ``s3:/bucket``, which a ``Path`` makes of ``s3://bucket``, is read as the URL that it was.
 
     Raises:
-        StoreError: The URL is of an unknown kind, or holds a password, a query or a fragment.
+        StoreError: The URL is of an unknown kind, is mistyped, or holds a password, a query or a fragment.
     """
     if isinstance(where, ObjectUrl):
         return where
     text = _ONE_SLASH.sub(r"\1://", str(where), count=1) if _ONE_SLASH.match(str(where)) else str(where)
+    if text.partition("/")[0] == "~":
+        raise StoreError(f"{text} is no whole path: only a shell knows what ~ is; write the path of the folder itself")
+    if slip := _SLIP.match(text):
+        raise StoreError(
+            f"a URL begins with {slip[1]}://, and this one with {slip[0]}; correct it, or write ./ before a folder"
+        )
     scheme, separator, rest = text.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return Path(where)
@@ -59,6 +67,11 @@ def as_location(where: str | Path) -> Location:
     _refuse_secrets(text)
     if not urlsplit(text).netloc:
         raise StoreError(f"{text} names no bucket; write {scheme}://bucket/cohort")
+    if not scheme.startswith("http") and (unclear := _UNCLEAR.search(rest)):
+        raise StoreError(
+            f"{text} has {unclear[0]!r}, which clients of buckets read as another place; name each folder as it is, with one /"
+            " between folders"
+        )
     return ObjectUrl(text.rstrip("/"))
 
 

@@ -1,6 +1,7 @@
 """LightningCLI for bag tasks: fit, validate, test and predict."""
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -121,7 +122,7 @@ class BagCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise InputError(without_secrets(str(error))) from error  # it repeats all arguments
+            raise InputError(without_secrets(_reason(str(error)))) from error
         path = self._get(self.config_init, "ckpt_path")
         if self.subcommand != "fit" and path and isinstance(self.datamodule, BagDataModule):
             self.datamodule.contract = _read_contract(path)
@@ -222,6 +223,12 @@ def run(words: list[str]) -> Path | None:
             raise
         raise InputError(reason) from error
     return cli.tested
+
+
+def _reason(text: str) -> str:
+    """Return what a class says of its arguments, without what jsonargparse writes around it: types and all arguments."""
+    found = re.search(r"\nErrors:\n  - (.*)\n  - Expected a <class 'NoneType'>\nGiven value type", text, re.DOTALL)
+    return found[1] if found else text
 
 
 def _read_contract(path: str) -> InputContract | None:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def import_coords(
     coords: Path,
     slides: Path,
-    out: Path,
+    out: str | Path,
     *,
     mpp: tuple[float | str, ...] | None = None,
     assume_mpp: float | None = None,

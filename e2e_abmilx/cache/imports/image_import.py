@@ -29,7 +29,7 @@ _MODES = ("RGB", "RGBA", "L", "P")  # 8 bits per channel; transparency is droppe
 
 
 def import_images(
-    folder: Path, out: Path, *, mpp: float | None = None, names: Names | None = None, workers: int = 2
+    folder: Path, out: str | Path, *, mpp: float | None = None, names: Names | None = None, workers: int = 2
 ) -> list[CachedSlide]:
     """Make patch stores of images: one folder per slide, and in it one PNG, JPEG or TIFF per patch.
 

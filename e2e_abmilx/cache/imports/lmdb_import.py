@@ -22,7 +22,12 @@ _FILE_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\ud800-\udfff]{1,200}")
 
 
 def import_lmdb(
-    fine: Path, out: Path, *, coarse: Path | None = None, mpp: tuple[float | str, ...] | None = None, workers: int = 2
+    fine: Path,
+    out: str | Path,
+    *,
+    coarse: Path | None = None,
+    mpp: tuple[float | str, ...] | None = None,
+    workers: int = 2,
 ) -> list[CachedSlide]:
     """Make patch stores of the LMDB databases of the authors of ABMILX, without decoding their JPEG streams.
 
