@@ -21,8 +21,8 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import CohortIndex, PatchStore
+from e2e_abmilx.store.format import ReachError
 from e2e_abmilx.store.locations import ObjectUrl, as_location, refuse_read_only, store_path
-from e2e_abmilx.store.object_errors import AccessError
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def verify(cache: str | Path) -> list[str]:
 
     Raises:
         CacheError: The folder holds no store.
-        AccessError: Credentials of the bucket are missing, have expired or lack a permission.
+        ReachError: The bucket does not answer, or refuses the credentials.
     """
     place = as_location(cache)
     names = CohortIndex(place).slides()
@@ -181,7 +181,7 @@ def verify(cache: str | Path) -> list[str]:
     for name in track(names, "verifying", "slides"):
         try:
             problems += PatchStore(store_path(place, name)).verify()
-        except AccessError:
+        except ReachError:
             raise
         except InputError as error:
             problems.append(str(error))

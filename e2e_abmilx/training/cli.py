@@ -43,6 +43,11 @@ from e2e_abmilx.training.trainer_defaults import trainer_defaults
 
 logger = logging.getLogger(__name__)
 
+#: How jsonargparse reports what an optional class raises, here in the outermost of nested classes.
+_OPTIONAL = re.compile(
+    r"\n *Errors:\n *- (.*)\n *- Expected a <class 'NoneType'>\n *Given value type: .*Namespace", re.DOTALL
+)
+
 
 class BagCLI(LightningCLI):
     """LightningCLI that keeps the files of a run in one folder, and tests the best checkpoint after a fit.
@@ -227,8 +232,9 @@ def run(words: list[str]) -> Path | None:
 
 def _reason(text: str) -> str:
     """Return what a class says of its arguments, without what jsonargparse writes around it: types and all arguments."""
-    found = re.search(r"\nErrors:\n  - (.*)\n  - Expected a <class 'NoneType'>\nGiven value type", text, re.DOTALL)
-    return found[1] if found else text
+    while found := _OPTIONAL.search(text):
+        text = found[1]
+    return text
 
 
 def _read_contract(path: str) -> InputContract | None:
