@@ -2,7 +2,7 @@
 
 import re
 
-from e2e_abmilx.store.format import ReachError
+from e2e_abmilx.store.format import ReachError, StoreError
 from e2e_abmilx.store.locations import ObjectUrl
 
 _CREDENTIALS = re.compile(
@@ -25,12 +25,16 @@ _VARIABLES = {
 }
 
 
+#: The cure of a damaged store; what is in the bucket already is not sent again.
+PUSH_AGAIN = "delete this store in the bucket and push it again"
+
+
 class AccessError(ReachError):
     """Credentials are missing, have expired or lack a permission."""
 
 
-def describe(error: Exception, where: ObjectUrl, done: str) -> ReachError:
-    """Return an error of obstore as a ReachError with a cure.
+def describe(error: Exception, where: ObjectUrl, done: str) -> StoreError:
+    """Return an error of obstore with a cure: a ReachError, unless the object itself is too short.
 
     obstore's own text is not repeated, because it may hold signed URLs; only status, error code and kind are.
     """
@@ -46,5 +50,7 @@ def describe(error: Exception, where: ObjectUrl, done: str) -> ReachError:
             f"{where} cannot be {done}: credentials are missing, expired or lack the permission ({fact}); {cure}, then run"
             " again"
         )
+    if fact.startswith("416"):
+        return StoreError(f"{where} cannot be {done} ({fact}): it is shorter than it should be; {PUSH_AGAIN}")
     endpoint = ", the endpoint (AWS_ENDPOINT_URL, and AWS_ALLOW_HTTP=true if it is not https)" if kind == "s3" else ""
     return ReachError(f"{where} cannot be {done} ({fact}); check the URL{endpoint} and the connection, then run again")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from e2e_abmilx.store.disk_cache import DiskCache
 from e2e_abmilx.store.format import ABSENT, CRC_RESIDUE, StoreError, shard_name
 from e2e_abmilx.store.locations import ObjectUrl
-from e2e_abmilx.store.objects import PUSH_AGAIN, Range, fetch
+from e2e_abmilx.store.object_errors import PUSH_AGAIN
+from e2e_abmilx.store.objects import Range, fetch
 from e2e_abmilx.store.scale_reader import ScaleReader
 
 BLOCK = 16  # patches of an entry of a disk cache

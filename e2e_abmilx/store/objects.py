@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from e2e_abmilx.store.format import StoreError
 from e2e_abmilx.store.locations import ObjectUrl, without_secrets
-from e2e_abmilx.store.object_errors import AccessError, describe
+from e2e_abmilx.store.object_errors import PUSH_AGAIN, AccessError, describe
 
 T = TypeVar("T")
 
@@ -25,7 +25,6 @@ RETRIES = 12
 SHORT_RETRIES = 4  # of a body that is too short, which is rarely a passing fault
 BACKOFF_S = 0.1  # before the first repetition; doubles each time, up to 5 s
 READ_TIMEOUT_S = 15.0  # without a byte
-PUSH_AGAIN = "delete this store in the bucket and push it again"  # what is there is not sent again
 GIVE_UP_S = 120.0  # after which no request is repeated
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
@@ -168,10 +167,12 @@ def client(folder: ObjectUrl) -> Any:  # noqa: ANN401 - obstore is an extra
 def _open_client(folder: ObjectUrl) -> Any:  # noqa: ANN401
     _refuse_endpoint()
     from_url = _obstore(folder).store.from_url
-    if folder.startswith("s3://") and not any(os.environ.get(name) for name in _STATIC):
-        _find_credentials(folder, from_url(folder, **_options(folder, retries=1)))
     try:
+        if folder.startswith("s3://") and not any(os.environ.get(name) for name in _STATIC):
+            _find_credentials(folder, from_url(folder, **_options(folder, retries=1)))
         return from_url(folder, **_options(folder, RETRIES))
+    except StoreError:
+        raise
     except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
         raise describe(error, folder, "opened") from None
 

@@ -21,6 +21,7 @@ from e2e_abmilx.cache.tiling import parse_scales
 from e2e_abmilx.errors import InputError, SourceError
 from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import StoreError, StoreWriter
+from e2e_abmilx.store.locations import as_location, refuse_read_only
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ def import_images(
         TilingError: mpp is not positive.
         CacheError: A slide was imported into this folder from another source or with other settings.
     """
+    refuse_read_only(as_location(out))
     (scale,) = parse_scales(() if mpp is None else (mpp,)) or (math.nan,)
     slides = sorted(path for path in Path(folder).glob("[!.]*") if path.is_dir())
     if not slides:
