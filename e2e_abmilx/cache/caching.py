@@ -21,7 +21,8 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.progress import track
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import CohortIndex, PatchStore
-from e2e_abmilx.store.locations import ObjectUrl, as_location, refuse_read_only
+from e2e_abmilx.store.format import ReachError
+from e2e_abmilx.store.locations import ObjectUrl, as_location, refuse_read_only, store_path
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _LONGEST_NAME = 255  # bytes, in every common file system
 
 def cache_slides(
     slides: Path | list[Path],
-    out: Path | str,
+    out: str | Path,
     *,
     mpp: tuple[float | str, ...] = (0.5, 1.0),
     patch_size: int = 256,
@@ -159,25 +160,29 @@ def _share(jobs: Mapping[str, StoreJob], workers: int, scheduler: str | None) ->
     yield from run_jobs(make_store, claimed, workers, scheduler)
 
 
-def verify(cache: Path) -> list[str]:
+def verify(cache: str | Path) -> list[str]:
     """Check every checksum of every store of a cache, and decode every patch.
 
     Args:
-        cache: Folder of the stores.
+        cache: Folder of the stores, or its URL in a bucket.
 
     Returns:
         One sentence per problem, naming slide, scale and patch.
 
     Raises:
         CacheError: The folder holds no store.
+        ReachError: The bucket does not answer, or refuses the credentials.
     """
-    paths = sorted(Path(cache).glob("*.zarr"))
-    if not paths:
-        raise CacheError(f"{cache} holds no patch store; check the path")
+    place = as_location(cache)
+    names = CohortIndex(place).slides()
+    if not names:
+        raise CacheError(f"{place} holds no patch store; check the path")
     problems: list[str] = []
-    for path in track(paths, "verifying", "slides"):
+    for name in track(names, "verifying", "slides"):
         try:
-            problems += PatchStore(path).verify()
+            problems += PatchStore(store_path(place, name)).verify()
+        except ReachError:
+            raise
         except InputError as error:
             problems.append(str(error))
     return problems

@@ -18,7 +18,7 @@ from e2e_abmilx.store.object_errors import AccessError
 logger = logging.getLogger(__name__)
 
 
-def push(cache: Path, to: str, *, seed: int = SEED, workers: int = 8) -> list[str]:
+def push(cache: str | Path, to: str, *, seed: int = SEED, workers: int = 8) -> list[str]:
     """Copy a cache into a bucket, for training from there.
 
     Every patch is checked before its store is sent. The JPEG streams stay as they are; the patches of each scale are put
@@ -40,18 +40,25 @@ def push(cache: Path, to: str, *, seed: int = SEED, workers: int = 8) -> list[st
         CacheError: The folder holds no store, or ``to`` is no bucket.
         StoreError: The bucket cannot be read or written.
     """
-    folder = as_location(to)
+    folder, source = as_location(to), as_location(cache)
+    if isinstance(source, ObjectUrl):
+        raise CacheError(
+            f"{source} is in a bucket already; push copies a folder, and `aws s3 sync` or rclone copies one bucket into"
+            " another"
+        )
     if not isinstance(folder, ObjectUrl):
         raise CacheError(f"{to} is a folder; push copies into object storage, such as s3://bucket/cohort")
     refuse_read_only(folder)
-    names = CohortIndex(cache).slides()
+    if workers < 1:
+        raise CacheError(f"workers is {workers}; it counts stores sent at the same time and must be at least 1")
+    names = CohortIndex(source).slides()
     if not names:
-        raise CacheError(f"{cache} holds no patch store; check the path")
+        raise CacheError(f"{source} holds no patch store; check the path")
     there = set(CohortIndex(folder).slides())  # credentials and address are refused once, and not for each store
     done: dict[str, StoreFacts] = {}
     failed = []
     with ThreadPoolExecutor(workers) as pool, show_progress("pushing", len(names), "slides") as progress:
-        jobs = {pool.submit(push_store, Path(cache), folder, name, seed): name for name in names}
+        jobs = {pool.submit(push_store, source, folder, name, seed): name for name in names}
         try:
             for job in as_completed(jobs):
                 try:
@@ -65,7 +72,7 @@ def push(cache: Path, to: str, *, seed: int = SEED, workers: int = 8) -> list[st
         finally:
             pool.shutdown(cancel_futures=True)
     add_to_index(folder, done)
-    rows = [row for row in read_manifest(Path(cache)).values() if row.slide in done or _is_failure(row, there)]
+    rows = [row for row in read_manifest(source).values() if row.slide in done or _is_failure(row, there)]
     if rows:
         add_to_manifest(folder, rows)
     logger.info("%d slides are in %s", len(done), folder)

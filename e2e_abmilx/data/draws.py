@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from e2e_abmilx.data.bag import BagError
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import ObjectUrl
 
 
 class PatchDraw(ABC):
@@ -132,24 +133,36 @@ class RegionalDraw(PatchDraw):
         self.regions = regions
 
     def check(self, stores: Iterable[PatchStore]) -> None:
-        """Refuse stores that do not record where their patches lie."""
+        """Refuse stores that do not record where their patches lie; in a bucket only the first is looked at now."""
         for store in stores:
-            if any((store.coords(scale) < 0).any() for scale in range(len(store.scales))):
-                raise BagError(
-                    f"{store.path} has no coords, so RegionalDraw cannot tell the regions of its patches; make the store"
-                    " from the slide itself, with `e2e-abmilx cache` or `import_coords`, or draw uniformly (leave data.draw"
-                    " out)"
-                )
+            for scale in range(len(store.scales)):
+                self._refuse_unplaced(store, scale)
+            if isinstance(store.path, ObjectUrl):  # each takes a request
+                return
 
     def choose(
         self, rng: np.random.Generator, case: str, scale: int, stores: Sequence[PatchStore], wanted: int
     ) -> NDArray[np.int64]:
-        """Return random patches of all regions in turn."""
+        """Return random patches of all regions in turn.
+
+        Raises:
+            BagError: A store does not record where its patches lie.
+        """
+        for store in stores:
+            self._refuse_unplaced(store, scale)
         slides = [self.regions_of(store.coords(scale)) + k * self.regions**2 for k, store in enumerate(stores)]
         order = rng.permutation(_count(stores, scale))
         region = np.concatenate(slides)[order]
         turn = rng.permutation(len(stores) * self.regions**2)[region]
         return order[np.lexsort((turn, _earlier_equals(region)))][:wanted]
+
+    def _refuse_unplaced(self, store: PatchStore, scale: int) -> None:
+        if (store.coords(scale) < 0).any():
+            raise BagError(
+                f"{store.path} has no coords, so RegionalDraw cannot tell the regions of its patches; make the store"
+                " from the slide itself, with `e2e-abmilx cache` or `import_coords`, or draw uniformly (leave data.draw"
+                " out)"
+            )
 
     def regions_of(self, coords: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of the region of each patch of a slide, shape ``(N,)``, from its ``(x, y)``."""

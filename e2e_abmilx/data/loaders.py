@@ -24,7 +24,7 @@ _MAX_BYTES = 4 * 2**30  # of all batches that a loader prefetches on one machine
 
 
 class BagLoader(DataLoader[Bag]):
-    """A ``DataLoader`` that measures waiting time and explains the error of a full shared memory.
+    """A ``DataLoader`` that measures waiting time and explains the errors of workers.
 
     Attributes:
         clock: Clock of the current or last pass.
@@ -45,6 +45,10 @@ class BagLoader(DataLoader[Bag]):
             self.clock.ask()
             try:
                 batch = next(batches, None)
+            except InputError as error:
+                if reason := _reason_of_worker(error):
+                    raise type(error)(reason) from error
+                raise
             except (RuntimeError, OSError, EOFError) as error:
                 if self.num_workers and _is_bus_error(error, getattr(batches, "_workers", ())):
                     raise InputError(self._advice()) from error
@@ -205,6 +209,12 @@ def _event() -> torch.cuda.Event | None:
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event
+
+
+def _reason_of_worker(error: InputError) -> str:
+    """Return the message of an error of a worker, which PyTorch hides in the worker's traceback; empty for others."""
+    text, name = str(error), f"\n{type(error).__module__}.{type(error).__qualname__}: "
+    return text.rpartition(name)[2].strip() if text.startswith("Caught ") and name in text else ""
 
 
 def _is_bus_error(error: BaseException, workers: Sequence[BaseProcess]) -> bool:

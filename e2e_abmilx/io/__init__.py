@@ -7,5 +7,6 @@
 * ``old_names``: options, class paths and metrics of earlier releases, as their files have them
 * ``progress``: progress of long work, as a bar or as log lines
 * ``option_parser``: the parser of options: lists as people type them
+* ``urls``: refusal of URLs where a folder or file on a disk is meant
 * ``near_misses``: the name that a mistyped name probably means
 """

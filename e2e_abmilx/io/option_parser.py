@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from e2e_abmilx.io.near_misses import did_you_mean
+from e2e_abmilx.io.urls import refuse_urls
 
 _MARK = "␟"  # Unicode's picture of the separator of units, which nobody types
 _EMPTY = ("", "null", "None")
@@ -46,15 +47,14 @@ class OptionParser(ArgumentParser):
         if self.exit_on_error:  # the parsers of nested classes do not exit
             self._words = words
         if self._subcommands_action is not None:
-            return super().parse_args(
-                words, *more, **how
-            )  # all words after the command go to the parser of the command
+            # all words after the command go to the parser of the command
+            return self._without_urls(super().parse_args(words, *more, **how))
         joined = _join(words)
         settings = super().parse_args(list(self._read_lists(joined)), *more, **how)
         if self.exit_on_error and _MARK in str(settings):
             unread = [word for word in joined if _MARK in word and word.partition("=")[2] in str(settings)]
             self._refuse_list(*unread[0].split("=", 1))
-        return settings
+        return self._without_urls(settings)
 
     def parse_object(self, cfg_obj: Any, *more: Any, **how: Any) -> Any:  # noqa: ANN401
         """Parse the settings of a nested class, from the command line or a config file."""
@@ -67,6 +67,15 @@ class OptionParser(ArgumentParser):
         """Print the error, with the near miss of an unknown option, and exit."""
         explained = self._explain(message) if self.exit_on_error else self._add_near_miss(message)
         super().error(explained.replace(_MARK, " "), ex)
+
+    def _without_urls(self, settings: Any) -> Any:  # noqa: ANN401 - jsonargparse's namespace
+        """Return settings, unless a folder or a file among them is a URL; the parsers of nested classes check nothing."""
+        if self.exit_on_error and isinstance(settings, Namespace):
+            command = f"{settings.get('subcommand')}."
+            refuse_urls(
+                (name.removeprefix(command).replace(".init_args", ""), value) for name, value in settings.items()
+            )
+        return settings
 
     def _read_lists(self, words: Sequence[str]) -> Iterator[str]:
         """Write the value of each option that takes a list in the form that jsonargparse reads."""

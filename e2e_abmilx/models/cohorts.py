@@ -19,6 +19,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.models.inputs import bags_of, tiling_for
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import CohortIndex
+from e2e_abmilx.store.locations import Location, as_location
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Sources:
     """
 
     slides: Path | None = None
-    cache: Path | None = None
+    cache: str | Path | None = None
     features: Path | None = None
     assume_mpp: float | None = None
     workers: int = 2
@@ -45,7 +46,7 @@ class Sources:
         if self.workers < 1:
             raise InputError(f"workers is {self.workers}; it must be at least 1: give the number of cores")
 
-    def collect(self, contract: InputContract, out: Path) -> tuple[Path, list[str], list[CachedSlide]]:
+    def collect(self, contract: InputContract, out: Path) -> tuple[Location, list[str], list[CachedSlide]]:
         """Return the folder of stores or features, the names of the slides in it, and the slides that failed.
 
         Slides are cached into ``out/cache`` unless ``cache`` is given.
@@ -63,15 +64,17 @@ class Sources:
             raise InputError("give slides (--slides), a cache of slides (--cache) or extracted features (--features)")
         if self.features is not None:
             return self.features, list(FeatureFolder(self.features).files), []
-        if self.slides is None:
-            assert self.cache is not None  # one of the two is given
-            stored = CohortIndex(self.cache).slides()
-            if not stored:
-                raise InputError(f"{self.cache} holds no patch store; check the path, or give --slides")
-            return self.cache, stored, []
-        return self._cache(contract, self.slides, self.cache or out / "cache")
+        cache = out / "cache" if self.cache is None else as_location(self.cache)
+        if self.slides is not None:
+            return self._cache(contract, self.slides, cache)
+        stored = CohortIndex(cache).slides()
+        if not stored:
+            raise InputError(f"{cache} holds no patch store; check the path, or give --slides")
+        return cache, stored, []
 
-    def _cache(self, contract: InputContract, slides: Path, cache: Path) -> tuple[Path, list[str], list[CachedSlide]]:
+    def _cache(
+        self, contract: InputContract, slides: Path, cache: Location
+    ) -> tuple[Location, list[str], list[CachedSlide]]:
         tiling = tiling_for(contract, self.assume_mpp)
         settings = {name: value for name, value in tiling._asdict().items() if name != "quality"}
         rows = cache_slides(slides, cache, quality=tiling.quality, workers=self.workers, **settings)
@@ -108,7 +111,7 @@ def gather(
 def read_cases(
     labels: Path | None,
     names: Sequence[str],
-    folder: Path,
+    folder: Location,
     contract: InputContract,
     *,
     stage: str,
@@ -152,7 +155,7 @@ def read_cases(
 
 
 def leave_out_damaged(
-    cases: Sequence[Case], targets: Sequence[Target], folder: Path, contract: InputContract
+    cases: Sequence[Case], targets: Sequence[Target], folder: Location, contract: InputContract
 ) -> tuple[list[Case], list[Target], list[str]]:
     """Leave out the cases with a store or a file of features that cannot be opened, and return the reasons.
 

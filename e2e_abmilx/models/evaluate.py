@@ -25,7 +25,7 @@ def evaluate(
     labels: Path,
     out: Path,
     slides: Path | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     features: Path | None = None,
     columns: dict[str, str | None] | None = None,
     groups: list[str] | None = None,
@@ -49,7 +49,7 @@ def evaluate(
         labels: Label table (CSV) of the external cohort.
         out: Folder of the report, of the predictions and of the cache.
         slides: Slides: a folder, a file or a CSV.
-        cache: Folder of patch stores; with ``slides``, where they are cached, by default ``out/cache``.
+        cache: Folder of patch stores or its URL; with ``slides``, where they are cached, by default ``out/cache``.
         features: Folder of features, for models of features.
         columns: The table's own names of its columns, such as ``{label: NAME}``.
         groups: Columns of the table by whose values the results are broken down, such as site or scanner.

@@ -18,7 +18,7 @@ from e2e_abmilx.errors import InputError, SlideError
 from e2e_abmilx.slides.slide_files import SlideFile, find_slides
 from e2e_abmilx.store import CohortIndex, PatchStore
 from e2e_abmilx.store.codec import JPEG_QUALITY
-from e2e_abmilx.store.locations import store_path
+from e2e_abmilx.store.locations import Location, as_location, store_path
 
 _MIN_TISSUE = 0.5
 _FEATURES = (".h5", ".pt")
@@ -77,14 +77,14 @@ def gather_slides(
     folders = {path.parent for path in paths}
     if len(kinds) > 1 or len(folders) > 1:
         raise InputError(f"{', '.join(map(str, paths))}: give slides, or stores or features of one folder")
-    missing = next((path for path in paths if not path.exists()), None)
+    missing = next((path for path in paths if isinstance(as_location(path), Path) and not path.exists()), None)
     if missing is not None:
         raise InputError(f"{missing} does not exist; check the path")
     return folders.pop(), [path.name.removesuffix(path.suffix) for path in paths]
 
 
 def bags_of(
-    cases: Sequence[Case], folder: Path, contract: InputContract, targets: Sequence[Target] | None = None
+    cases: Sequence[Case], folder: Location, contract: InputContract, targets: Sequence[Target] | None = None
 ) -> WholeSlides | FeatureBags:
     """Return the bags of cases, whose stores or features are in a folder.
 

@@ -16,6 +16,7 @@ import e2e_abmilx.encoders
 import e2e_abmilx.heads
 import e2e_abmilx.tasks.schedules  # noqa: F401 - once imported, settings can name a class without its module
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.urls import refuse_url
 from e2e_abmilx.models.folder import is_model, read_model
 from e2e_abmilx.models.model import Model
 from e2e_abmilx.tasks import BagTask
@@ -68,6 +69,7 @@ def _expand(source: str) -> Iterator[Path]:
         from e2e_abmilx.models.export.hub import fetch_folder  # the hub's client is slow to import
 
         source = str(fetch_folder(source))
+    refuse_url("model", source)
     path = Path(source)
     folds = sorted(path.glob("fold-*/best.ckpt"), key=lambda file: (len(file.parent.name), file.parent.name))
     if path.is_dir() and (is_model(path) or not folds):

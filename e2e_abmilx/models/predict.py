@@ -32,7 +32,7 @@ def predict(
     model: str | list[str],
     out: Path,
     slides: Path | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     features: Path | None = None,
     labels: Path | None = None,
     columns: dict[str, str | None] | None = None,
@@ -53,7 +53,7 @@ def predict(
             list of these.
         out: Folder of the table, of the cache, of the attention that the viewer shows, and of heatmaps.
         slides: Slides: a folder, a file or a CSV.
-        cache: Folder of patch stores; with ``slides``, where they are cached, by default ``out/cache``.
+        cache: Folder of patch stores or its URL; with ``slides``, where they are cached, by default ``out/cache``.
         features: Folder of features, for models of features.
         labels: Label table (CSV) that says which slides are a case; by default every slide is a case. Labels may be
             absent.

@@ -10,6 +10,7 @@ import yaml
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.near_misses import refuse_near_misses
+from e2e_abmilx.io.urls import refuse_url
 from e2e_abmilx.runs.fits import Fit, fit_all, plan_fit, plan_fold_fits, resolve
 from e2e_abmilx.runs.variants import Variant, read_variants, refuse_conflicts
 
@@ -73,6 +74,7 @@ def read_options(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return ``configs``, ``heads``, ``variants``, ``seeds``, ``measure`` and ``out``, and the other words."""
     parser = make_parser()
     options, shared = parser.parse_known_args(words)
+    refuse_url("--out", options.out)
     refuse_near_misses(parser, shared)
     for name in ("configs", "heads", "seeds"):
         setattr(options, name, [item for items in getattr(options, name) for item in items])

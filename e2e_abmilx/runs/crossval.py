@@ -6,6 +6,7 @@ from pathlib import Path
 
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.near_misses import refuse_near_misses
+from e2e_abmilx.io.urls import refuse_url
 from e2e_abmilx.runs.fits import count_folds, fit_all, plan_fold_fits, resolve
 
 
@@ -30,6 +31,7 @@ def fit_folds(words: Sequence[str]) -> tuple[Path, list[Path]]:
     if options.folds is not None:
         words = [*words, f"--data.folds={options.folds}"]
     settings = resolve(words)
+    refuse_url("trainer.default_root_dir", settings["trainer"]["default_root_dir"])
     root = Path(settings["trainer"]["default_root_dir"] or "runs/crossval")
     if options.folds not in (None, count_folds(settings)):
         raise InputError(

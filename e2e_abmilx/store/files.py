@@ -21,7 +21,7 @@ from e2e_abmilx.store.format import (
     without_crc,
 )
 from e2e_abmilx.store.locations import Location, ObjectUrl
-from e2e_abmilx.store.object_errors import AccessError
+from e2e_abmilx.store.object_errors import PUSH_AGAIN, AccessError
 from e2e_abmilx.store.object_scale import ObjectScale
 from e2e_abmilx.store.scale_reader import LocalScale, ScaleReader
 from e2e_abmilx.store.summary import SUMMARY, Summary, parse_summary
@@ -87,7 +87,7 @@ class ObjectFiles:
         """Return the content of an object; refuse a missing one."""
         data = objects.get(self._url.parent, f"{self._url.name}/{name}")
         if data is None:
-            raise StoreError(f"{self._url / name} is missing; push this store again")
+            raise StoreError(f"{self._url / name} is missing; {PUSH_AGAIN}")
         return data
 
     def coords(self, number: int) -> NDArray[np.int64]:
@@ -104,7 +104,7 @@ class ObjectFiles:
             try:
                 self._indexes[name] = parse_index(data, num_chunks, size - num_bytes, self._url / name)
             except ValueError as error:
-                raise StoreError(f"{error}; push this store again") from error
+                raise StoreError(f"{error}; {PUSH_AGAIN}") from error
         return self._indexes[name]
 
     def scale(self, number: int, num_patches: int, patches_per_shard: int, disk: DiskCache | None) -> ScaleReader:

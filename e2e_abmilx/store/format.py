@@ -25,6 +25,10 @@ class StoreError(InputError):
     """A patch store is missing, foreign, damaged or cannot be written; the message says what to do."""
 
 
+class ReachError(StoreError):
+    """Object storage does not answer, or refuses to: nothing is known about the store."""
+
+
 def create_array(
     root: zarr.Group,
     name: str,
@@ -150,8 +154,10 @@ def patches_per_shard(metadata: Mapping[str, Any], scale: int) -> int:
 
 
 def problems_of(check: Callable[[], object]) -> Iterator[str]:
-    """Run a check; yield the message of the StoreError that it raises, if any."""
+    """Run a check; yield the message of the StoreError that it raises, if any, unless nothing can be checked."""
     try:
         check()
+    except ReachError:
+        raise
     except StoreError as error:
         yield str(error)

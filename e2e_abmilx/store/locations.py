@@ -7,8 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 from e2e_abmilx.store.format import StoreError
 
-_SCHEMES = ("s3", "gs", "az", "http", "https")
-_ONE_SLASH = re.compile(rf"({'|'.join(_SCHEMES)}|file):/(?!/)")  # what a Path makes of a URL
+_BUCKETS = ("s3", "gs", "az")
+_SCHEMES = (*_BUCKETS, "http", "https")
+_ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?!/)")  # what a Path makes of a URL; one letter is a drive
+_SLIP = re.compile(r"(s3|gs|az)(:(?!//)|//)", re.IGNORECASE)
+_UNCLEAR = re.compile(r"%|/+/(?!$)(?=.*[^/])|/\.\.?(?=/|$)")  # obstore reads these as other characters or places
 
 
 class ObjectUrl(str):
@@ -44,21 +47,30 @@ def as_location(where: str | Path) -> Location:
     ``s3:/bucket``, which a ``Path`` makes of ``s3://bucket``, is read as the URL that it was.
 
     Raises:
-        StoreError: The URL is of an unknown kind, or holds a password, a query or a fragment.
+        StoreError: The URL is of an unknown kind, is mistyped, or holds a password, a query or a fragment.
     """
     if isinstance(where, ObjectUrl):
         return where
-    text = _ONE_SLASH.sub(r"\1://", str(where), count=1) if _ONE_SLASH.match(str(where)) else str(where)
+    text = _ONE_SLASH.sub(r"\1://", str(where), count=1)
+    _refuse_slips(text)
     scheme, separator, rest = text.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return Path(where)
     if scheme == "file":
         return Path(unquote(rest if rest.startswith("/") else f"/{rest}"))
+    parent, _, name = rest.rstrip("/").rpartition("/")
+    if scheme in _BUCKETS and parent and name.endswith(".zarr"):  # named after a slide, which may hold ? # and %
+        return as_location(f"{scheme}://{parent}") / name
     if scheme not in _SCHEMES:
         raise StoreError(f"{scheme}:// is not supported; give a folder or a URL with {', '.join(_SCHEMES)} or file")
     _refuse_secrets(text)
     if not urlsplit(text).netloc:
         raise StoreError(f"{text} names no bucket; write {scheme}://bucket/cohort")
+    if scheme in _BUCKETS and (unclear := _UNCLEAR.search(rest)):
+        raise StoreError(
+            f"{text} has {unclear[0]!r}, which clients of buckets read as another place; name each folder as it is, with one /"
+            " between folders"
+        )
     return ObjectUrl(text.rstrip("/"))
 
 
@@ -84,6 +96,16 @@ def without_secrets(text: str) -> str:
         r"\1\2***",
         text,
     )
+
+
+def _refuse_slips(text: str) -> None:
+    """Refuse a mistyped URL, and ``~``, either of which would become a folder of that name."""
+    if text.partition("/")[0] == "~":
+        raise StoreError(f"{text} is no whole path: only a shell knows what ~ is; write the path of the folder itself")
+    if slip := _SLIP.match(text):
+        raise StoreError(
+            f"a URL begins with {slip[1]}://, and this one with {slip[0]}; correct it, or write ./ before a folder"
+        )
 
 
 def _refuse_secrets(url: str) -> None:

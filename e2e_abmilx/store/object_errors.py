@@ -2,13 +2,13 @@
 
 import re
 
-from e2e_abmilx.store.format import StoreError
+from e2e_abmilx.store.format import ReachError, StoreError
 from e2e_abmilx.store.locations import ObjectUrl
 
 _CREDENTIALS = re.compile(
     r"<Code>(Expired\w+|InvalidAccessKeyId|InvalidClientTokenId|InvalidToken|SignatureDoesNotMatch|TokenRefreshRequired"
     r"|RequestTimeTooSkewed)</Code>|/latest/(api/token|meta-data)|/computeMetadata/|/metadata/identity/"
-    r"|Account must be specified"
+    r"|Account must be specified|Missing (?:AccessKeyId|SecretAccessKey)"
 )  # the paths are where a machine in the cloud is asked for credentials
 _STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z]+)*)")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -25,12 +25,16 @@ _VARIABLES = {
 }
 
 
-class AccessError(StoreError):
+#: The cure of a damaged store; what is in the bucket already is not sent again.
+PUSH_AGAIN = "delete this store in the bucket and push it again"
+
+
+class AccessError(ReachError):
     """Credentials are missing, have expired or lack a permission."""
 
 
 def describe(error: Exception, where: ObjectUrl, done: str) -> StoreError:
-    """Return an error of obstore as a StoreError with a cure.
+    """Return an error of obstore with a cure: a ReachError, unless the object itself is too short.
 
     obstore's own text is not repeated, because it may hold signed URLs; only status, error code and kind are.
     """
@@ -46,5 +50,7 @@ def describe(error: Exception, where: ObjectUrl, done: str) -> StoreError:
             f"{where} cannot be {done}: credentials are missing, expired or lack the permission ({fact}); {cure}, then run"
             " again"
         )
+    if fact.startswith("416"):
+        return StoreError(f"{where} cannot be {done} ({fact}): it is shorter than it should be; {PUSH_AGAIN}")
     endpoint = ", the endpoint (AWS_ENDPOINT_URL, and AWS_ALLOW_HTTP=true if it is not https)" if kind == "s3" else ""
-    return StoreError(f"{where} cannot be {done} ({fact}); check the URL{endpoint} and the connection, then run again")
+    return ReachError(f"{where} cannot be {done} ({fact}); check the URL{endpoint} and the connection, then run again")

@@ -11,6 +11,7 @@ reading it tells whether the store is still the same.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from google_crc32c import value as crc32c
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from e2e_abmilx.store.disk_cache import DiskCache
 from e2e_abmilx.store.format import ABSENT, CRC_RESIDUE, StoreError, shard_name
 from e2e_abmilx.store.locations import ObjectUrl
+from e2e_abmilx.store.object_errors import PUSH_AGAIN
 from e2e_abmilx.store.objects import Range, fetch
 from e2e_abmilx.store.scale_reader import ScaleReader
 
@@ -37,6 +39,8 @@ class ObjectScale(ScaleReader):
         disk: Where blocks of patches are kept, if anywhere.
         forget: Called when a patch stays damaged: the index, read earlier, may be that of a store that was replaced.
     """
+
+    cure: ClassVar[str] = PUSH_AGAIN
 
     store: ObjectUrl
     find: Callable[[str, int], NDArray[np.uint64]]
@@ -62,7 +66,7 @@ class ObjectScale(ScaleReader):
         try:
             return self.find(shard_name(self.number, shard), self.patches_per_shard)
         except StoreError as error:
-            raise self._error(f"{self.patches_of(shard)} cannot be read: {error}") from error
+            raise type(error)(f"{self}, {self.patches_of(shard)} cannot be read: {error}") from error
 
     def _place(self, patch: int) -> Range:
         shard, position = divmod(patch, self.patches_per_shard)
@@ -110,7 +114,7 @@ class ObjectScale(ScaleReader):
             data = fetch(self.store.parent, merged)
         except StoreError as error:
             several = f"patches {min(places)} to {max(places)}" if len(places) > 1 else f"patch {min(places)}"
-            raise self._error(f"{several} cannot be read: {error}") from error
+            raise type(error)(f"{self}, {several} cannot be read: {error}") from error
         return {
             patch: bytes(data[of[place]][place.start - merged[of[place]].start :][: place.stop - place.start])
             for patch, place in places.items()

@@ -6,6 +6,7 @@ body, which it continues where it broke off. It accepts a body that is shorter t
 
 import functools
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from e2e_abmilx.store.format import StoreError
-from e2e_abmilx.store.locations import ObjectUrl
-from e2e_abmilx.store.object_errors import AccessError, describe
+from e2e_abmilx.store.locations import ObjectUrl, without_secrets
+from e2e_abmilx.store.object_errors import PUSH_AGAIN, AccessError, describe
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ BACKOFF_S = 0.1  # before the first repetition; doubles each time, up to 5 s
 READ_TIMEOUT_S = 15.0  # without a byte
 GIVE_UP_S = 120.0  # after which no request is repeated
 
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
 _STATIC = ("AWS_ACCESS_KEY_ID", "AWS_SKIP_SIGNATURE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 _user: int | None = None  # the process that opened the first client
 
@@ -69,7 +71,7 @@ def get_tail(folder: ObjectUrl, name: str, num_bytes: int) -> tuple[bytes, int]:
 
     found = _repeat(read, folder / name, missing=None)
     if found is None:
-        raise StoreError(f"{folder / name} is missing; push this store again")
+        raise StoreError(f"{folder / name} is missing; {PUSH_AGAIN}")
     return found
 
 
@@ -163,13 +165,26 @@ def client(folder: ObjectUrl) -> Any:  # noqa: ANN401 - obstore is an extra
 
 @functools.lru_cache(maxsize=16)
 def _open_client(folder: ObjectUrl) -> Any:  # noqa: ANN401
+    _refuse_endpoint()
     from_url = _obstore(folder).store.from_url
-    if folder.startswith("s3://") and not any(os.environ.get(name) for name in _STATIC):
-        _find_credentials(folder, from_url(folder, **_options(folder, retries=1)))
     try:
+        if folder.startswith("s3://") and not any(os.environ.get(name) for name in _STATIC):
+            _find_credentials(folder, from_url(folder, **_options(folder, retries=1)))
         return from_url(folder, **_options(folder, RETRIES))
+    except StoreError:
+        raise
     except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
         raise _explain(error, folder, "opened") from None
+
+
+def _refuse_endpoint() -> None:
+    """Refuse an endpoint that is no URL, which would end obstore without an exception that can be caught."""
+    for name in _ENDPOINTS:
+        found = os.environ.get(name)
+        if found is not None and not re.fullmatch(r"https?://[^/\s]+.*", found):
+            raise StoreError(
+                f"{name} is {without_secrets(found)!r}; it must be a URL, such as https://minio.lab:9000: correct or unset it"
+            )
 
 
 def _obstore(folder: ObjectUrl) -> Any:  # noqa: ANN401
@@ -221,7 +236,7 @@ def _fetch_one(folder: ObjectUrl, wanted: Range) -> memoryview:
 
     found = _repeat(read, folder / wanted.name, missing=None)
     if found is None:
-        raise StoreError(f"{folder / wanted.name} is missing; push this store again")
+        raise StoreError(f"{folder / wanted.name} is missing; {PUSH_AGAIN}")
     return found
 
 
@@ -250,7 +265,7 @@ def _repeat(read: Callable[[], T], where: ObjectUrl, *, missing: Any) -> T | Any
         except Exception as error:  # noqa: BLE001 - obstore's errors are of many kinds
             raise _explain(error, where, "read") from None
     raise StoreError(
-        f"{where} cannot be read: the server sends only {short}, {SHORT_RETRIES + 1} times; check the object, or push it again"
+        f"{where} cannot be read: the server sends only {short}, {SHORT_RETRIES + 1} times; check the object, or {PUSH_AGAIN}"
     )
 
 

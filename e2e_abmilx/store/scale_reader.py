@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
+from typing import ClassVar
 
 import imagecodecs
 import numpy as np
@@ -22,6 +23,8 @@ OPEN_SHARDS = 128  # open files per process: far below the usual limit of 1024, 
 @dataclass(frozen=True, kw_only=True)
 class ScaleReader(ABC):
     """The patches of one scale: scale ``number`` of the ``store`` at a location."""
+
+    cure: ClassVar[str] = "rebuild this store"
 
     store: Location
     number: int
@@ -87,7 +90,7 @@ class ScaleReader(ABC):
                         yield from problems_of(functools.partial(self.decode, [patch], pixels[:1]))
 
     def _error(self, problem: str) -> StoreError:
-        return StoreError(f"{self}, {problem}; rebuild this store")
+        return StoreError(f"{self}, {problem}; {self.cure}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from e2e_abmilx.datamodules import BagDataModule
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.urls import refuse_url
 from e2e_abmilx.tasks import BagTask
 from e2e_abmilx.training.cli import BagCLI
 from e2e_abmilx.training.parser import BagArgumentParser
@@ -46,6 +47,7 @@ class Config(NamedTuple):
     @property
     def run(self) -> Path:
         """The folder of the run."""
+        refuse_url("trainer.default_root_dir", self.trainer["default_root_dir"])
         return Path(self.trainer["default_root_dir"] or "runs/fit")
 
     @property

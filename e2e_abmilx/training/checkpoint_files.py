@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.urls import refuse_url
 
 logger = logging.getLogger(__name__)
 
@@ -16,13 +17,15 @@ def find_checkpoint(stated: str | None, run: Path) -> str | None:
     """Return the file that ``--ckpt_path`` means.
 
     Args:
-        stated: A path, or ``"best"`` or ``"last"`` for that checkpoint of the run; None for none. Folders, URLs and
+        stated: A path, or ``"best"`` or ``"last"`` for that checkpoint of the run; None for none. Folders, URLs of the web and
             ``"hpc"`` are returned unchanged, because Lightning resolves them.
         run: Folder of the run.
 
     Raises:
-        InputError: The file does not exist, or is not a checkpoint.
+        InputError: The file does not exist, is not a checkpoint, or lies in a bucket.
     """
+    if stated is not None and not stated.startswith(("http:", "https:")):
+        refuse_url("ckpt_path", stated)
     if stated is None or stated == "hpc" or ":" in stated or Path(stated).is_dir():
         return stated
     path = run / f"{stated}.ckpt" if stated in ("best", "last") else Path(stated)

@@ -1,6 +1,7 @@
 """LightningCLI for bag tasks: fit, validate, test and predict."""
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -41,6 +42,11 @@ from e2e_abmilx.training.parser import BagArgumentParser
 from e2e_abmilx.training.trainer_defaults import trainer_defaults
 
 logger = logging.getLogger(__name__)
+
+#: How jsonargparse reports what an optional class raises, here in the outermost of nested classes.
+_OPTIONAL = re.compile(
+    r"\n *Errors:\n *- (.*)\n *- Expected a <class 'NoneType'>\n *Given value type: .*Namespace", re.DOTALL
+)
 
 
 class BagCLI(LightningCLI):
@@ -121,7 +127,7 @@ class BagCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise InputError(without_secrets(str(error))) from error  # it repeats all arguments
+            raise InputError(without_secrets(_reason(str(error)))) from error
         path = self._get(self.config_init, "ckpt_path")
         if self.subcommand != "fit" and path and isinstance(self.datamodule, BagDataModule):
             self.datamodule.contract = _read_contract(path)
@@ -222,6 +228,13 @@ def run(words: list[str]) -> Path | None:
             raise
         raise InputError(reason) from error
     return cli.tested
+
+
+def _reason(text: str) -> str:
+    """Return what a class says of its arguments, without what jsonargparse writes around it: types and all arguments."""
+    while found := _OPTIONAL.search(text):
+        text = found[1]
+    return text
 
 
 def _read_contract(path: str) -> InputContract | None:

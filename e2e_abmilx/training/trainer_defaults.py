@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.io.urls import refuse_url
 from e2e_abmilx.training.callbacks import FeatureWriter, PatchBar, ProgressLines
 from e2e_abmilx.training.callbacks.run_folder import RunFolder
 from e2e_abmilx.training.callbacks.same_files import SameFiles
@@ -25,8 +26,9 @@ def trainer_defaults(settings: Any, command: str, checkpoint: str | None) -> dic
     A fit that starts from a ``checkpoint`` in the run's folder resumes the run.
 
     Raises:
-        InputError: The folder cannot be written, or checkpoints are disabled.
+        InputError: The folder is a URL or cannot be written, or checkpoints are disabled.
     """
+    refuse_url("trainer.default_root_dir", settings.default_root_dir)
     run = Path(settings.default_root_dir or f"runs/{command}")
     _make_folder(run)
     if settings.enable_checkpointing is False:

@@ -19,13 +19,14 @@ import pytest
 import zarr
 from local_bucket import FaultProxy
 
-from e2e_abmilx.cache import CacheError
+from e2e_abmilx.cache import CacheError, verify
 from e2e_abmilx.cache.manifest import CachedSlide, read_manifest, update_manifest
 from e2e_abmilx.cache.push import push
 from e2e_abmilx.cache.sending import shuffled
 from e2e_abmilx.main import main
 from e2e_abmilx.store import CohortIndex, PatchStore, StoreError, StoreWriter, objects, scale_writer, write_store
 from e2e_abmilx.store.files import forget_objects
+from e2e_abmilx.store.format import ReachError
 from e2e_abmilx.store.locations import ObjectUrl
 from e2e_abmilx.store.object_errors import AccessError
 from e2e_abmilx.store.summary import SUMMARY
@@ -271,3 +272,38 @@ def test_the_rows_of_the_manifest_are_copied(bucket: FaultProxy, cache: Path, tm
     push(tmp_path / "other", TO)  # that b failed in another cache does not concern the one that is there
     assert read_manifest(TO)["b"] == rows[1]
     assert read_manifest(TO)["e"].status == "done"
+
+
+def test_a_bucket_is_verified_like_a_folder(cache: Path, bucket: FaultProxy) -> None:
+    with pytest.raises(CacheError, match="s3://cohorts/brca holds no patch store; check the path"):
+        verify(TO)
+    assert push(cache, TO) == []
+    assert verify(Path(TO)) == []
+    objects.put(TO, "b.zarr/0/patches/c.0.0.0.0", b"")
+    bucket.objects.clear()
+    forget_objects()
+    problems = verify(TO)
+    assert problems
+    assert all("b.zarr, scale 0" in problem for problem in problems)
+    assert "delete this store in the bucket and push it again" in problems[0]
+
+
+def test_a_bucket_that_does_not_answer_is_not_damaged(cache: Path, bucket: FaultProxy) -> None:
+    assert push(cache, TO) == []
+    forget_objects()
+    bucket.fault = lambda method, path: "expired" if "/patches/c." in path else None
+    with pytest.raises(AccessError, match=r"scale 0, patches 0 to 19 cannot be read: .*credentials") as caught:
+        verify(TO)
+    assert "delete this store" not in str(caught.value)
+    assert "rebuild" not in str(caught.value)
+    bucket.fault = lambda method, path: "503" if "/patches/c." in path else None
+    with pytest.raises(ReachError, match=r"patches 0 to 19 cannot be read: .*503"):
+        verify(TO)
+
+
+def test_what_push_cannot_do_is_refused(cache: Path, bucket: FaultProxy) -> None:
+    assert push(cache, TO) == []
+    with pytest.raises(CacheError, match="s3://cohorts/brca is in a bucket already; push copies a folder"):
+        push(Path(TO), "s3://cohorts/other")
+    with pytest.raises(CacheError, match=r"workers is 0; .* must be at least 1"):
+        push(cache, TO, workers=0)

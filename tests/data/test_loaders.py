@@ -13,6 +13,7 @@ from e2e_abmilx.data.loaders import BagLoader, Padded, WaitClock, WorkerStart, p
 from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.datamodules import FeatureDataModule, SlideDataModule
 from e2e_abmilx.errors import InputError
+from e2e_abmilx.store import StoreError
 
 GIB = 2**30
 
@@ -107,6 +108,22 @@ def test_other_errors_are_not_changed() -> None:
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
         list(_loader(Broken(), workers=1))
+
+
+class _Damaged(_Bags):
+    def __getitem__(self, index: int) -> Bag:
+        try:
+            raise KeyError(index)
+        except KeyError as error:
+            raise StoreError("a.zarr, patch 3 is damaged:\nrebuild this store") from error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_worker_is_one_message(workers: int) -> None:
+    with pytest.raises(StoreError) as caught:
+        list(_loader(Padded(_Damaged()), workers))
+    assert str(caught.value) == "a.zarr, patch 3 is damaged:\nrebuild this store"
+    assert workers == 0 or "Traceback" in str(caught.value.__cause__)  # for --debug
 
 
 @pytest.mark.parametrize("megabytes", [1, 20, 100, 403, 2000, 9000])

@@ -13,7 +13,7 @@ from slide_runs import message_of, write_slide_config
 
 from e2e_abmilx.cache.push import push
 from e2e_abmilx.data.bag import Bag, BagError
-from e2e_abmilx.data.draws import RunDraw
+from e2e_abmilx.data.draws import RegionalDraw, RunDraw
 from e2e_abmilx.data.slide_bags import WholeSlides
 from e2e_abmilx.datamodules import SlideDataModule
 from e2e_abmilx.errors import InputError
@@ -70,6 +70,13 @@ def test_setting_up_takes_few_requests(pushed: FaultProxy, cohort: Path) -> None
     indexes = [request for request in pushed.gets() if request.path.endswith("stores.index")]
     assert len(indexes) == 1
     assert len(pushed.gets()) - len(indexes) <= 2  # stores that are opened, of 24
+
+
+def test_regions_take_few_requests_before_the_first_bag(pushed: FaultProxy, cohort: Path) -> None:
+    data = ready(cohort, TO, draw=RegionalDraw(2))
+    pushed.requests.clear()
+    data.train_dataloader()
+    assert len(pushed.gets()) <= 2  # of 12 stores
 
 
 def test_patches_of_bags_and_cases_come_row_by_row(pushed: FaultProxy, cohort: Path, stores: Path) -> None:
@@ -217,6 +224,14 @@ def test_refusals(pushed: FaultProxy, cohort: Path, stores: Path) -> None:
     pushed.fault = lambda method, path: "expired"
     with pytest.raises(AccessError, match="renew them"):
         ready(cohort, TO)
+
+
+def test_the_message_is_that_of_the_fault_alone(cohort: Path, tmp_path: Path) -> None:
+    path = write_slide_config(tmp_path, cohort, Path("stores"))
+    assert message_of(["fit", "--config", str(path), "--data.cache", "s3//b/x"]).startswith("error: a URL begins with")
+    words = ["--data.draw", "RunDraw", "--data.draw.run_length", "0"]
+    message = message_of(["fit", "--config", str(path), *words])
+    assert message == "error: run_length is 0; it counts patches and must be at least 1"
 
 
 def test_a_password_in_the_cache_is_not_repeated(cohort: Path, tmp_path: Path) -> None:

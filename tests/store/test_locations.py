@@ -33,12 +33,26 @@ def test_a_url_survives_as_a_path() -> None:
     assert as_location(Path("file:///tmp/x")) == Path("/tmp/x")
 
 
+@pytest.mark.parametrize("slide", ["a#1", "what?", "100%", "b%41", "c d"])
+def test_a_store_may_be_named_after_any_slide(slide: str) -> None:
+    found = as_location(store_path(as_location("s3://b/x"), slide) + "/")
+    assert found == as_location(str(found)) == f"s3://b/x/{slide}.zarr"
+    assert isinstance(found, ObjectUrl)
+
+
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     assert as_location((tmp_path / "a b").as_uri()) == tmp_path / "a b"
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://key:hunter2@bucket/x", "https://hunter2@host/x", "https://host/x?sig=hunter2", "az://a/c/x#hunter2"]
+    "url",
+    [
+        "s3://key:hunter2@bucket/x",
+        "https://hunter2@host/x",
+        "https://host/x?sig=hunter2",
+        "az://a/c/x#hunter2",
+        "s3://b/x?hunter2/a.zarr",
+    ],
 )
 def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(StoreError, match="leave it out") as caught:
@@ -46,8 +60,22 @@ def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("url", "message"), [("ftp://host/x", "not supported"), ("s3://", "names no bucket")])
-def test_other_urls_are_refused(url: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://host/x", "not supported"),
+        ("S3://b/x", "S3:// is not supported; give a folder or a URL with s3,"),
+        (Path("s3a://b/x"), "s3a:// is not supported"),
+        ("s3://", "names no bucket"),
+        ("s3//b/x", "a URL begins with s3://, and this one with s3//"),
+        ("gs:b/x", "a URL begins with gs://, and this one with gs:;"),
+        ("s3://b//x", "'//', which clients of buckets read as another place"),
+        ("s3://b/x/../y", r"'/\.\.', which"),
+        ("s3://b/a%20b", "has '%', which"),
+        ("~/caches", "only a shell knows what ~ is"),
+    ],
+)
+def test_other_urls_are_refused(url: str | Path, message: str) -> None:
     with pytest.raises(StoreError, match=message):
         as_location(url)
 

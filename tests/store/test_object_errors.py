@@ -2,6 +2,7 @@
 
 import pytest
 
+from e2e_abmilx.store import StoreError, objects
 from e2e_abmilx.store.locations import ObjectUrl
 from e2e_abmilx.store.object_errors import AccessError, describe
 
@@ -27,13 +28,31 @@ def test_credentials_have_the_cure_of_their_kind(url: str, cure: str) -> None:
 
 
 def test_without_the_name_of_an_account_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    from e2e_abmilx.store import objects
-
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(
         AccessError, match=r"az://mine/cohort cannot be opened: credentials are missing.*AZURE_STORAGE_ACC"
     ):
         objects.get(ObjectUrl("az://mine/cohort"), "stores.index")
+
+
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_of_the_credentials_are_none(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.delenv(missing)
+    with pytest.raises(AccessError, match="s3://half/cohort cannot be opened: credentials are missing") as caught:
+        objects.client(ObjectUrl("s3://half/cohort"))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"])
+@pytest.mark.parametrize("value", ["", "minio.lab:9000", "http://"])
+def test_an_endpoint_that_is_no_url_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Obstore would panic, which is no Exception."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StoreError, match=f"{name} is '{value}'; it must be a URL"):
+        objects.get(ObjectUrl("s3://endless/cohort"), "stores.index")
 
 
 def test_other_errors_say_what_to_check() -> None:

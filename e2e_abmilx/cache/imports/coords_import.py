@@ -21,6 +21,7 @@ from e2e_abmilx.slides.grid import coarse_grid
 from e2e_abmilx.slides.listing import plain_name
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.locations import as_location, refuse_read_only
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 def import_coords(
     coords: Path,
     slides: Path,
-    out: Path,
+    out: str | Path,
     *,
     mpp: tuple[float | str, ...] | None = None,
     assume_mpp: float | None = None,
@@ -63,6 +64,7 @@ def import_coords(
         CheckError: check_patches is negative.
         CacheError: A slide was imported into this folder from another source or with other settings.
     """
+    refuse_read_only(as_location(out))
     check_count(check_patches)
     files = find_slides(slides)
     scales, by_name = parse_scales(mpp or (), files, assume_mpp), {file.name: file for file in files}

@@ -21,6 +21,7 @@ from e2e_abmilx.cache.tiling import parse_scales
 from e2e_abmilx.errors import InputError, SourceError
 from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import StoreError, StoreWriter
+from e2e_abmilx.store.locations import as_location, refuse_read_only
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ _MODES = ("RGB", "RGBA", "L", "P")  # 8 bits per channel; transparency is droppe
 
 
 def import_images(
-    folder: Path, out: Path, *, mpp: float | None = None, names: Names | None = None, workers: int = 2
+    folder: Path, out: str | Path, *, mpp: float | None = None, names: Names | None = None, workers: int = 2
 ) -> list[CachedSlide]:
     """Make patch stores of images: one folder per slide, and in it one PNG, JPEG or TIFF per patch.
 
@@ -54,6 +55,7 @@ def import_images(
         TilingError: mpp is not positive.
         CacheError: A slide was imported into this folder from another source or with other settings.
     """
+    refuse_read_only(as_location(out))
     (scale,) = parse_scales(() if mpp is None else (mpp,)) or (math.nan,)
     slides = sorted(path for path in Path(folder).glob("[!.]*") if path.is_dir())
     if not slides:

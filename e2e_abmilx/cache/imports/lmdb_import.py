@@ -17,12 +17,18 @@ from e2e_abmilx.cache.tiling import parse_scales
 from e2e_abmilx.errors import SourceError
 from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import StoreWriter
+from e2e_abmilx.store.locations import as_location, refuse_read_only
 
 _FILE_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\ud800-\udfff]{1,200}")
 
 
 def import_lmdb(
-    fine: Path, out: Path, *, coarse: Path | None = None, mpp: tuple[float | str, ...] | None = None, workers: int = 2
+    fine: Path,
+    out: str | Path,
+    *,
+    coarse: Path | None = None,
+    mpp: tuple[float | str, ...] | None = None,
+    workers: int = 2,
 ) -> list[CachedSlide]:
     """Make patch stores of the LMDB databases of the authors of ABMILX, without decoding their JPEG streams.
 
@@ -44,6 +50,7 @@ def import_lmdb(
         TilingError: A scale is neither µm/px nor a magnification, or two are the same.
         CacheError: A slide was imported into this folder from another source or with other settings.
     """
+    refuse_read_only(as_location(out))
     databases = (Path(fine),) if coarse is None else (Path(fine), Path(coarse))
     if len({path.resolve() for path in databases}) < len(databases):
         raise SourceError(f"fine and coarse are both {fine}; give two databases, or leave coarse out")
