@@ -19,6 +19,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.models.inputs import bags_of, tiling_for
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import CohortIndex
+from e2e_abmilx.store.format import ReachError
 from e2e_abmilx.store.locations import Location, as_location
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,7 @@ def leave_out_damaged(
 
     Raises:
         InputError: That is true of all cases.
+        ReachError: The bucket of the stores does not answer.
     """
     features = FeatureFolder(folder) if isinstance(contract.input, FeatureInput) else None
     kept: list[tuple[Case, Target]] = []
@@ -171,6 +173,8 @@ def leave_out_damaged(
             for slide in case.slides:
                 stores[slide] if features is None else features.facts(slide)
             kept.append((case, target))
+        except ReachError:
+            raise
         except InputError as error:
             logger.warning("case %s is left out: %s", case.id, error)
             reasons.append(f"{case.id}: {error}")

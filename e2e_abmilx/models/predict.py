@@ -18,6 +18,7 @@ from e2e_abmilx.models.loading import load_model
 from e2e_abmilx.models.model import Model
 from e2e_abmilx.models.predictions import CasePrediction
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.format import ReachError
 from e2e_abmilx.store.locations import store_path
 from e2e_abmilx.tasks.case_maps import MapWriter
 from e2e_abmilx.tasks.slide_heatmaps import check_kind
@@ -109,6 +110,7 @@ def write_predictions(
 
     Raises:
         InputError: All cases failed.
+        ReachError: The bucket of the patches does not answer; the finished cases stay in ``predictions.partial.csv``.
     """
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = []
@@ -126,6 +128,8 @@ def write_predictions(
                 _append(rows, file)
                 maps.write(model.tasks[0], found.case, found.scores)
                 also(found)
+            except ReachError:
+                raise  # every other case would fail, too
             except InputError as error:
                 logger.warning("%s", error)
                 failed.append(str(error))

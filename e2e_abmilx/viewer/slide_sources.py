@@ -12,6 +12,7 @@ from e2e_abmilx.heatmaps.case_map import SlideMap
 from e2e_abmilx.slides.listing import list_slides
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import PatchStore
+from e2e_abmilx.store.format import ReachError
 from e2e_abmilx.store.locations import as_location, store_path
 from e2e_abmilx.viewer.open_slides import OpenSlides
 from e2e_abmilx.viewer.pictures import Mosaic, Picture, Plain, SlidePicture
@@ -142,6 +143,9 @@ class SlideSources:
         for path in paths:
             try:
                 store = PatchStore(path)
+            except ReachError as error:
+                logger.warning("%s", error)
+                continue
             except InputError:
                 continue
             if slide_map is None or slide_map.fingerprint in (None, store.attributes.get("fingerprint")):

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from local_bucket import FaultProxy
 from PIL import Image
 from slide_runs import message_of
 
 from e2e_abmilx.cache import cache_slides
+from e2e_abmilx.cache.push import push
 from e2e_abmilx.cohort import Case
 from e2e_abmilx.errors import InputError
 from e2e_abmilx.heatmaps import read_case_map
@@ -20,6 +22,7 @@ from e2e_abmilx.main import main
 from e2e_abmilx.models import CasePrediction, load_model
 from e2e_abmilx.models.inputs import bags_of
 from e2e_abmilx.models.predict import PARTIAL, write_predictions
+from e2e_abmilx.store.files import forget_objects
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -183,6 +186,28 @@ def test_finished_rows_survive_a_failure(feature_run: Path, tmp_path: Path, monk
     assert [row["case"] for row in finished] == sorted(names)
     assert all(row in finished for row in kept)
     assert not (tmp_path / PARTIAL).exists()
+
+
+def test_credentials_that_expire_end_the_command_and_finished_rows_stay(
+    slide_run: Path, stores: Path, bucket: FaultProxy, tmp_path: Path
+) -> None:
+    assert push(stores, "s3://cohorts/lesions") == []
+    forget_objects()
+    read: set[str] = set()
+
+    def fault(method: str, path: str) -> str | None:
+        if "/patches/" in path:
+            read.add(path.split("/")[3])
+        return "expired" if len(read) > 2 else None
+
+    bucket.fault = fault
+    words = ["--model", slide_run, "--cache", "s3://cohorts/lesions", "--out", tmp_path, "--workers", 1]
+    assert "renew them and give them by AWS_ACCESS_KEY_ID" in refusal(*words)
+    assert 1 <= len(rows_of(tmp_path / PARTIAL)) <= 2
+    assert len(read) <= 4  # one is read ahead
+    bucket.fault = lambda method, path: None
+    predict(*words)
+    assert len(rows_of(tmp_path / "predictions.csv")) == 24
 
 
 def test_a_case_whose_picture_fails_keeps_its_row(feature_run: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from viewed_runs import copy_data, draw_texture, map_case, write_pyramid, write_
 from e2e_abmilx.cache.jobs import fingerprint
 from e2e_abmilx.cache.push import push
 from e2e_abmilx.store import PatchStore, write_store
+from e2e_abmilx.store.files import forget_objects
 from e2e_abmilx.store.locations import ObjectUrl
 from e2e_abmilx.viewer.levels import Box
 from e2e_abmilx.viewer.open_slides import OpenSlides
@@ -142,7 +143,7 @@ def test_a_cache_that_was_made_again_from_another_slide_is_not_used(data: Path, 
         assert "only the overlay is shown" in source.note
 
 
-def test_a_store_in_a_bucket_gives_a_mosaic(data: Path, bucket: FaultProxy) -> None:
+def test_a_store_in_a_bucket_gives_a_mosaic(data: Path, bucket: FaultProxy, caplog: pytest.LogCaptureFixture) -> None:
     to = ObjectUrl("s3://cohorts/viewed")
     assert push(data / "cache", to) == []
     local = Mosaic(PatchStore(data / "cache/one.zarr")).draw_whole(256)
@@ -150,6 +151,11 @@ def test_a_store_in_a_bucket_gives_a_mosaic(data: Path, bucket: FaultProxy) -> N
     run = RunCases.read(write_viewed_run(data.with_name("run"), data, {"case": ["one"]}, mapped=False))
     (data / "slides/one.tiff").unlink()
     shutil.rmtree(data / "cache")
+    bucket.fault = lambda method, path: "expired"
+    forget_objects()
+    assert isinstance(SlideSources(run, None, OpenSlides()).find("one", slide_map).picture, Plain)
+    assert "credentials are missing, expired" in caplog.text
+    bucket.fault = lambda method, path: None
     source = SlideSources(run, None, OpenSlides()).find("one", slide_map)
     assert isinstance(source.picture, Mosaic)
     assert "is not found" in source.note
