@@ -1,16 +1,22 @@
 """Fixtures for all tests."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from local_bucket import BUCKET, FaultProxy, local_bucket, make_bucket
 
 from e2e_abmilx.cache import cache_slides
 from e2e_abmilx.store import files, objects
 from e2e_abmilx.synthetic import write_cohort
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # else each of the processes, and those that they start, would use all cores
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("busy machines", deadline=None)
 settings.load_profile("busy machines")

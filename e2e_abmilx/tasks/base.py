@@ -217,10 +217,8 @@ class BagTask(CheckpointedTask):
         self._losses.check()
         super().on_save_checkpoint(checkpoint)
         checkpoint["seed"] = self._seed
-        checkpoint["train_means"] = {
-            name: self.all_gather(metric.metric_state)  # type: ignore[arg-type] # a dict of tensors
-            for name, metric in self.train_means.items()
-        }
+        means: Any = {name: metric.metric_state for name, metric in self.train_means.items()}
+        checkpoint["train_means"] = self.all_gather(means) if torch.distributed.is_initialized() else means
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what :meth:`on_save_checkpoint` saved; the means of processes that are gone go to others."""
