@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 WINDOWS = "import sys; sys.platform = 'win32'; import e2e_abmilx"
 #: What macOS lacks is removed first; the main module is imported again by every worker that is spawned.
@@ -46,6 +48,7 @@ def test_windows_is_refused_at_import() -> None:
     assert "install it in WSL2" in message
 
 
+@pytest.mark.slow  # it imports the package four times
 def test_spawned_workers_load_the_same_bags(cohort: Path, stores: Path, tmp_path: Path) -> None:
     (tmp_path / "spawn.py").write_text(SPAWN)
     done = _run(str(tmp_path / "spawn.py"), str(stores), str(cohort / "labels.csv"))

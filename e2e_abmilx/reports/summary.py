@@ -56,7 +56,9 @@ def summarise(runs: Sequence[Run], measures: Mapping[str, Measure]) -> Summary:
     per_run = [estimate(run.predictions, measures) for run in track(runs, "measuring", "runs")]
     spread = {name: spread_of([values[name].point for values in per_run]) for name in measures}
     overlap = find_overlap(runs)
-    pooled = None if overlap else estimate(pool(runs), measures)
+    pooled = None
+    if not overlap:
+        pooled = estimate(pool(runs), measures) if len(runs) > 1 else per_run[0]
     return Summary(list(runs), per_run, spread, pooled, overlap)
 
 

@@ -208,7 +208,7 @@ def run(words: list[str]) -> Path | None:
     torch.set_float32_matmul_precision("high")
     _filter_messages()
     try:
-        cli = BagCLI(
+        cli = _with_one(words[0])(
             BagTask,
             LightningDataModule,
             subclass_mode_model=True,
@@ -228,6 +228,17 @@ def run(words: list[str]) -> Path | None:
             raise
         raise InputError(reason) from error
     return cli.tested
+
+
+def _with_one(command: str) -> type[BagCLI]:
+    """Return a BagCLI with one command, because building the parser of a command takes time."""
+
+    class OneCommand(BagCLI):
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            return {command: BagCLI.subcommands()[command]}
+
+    return OneCommand
 
 
 def _reason(text: str) -> str:

@@ -188,6 +188,7 @@ def test_verify_names_slide_and_patch(cohort: Path, tmp_path: Path, capsys: pyte
         verify(tmp_path / "absent")
 
 
+@pytest.mark.slow  # processes of their own
 def test_two_processes_share_a_folder(cohort: Path, stores: Path, tmp_path: Path) -> None:
     code = (
         "from e2e_abmilx.cache import cache_slides\n"

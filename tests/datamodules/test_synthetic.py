@@ -1,10 +1,13 @@
 import inspect
 from pathlib import Path
 
+import pytest
+
 from e2e_abmilx.datamodules import SyntheticDataModule
 from e2e_abmilx.runs.fits import resolve
 
 
+@pytest.mark.slow  # it draws 24 slides; test_configs.py runs the demo for a step
 def test_synthetic_slides_are_drawn_and_cached(tmp_path: Path) -> None:
     data = SyntheticDataModule(tmp_path, num_slides=24, side=512, patch_size=64, patches_per_bag=8, num_workers=0)
     data.prepare_data()

@@ -35,6 +35,7 @@ def case_of(slide: str) -> Case:
     return Case(slide.replace("slide", "case"), (slide,))
 
 
+@pytest.mark.slow  # it draws and caches another cohort
 def test_a_separately_drawn_cohort_is_not_refused(contract: InputContract, external: Path) -> None:
     """Its cases and slides have the names of the training cases, and look different."""
     bags = bags_of([case_of(f"slide-{number:03}") for number in range(24)], external / "stores", contract)

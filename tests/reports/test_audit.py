@@ -43,6 +43,7 @@ def test_each_planted_shortcut_is_flagged(tmp_path: Path) -> None:
     assert [one.p_value for one in audit.findings] == holm(raw)
 
 
+@pytest.mark.slow  # many cohorts
 def test_clean_and_imbalanced_cohorts_are_not_flagged(tmp_path: Path) -> None:
     report = make_report([write_audited_run(tmp_path / "measured")])
 

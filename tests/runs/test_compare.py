@@ -59,6 +59,7 @@ def _words(configs: list[Path], *more: str) -> list[str]:
     return ["--configs", f"[{listed}]", "--out", str(configs[0].parent / "out"), *more]
 
 
+@pytest.mark.slow  # five fits
 def test_models_are_fitted_once_and_compared(
     configs: list[Path], cohort: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_processes_share_the_attention_that_bags_are_drawn_by(cohort: Path, stor
         torch.testing.assert_close(one["state_dict"][name], two["state_dict"][name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow  # it starts six processes
 def test_two_processes_are_one_with_larger_batches(cohort: Path, stores: Path, tmp_path: Path) -> None:
     table = pd.read_csv(cohort / "labels.csv", dtype=str)
     # so that one process tests one case more than the other

@@ -78,6 +78,7 @@ def test_weights_travel_by_lfs_and_are_downloaded_once(hub: Hub, exported: Path)
     assert not any("resolve" in path for _, path in hub.requests)
 
 
+@pytest.mark.slow  # processes of their own
 def test_settings_of_the_environment_are_used(hub: Hub, exported: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from e2e_abmilx.models.export.hub import fetch_folder, push_folder;"

@@ -59,6 +59,7 @@ def test_a_terminal_shows_patches_per_second_and_the_table_of_metrics(command: l
     assert "GPU=" not in sent or "GPU available: True" in sent
 
 
+@pytest.mark.slow  # a fit in a process of its own
 def test_a_pipe_gets_no_bars(command: list[str]) -> None:
     ran = subprocess.run([*command, "--trainer.max_epochs", "1"], capture_output=True, text=True, check=True)
     assert "\r" not in ran.stdout + ran.stderr

@@ -56,6 +56,7 @@ def test_a_new_run_archives_all_of_the_old_one(finished: tuple[Path, Path]) -> N
     assert len(column(run, "val/loss")) == 3
 
 
+@pytest.mark.slow  # three fits
 def test_resuming_the_run_of_another_folder_archives_this_one(finished: tuple[Path, Path], tmp_path: Path) -> None:
     config, run = finished
     before = files_in(run)
