@@ -6,9 +6,8 @@ from pathlib import Path
 
 from e2e_abmilx.errors import InputError
 
-_URL = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]+:/"
-)  # also what a Path makes of a URL; a single letter is a drive of Windows
+# also what a Path makes of a URL; a single letter is a drive of Windows
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def is_url(text: str | Path) -> bool:

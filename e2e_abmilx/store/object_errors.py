@@ -14,7 +14,6 @@ _STATUS = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z]+)*)")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _KIND = re.compile(r"kind: (Timeout|Interrupted|Connect)\b")
 
-
 #: Where credentials come from, by the kind of the URL.
 _VARIABLES = {
     "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, which `aws configure export-credentials --format"
@@ -23,7 +22,6 @@ _VARIABLES = {
     " GOOGLE_SERVICE_ACCOUNT, that of a service account",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_SAS_KEY",
 }
-
 
 #: The cure of a damaged store; what is in the bucket already is not sent again.
 PUSH_AGAIN = "delete this store in the bucket and push it again"
