@@ -129,6 +129,23 @@ def test_a_pasted_link_is_followed(open_page, export: Path) -> None:
     assert page.locator("#layer").input_value() == "rank"
 
 
+def test_a_link_pasted_right_after_a_change_is_followed(open_page, export: Path) -> None:
+    """The page writes its address 150 ms after a change; a link pasted just before must not be overwritten."""
+    page = open_page(export, "case=0")
+    page.wait_for_timeout(400)
+    page.evaluate(
+        """() => {
+            setTimeout(() => { location.hash = '#case=4&x=100&y=200&zoom=2&layer=rank'; }, 150);
+            Settings.change({ opacity: 0.3 });
+            const end = performance.now() + 200;
+            while (performance.now() < end);  // both are due: the link, then the write, then the event of the link
+        }"""
+    )
+    _wait_for_case(page, HOSTILE[2])
+    page.wait_for_function("() => Math.abs(Panes.list[0].view().x - 100) < 0.01")
+    assert page.locator("#layer").input_value() == "rank"
+
+
 def test_case_without_a_map(open_page, export: Path) -> None:
     page = open_page(export, "case=1")
     assert "e2e-abmilx test --config <run>/fit.yaml" in page.locator("#note").text_content()

@@ -10,9 +10,11 @@ const Hash = (() => {
     return /^-?[\d.]+(e-?\d+)?$/i.test(text ?? "") && value >= low && value <= high ? value : null;
   };
   let timer = 0;
+  let known = "";  // the address as it was last read or written
 
   /** Return what the address says: {case, slide, view, settings}; what it does not say is null or absent. */
   function read() {
+    known = location.hash;
     const given = new URLSearchParams(location.hash.slice(1));
     const [x, y, zoom] = [number(given.get("x")), number(given.get("y")), number(given.get("zoom"), 1e-6, 1e3)];
     const settings = {
@@ -20,11 +22,11 @@ const Hash = (() => {
       curtain: number(given.get("curtain"), 0, 1),
       colours: Colours.sequential.find((name) => name === given.get("colours")) ?? null,
     };
-    const known = Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== null));
+    const said = Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== null));
     const threshold = given.get("threshold");
-    known.threshold = known.layer === "rank" ? whole(threshold) || null : number(threshold);
+    said.threshold = said.layer === "rank" ? whole(threshold) || null : number(threshold);
     const view = [x, y, zoom].includes(null) ? null : { x, y, zoom };
-    return { case: whole(given.get("case")), slide: whole(given.get("slide")), view, settings: known };
+    return { case: whole(given.get("case")), slide: whole(given.get("slide")), view, settings: said };
   }
 
   /** Return the address's part for a state. */
@@ -36,12 +38,14 @@ const Hash = (() => {
     return `#${new URLSearchParams(said)}`;
   }
 
-  /** Write the state a little later, once for many changes. */
+  /** Write the state a little later, once for many changes; a link pasted in the meantime stays, to be followed. */
   function write(state) {
     clearTimeout(timer);
     timer = setTimeout(() => {
       const said = state();
-      if (said && said !== location.hash) history.replaceState(null, "", said);
+      if (!said || said === known || location.hash !== known) return;
+      history.replaceState(null, "", said);
+      known = location.hash;
     }, 150);
   }
 
