@@ -61,7 +61,7 @@ def _scale(checkpoint: Path) -> list[float]:
 
 
 def test_a_fit_learns_and_reports_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fit(_config(tmp_path), "--trainer.max_epochs", "30")
+    main(["fit", "--config", str(_config(tmp_path)), "--trainer.max_epochs", "30"])
     run = tmp_path / "run"
     table = _table(run)
     assert [text for text, _ in table.values()] == [f"{value:.7g}" for value in VALUES[18:].tolist()]

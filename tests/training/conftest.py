@@ -10,9 +10,10 @@ from feature_runs import fit, write_config
 
 @pytest.fixture
 def package_log(clean_log: None, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The log of the package, which the command line stops from reaching the root logger."""
+    """The log of the package, which does not reach the root logger, as on the command line."""
     log = logging.getLogger("e2e_abmilx")
     log.addHandler(caplog.handler)
+    log.propagate = False
     log.setLevel(logging.INFO)
     return caplog
 

@@ -15,7 +15,7 @@ def test_any_logger(logger: str, tmp_path: Path) -> None:
     if logger == "TensorBoardLogger":
         pytest.importorskip("tensorboard")
         options.append(f"--trainer.logger.save_dir={tmp_path / 'elsewhere'}")
-    fit(config, *options)
+    main(["fit", "--config", str(config), *options])
     run = tmp_path / "run"
     expected = {"fit.yaml", "run.yaml", "splits.csv", "best.ckpt", "last.ckpt", "predictions.csv", "figures"}
     assert expected <= {path.name for path in run.iterdir()}
