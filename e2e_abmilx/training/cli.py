@@ -200,7 +200,10 @@ class BagCLI(LightningCLI):
 
 
 def run(words: list[str]) -> Path | None:
-    """Run fit, validate, test or predict, the first of the words, with the others as options.
+    """Run fit, validate, test or predict, with the other words as its options.
+
+    Args:
+        words: Command and options. Only a config with a section per command, ``--config``, may precede the command.
 
     Returns:
         Folder with the predictions of a finished test; None without a test, and in all processes but the first.
@@ -208,7 +211,7 @@ def run(words: list[str]) -> Path | None:
     torch.set_float32_matmul_precision("high")
     _filter_messages()
     try:
-        cli = _with_one(words[0])(
+        cli = _cli_for(words[0])(
             BagTask,
             LightningDataModule,
             subclass_mode_model=True,
@@ -230,13 +233,15 @@ def run(words: list[str]) -> Path | None:
     return cli.tested
 
 
-def _with_one(command: str) -> type[BagCLI]:
-    """Return a BagCLI with one command, because building the parser of a command takes time."""
+def _cli_for(first: str) -> type[BagCLI]:
+    """Return a BagCLI with the command that is the first word alone, since each parser takes time; else with all."""
+    if first not in BagCLI.subcommands():  # a config, which may have sections of all commands
+        return BagCLI
 
     class OneCommand(BagCLI):
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
-            return {command: BagCLI.subcommands()[command]}
+            return {first: BagCLI.subcommands()[first]}
 
     return OneCommand
 

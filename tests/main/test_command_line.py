@@ -295,6 +295,16 @@ def test_scales_and_files_need_no_brackets(cohort: Path, tmp_path: Path, scales:
         assert PatchStore(tmp_path / f"slide-00{number}.zarr").scales == (0.5, 1.0)
 
 
+def test_a_config_with_a_section_per_command_comes_first(config: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load(config.read_text())
+    sections = {name: {**settings, "seed_everything": seed} for name, seed in (("fit", 1), ("test", 2))}
+    config.write_text(yaml.safe_dump(sections))
+    main(["--config", str(config), "fit", "--trainer.max_epochs", "1"])
+    assert yaml.safe_load((tmp_path / "run/fit.yaml").read_text())["seed_everything"] == 1
+    main([f"--config={config}", "test", "--ckpt_path", str(tmp_path / "run/best.ckpt")])
+    assert yaml.safe_load((tmp_path / "run/test/test.yaml").read_text())["seed_everything"] == 2
+
+
 def test_lists_of_fit_need_no_brackets(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--data.mpp", "0.5", "2.0", "--data.classes", "a,b", "--model.optimizer", "AdamW"]
     with pytest.raises(SystemExit):
