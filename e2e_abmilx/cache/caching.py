@@ -22,7 +22,7 @@ from e2e_abmilx.io.progress import track
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import CohortIndex, PatchStore
 from e2e_abmilx.store.format import ReachError
-from e2e_abmilx.store.locations import ObjectUrl, as_location, refuse_read_only, store_path
+from e2e_abmilx.store.locations import Location, ObjectUrl, as_location, as_writable, store_path
 
 logger = logging.getLogger(__name__)
 
@@ -83,21 +83,20 @@ def cache_slides(
         StoreError: The bucket cannot be read or written.
     """
     check_count(check_patches)
-    refuse_read_only(as_location(out))
-    files, out = find_slides(slides), Path(out)
+    place, files = as_writable(out), find_slides(slides)
     scales = parse_scales(mpp, files, assume_mpp)
     tiling = Tiling(scales, patch_size, overlap, min_tissue, quality, assume_mpp)
     check(tiling)
-    jobs = [SlideJob(file, out, tiling, max(1, workers // len(files)), check_patches) for file in files]
+    jobs = [SlideJob(file, Path(place), tiling, max(1, workers // len(files)), check_patches) for file in files]
     if dry_run:
-        _refuse_other_origins(jobs, out)
+        _refuse_other_origins(jobs, place)
         return report(list(watch(run_jobs(plan_slide, jobs, workers, None), "planning", len(jobs))))
-    return make_stores(jobs, out, workers, scheduler)
+    return make_stores(jobs, place, workers, scheduler)
 
 
 def make_stores(
     jobs: Sequence[StoreJob],
-    out: Path,
+    place: Location,
     workers: int,
     scheduler: str | None = None,
     *,
@@ -105,10 +104,8 @@ def make_stores(
 ) -> list[CachedSlide]:
     """Make the stores that do not exist yet, and record every slide in the manifest; otherwise as `cache_slides`.
 
-    ``out`` may be what a ``Path`` makes of a URL. ``failed`` are rows of slides that have failed already.
+    ``failed`` are rows of slides that have failed already.
     """
-    place = as_location(out)
-    refuse_read_only(place)
     too_long = [job.slide for job in jobs if len(os.fsencode(job.store.name)) > _LONGEST_NAME]
     reason = "its name is too long for a store's folder; shorten it to 200 characters"
     failed = [*failed, *(CachedSlide(slide.name, "failed", f"{slide.path}: {reason}") for slide in too_long)]
@@ -118,8 +115,7 @@ def make_stores(
     return report(_make_in_folder(jobs, place, workers, scheduler, failed))
 
 
-def _refuse_other_origins(jobs: Sequence[StoreJob], out: Path) -> None:
-    place = as_location(out)
+def _refuse_other_origins(jobs: Sequence[StoreJob], place: Location) -> None:
     if isinstance(place, ObjectUrl):
         find_pushed(jobs, place)
     else:

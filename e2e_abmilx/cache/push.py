@@ -12,7 +12,7 @@ from e2e_abmilx.errors import InputError
 from e2e_abmilx.io.progress import show_progress
 from e2e_abmilx.store import CohortIndex, StoreFacts
 from e2e_abmilx.store.cohort_index import add_to_index
-from e2e_abmilx.store.locations import ObjectUrl, as_location, refuse_read_only
+from e2e_abmilx.store.locations import ObjectUrl, as_location, as_writable
 from e2e_abmilx.store.object_errors import AccessError
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def push(cache: str | Path, to: str, *, seed: int = SEED, workers: int = 8) -> l
         CacheError: The folder holds no store, or ``to`` is no bucket.
         StoreError: The bucket cannot be read or written.
     """
-    folder, source = as_location(to), as_location(cache)
+    folder, source = as_writable(to), as_location(cache)
     if isinstance(source, ObjectUrl):
         raise CacheError(
             f"{source} is in a bucket already; push copies a folder, and `aws s3 sync` or rclone copies one bucket into"
@@ -48,7 +48,6 @@ def push(cache: str | Path, to: str, *, seed: int = SEED, workers: int = 8) -> l
         )
     if not isinstance(folder, ObjectUrl):
         raise CacheError(f"{to} is a folder; push copies into object storage, such as s3://bucket/cohort")
-    refuse_read_only(folder)
     if workers < 1:
         raise CacheError(f"workers is {workers}; it counts stores sent at the same time and must be at least 1")
     names = CohortIndex(source).slides()

@@ -79,14 +79,16 @@ def store_path(cache: Location, slide: str) -> Location:
     return cache / f"{slide}.zarr"
 
 
-def refuse_read_only(location: Location) -> None:
-    """Refuse a location that nothing can be written to.
+def as_writable(where: str | Path) -> Location:
+    """Return the location of a cache that is written; otherwise as :func:`as_location`.
 
     Raises:
-        StoreError: It is the URL of a web server.
+        StoreError: It is the URL of a web server as well.
     """
+    location = as_location(where)
     if isinstance(location, ObjectUrl) and location.startswith(("http://", "https://")):
         raise StoreError(f"{location} can only be read; write into a folder, or into a bucket: s3://, gs:// or az://")
+    return location
 
 
 def without_secrets(text: str) -> str:

@@ -405,7 +405,7 @@ def test_a_slide_that_kills_its_process_fails_and_the_others_go_on(
     bucket: FaultProxy, disk: Path, tmp_path: Path
 ) -> None:
     jobs = [FragileJob(SlideFile(tmp_path / f"{name}.svs"), Path(TO)) for name in ("a", "deadly", "b", "c")]
-    rows = make_stores(jobs, Path(TO), 2)
+    rows = make_stores(jobs, TO, 2)
     assert {row.slide: row.status for row in rows} == {"a": "done", "b": "done", "c": "done", "deadly": "failed"}
     assert "the process that read it died" in read_manifest(TO)["deadly"].reason
     assert CohortIndex(TO).slides() == ["a", "b", "c"]

@@ -17,7 +17,7 @@ from e2e_abmilx.cache import CacheError, cache_slides, verify
 from e2e_abmilx.cache.tiling import TilingError
 from e2e_abmilx.main import main
 from e2e_abmilx.slides import SlideError
-from e2e_abmilx.store import PatchStore, cohort_index
+from e2e_abmilx.store import CohortIndex, PatchStore, cohort_index
 from e2e_abmilx.store.facts import decode_index
 
 
@@ -59,6 +59,16 @@ def test_a_resumed_cache_is_indexed_and_a_rebuilt_store_is_seen(
     (tmp_path / "other" / f"{files[0].stem}.zarr").rename(tmp_path / f"{files[0].stem}.zarr")
     with pytest.raises(CacheError, match="patch_size was 32 and is now 64"):
         cache_slides(files, tmp_path, patch_size=64, workers=1)
+
+
+def test_a_cache_may_be_named_by_the_url_of_its_folder(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    slide = cohort / "slides/slide-000.tiff"
+    cache_slides([slide], (tmp_path / "a cache").as_uri(), mpp=(1.0,), patch_size=64, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a cache"]
+    assert CohortIndex(tmp_path / "a cache").slides() == ["slide-000"]
 
 
 def test_processes_make_the_same_stores(cohort: Path, stores: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from e2e_abmilx.store import StoreError
-from e2e_abmilx.store.locations import ObjectUrl, as_location, refuse_read_only, store_path, without_secrets
+from e2e_abmilx.store.locations import ObjectUrl, as_location, as_writable, store_path, without_secrets
 
 
 @pytest.mark.parametrize("where", ["caches/a", "/caches/a b", "C:/a", "a:b", Path("x/y")])
@@ -88,6 +88,6 @@ def test_secrets_are_taken_out_of_a_text() -> None:
 @pytest.mark.parametrize("url", ["http://host/x", "https://host/x"])
 def test_web_servers_are_read_only(url: str) -> None:
     with pytest.raises(StoreError, match=f"{url} can only be read; write into a folder, or into a bucket: s3://"):
-        refuse_read_only(as_location(url))
+        as_writable(url)
     for writable in ("folder", "s3://b/x", "gs://b/x", "az://a/b/x"):
-        refuse_read_only(as_location(writable))
+        assert as_writable(writable) == as_location(writable)

@@ -21,7 +21,7 @@ from e2e_abmilx.slides.grid import coarse_grid
 from e2e_abmilx.slides.listing import plain_name
 from e2e_abmilx.slides.slide_files import find_slides
 from e2e_abmilx.store import PatchStore
-from e2e_abmilx.store.locations import as_location, refuse_read_only
+from e2e_abmilx.store.locations import as_writable
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def import_coords(
         CheckError: check_patches is negative.
         CacheError: A slide was imported into this folder from another source or with other settings.
     """
-    refuse_read_only(as_location(out))
+    place = as_writable(out)
     check_count(check_patches)
     files = find_slides(slides)
     scales, by_name = parse_scales(mpp or (), files, assume_mpp), {file.name: file for file in files}
@@ -76,7 +76,7 @@ def import_coords(
         if name in jobs:
             raise SourceError(f"{jobs[name].coords} and {path} both belong to {name!r}; remove one of them")
         if name in by_name:
-            jobs[name] = _CoordsJob(by_name[name], Path(out), path, scales, assume_mpp, check_patches)
+            jobs[name] = _CoordsJob(by_name[name], Path(place), path, scales, assume_mpp, check_patches)
         else:
             reason = f"{path} has no slide: none in {slides} is named {name!r}"
             failed.append(CachedSlide(name, "failed", reason))
@@ -84,7 +84,7 @@ def import_coords(
         raise SourceError(f"{coords} holds no .h5 file; give the folder `patches` that TRIDENT or CLAM wrote")
     if left := len(by_name) - len(jobs):
         logger.warning("%d slides in %s have no coordinates in %s", left, slides, coords)
-    return make_stores(list(jobs.values()), Path(out), workers, failed=failed)
+    return make_stores(list(jobs.values()), place, workers, failed=failed)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from e2e_abmilx.cache.tiling import parse_scales
 from e2e_abmilx.errors import InputError, SourceError
 from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import StoreError, StoreWriter
-from e2e_abmilx.store.locations import as_location, refuse_read_only
+from e2e_abmilx.store.locations import as_writable
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def import_images(
         TilingError: mpp is not positive.
         CacheError: A slide was imported into this folder from another source or with other settings.
     """
-    refuse_read_only(as_location(out))
+    place = as_writable(out)
     (scale,) = parse_scales(() if mpp is None else (mpp,)) or (math.nan,)
     slides = sorted(path for path in Path(folder).glob("[!.]*") if path.is_dir())
     if not slides:
@@ -66,8 +66,8 @@ def import_images(
             " put those of one level into a folder named after the slide, next to those of the other slides"
         )
     meaning = _read_names(Path(folder), slides, names)
-    jobs = [_ImagesJob(SlideFile(path, title=path.name), Path(out), scale, meaning) for path in slides]
-    return make_stores(jobs, Path(out), workers)
+    jobs = [_ImagesJob(SlideFile(path, title=path.name), Path(place), scale, meaning) for path in slides]
+    return make_stores(jobs, place, workers)
 
 
 def _are_levels(folders: Sequence[Path]) -> bool:

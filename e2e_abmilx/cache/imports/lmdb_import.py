@@ -17,7 +17,7 @@ from e2e_abmilx.cache.tiling import parse_scales
 from e2e_abmilx.errors import SourceError
 from e2e_abmilx.slides.slide_files import SlideFile
 from e2e_abmilx.store import StoreWriter
-from e2e_abmilx.store.locations import as_location, refuse_read_only
+from e2e_abmilx.store.locations import as_writable
 
 _FILE_NAME = re.compile(r"(?!\.)[^/\\\x00-\x1f\ud800-\udfff]{1,200}")
 
@@ -50,7 +50,7 @@ def import_lmdb(
         TilingError: A scale is neither µm/px nor a magnification, or two are the same.
         CacheError: A slide was imported into this folder from another source or with other settings.
     """
-    refuse_read_only(as_location(out))
+    place = as_writable(out)
     databases = (Path(fine),) if coarse is None else (Path(fine), Path(coarse))
     if len({path.resolve() for path in databases}) < len(databases):
         raise SourceError(f"fine and coarse are both {fine}; give two databases, or leave coarse out")
@@ -71,8 +71,8 @@ def import_lmdb(
             failed.append(CachedSlide(name, "failed", reason))
         else:
             slide = SlideFile(databases[0], title=name)
-            jobs.append(_LmdbJob(slide, Path(out), databases, tuple(count[name] for count in counts), scales))
-    return make_stores(jobs, Path(out), workers, failed=failed)
+            jobs.append(_LmdbJob(slide, Path(place), databases, tuple(count[name] for count in counts), scales))
+    return make_stores(jobs, place, workers, failed=failed)
 
 
 @dataclass(frozen=True)
