@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from e2e_abmilx.io.atomic import atomic_write
+from e2e_abmilx.io.atomic import atomic_write, remove_partials
 from e2e_abmilx.io.locks import hold
 from e2e_abmilx.store import objects
 from e2e_abmilx.store.locations import Location, ObjectUrl
@@ -134,7 +134,8 @@ def compact_manifest(folder: Path) -> None:
 
 
 def _write_all(folder: Path, rows: Iterable[CachedSlide]) -> None:
-    """Write the manifest anew: the rows that it has, or those that take their place."""
+    """Write the manifest anew, while its lock is held: the rows that it has, or those that take their place."""
+    remove_partials(folder / MANIFEST)
     merged = {**read_manifest(folder), **{row.slide: row for row in rows}}
     with atomic_write(folder / MANIFEST) as partial:
         partial.write_bytes(_all_rows(merged))

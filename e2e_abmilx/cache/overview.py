@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from e2e_abmilx.cache.jobs import CLAIMS, OVERVIEWS
-from e2e_abmilx.io.atomic import atomic_write
+from e2e_abmilx.io.atomic import atomic_write, remove_partials
 from e2e_abmilx.io.locks import hold, is_held
 from e2e_abmilx.store import PatchStore
 
@@ -51,6 +51,7 @@ def write_sheet(out: Path) -> None:
     Of several processes that finish together, the last one draws all slides.
     """
     with hold(out / ".overview.lock", wait=True):
+        remove_partials(out / "overview.png")
         pictures = [path for path in sorted((out / OVERVIEWS).glob("*.png")) if _is_done(path, out)]
         if pictures:
             with atomic_write(out / "overview.png") as partial:

@@ -1,5 +1,6 @@
 """Files that are either complete or absent."""
 
+import glob
 import os
 import socket
 from collections.abc import Iterator
@@ -19,4 +20,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partials(path: Path) -> None:
+    """Remove the temporary files of a path that killed processes left; the caller must be the only one that writes it."""
+    for partial in path.parent.glob(glob.escape(f".{path.name}.") + "*.partial"):
         partial.unlink(missing_ok=True)

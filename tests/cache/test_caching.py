@@ -221,7 +221,9 @@ def test_a_cache_survives_being_killed_at_twenty_moments(cohort: Path, stores: P
     (tmp_path / "build.py").write_text(code)
     rng = np.random.default_rng(0)
     interrupted = 0
-    for _ in range(20):
+    for _ in range(100):  # on a fast machine many builds end before they are killed
+        if interrupted == 20:
+            break
         process = subprocess.Popen([sys.executable, str(tmp_path / "build.py")], start_new_session=True)
         try:
             process.wait(timeout=float(rng.uniform(1.0, 6.0)))
@@ -232,7 +234,7 @@ def test_a_cache_survives_being_killed_at_twenty_moments(cohort: Path, stores: P
         process.wait()
         for path in rng.permutation(sorted(map(str, tmp_path.glob("*.zarr"))))[:8]:
             shutil.rmtree(path)  # so that there is always some work left
-    assert interrupted >= 10
+    assert interrupted == 20
     subprocess.run([sys.executable, str(tmp_path / "build.py")], check=True)
     assert_same_stores(stores, tmp_path)
     assert not [path.name for path in tmp_path.iterdir() if "partial" in path.name]

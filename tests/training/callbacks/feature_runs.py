@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from e2e_abmilx.errors import InputError
-from e2e_abmilx.training.cli import run
+from e2e_abmilx.training import cli
 
 
 def write_config(folder: Path, *, split: str = "usual", classes: int = 2) -> Path:
@@ -63,7 +63,7 @@ def write_config(folder: Path, *, split: str = "usual", classes: int = 2) -> Pat
 def fit(config: Path, *options: str) -> None:
     """Run ``e2e-abmilx fit`` without its figures, which take as long to draw as three epochs here."""
     try:
-        run(["fit", "--config", str(config), *options])
+        cli.run(["fit", "--config", str(config), *options])
     except InputError as error:
         sys.exit(f"error: {error}")
 
